@@ -1,0 +1,53 @@
+# Two commands do everything: `make run` and `make test`. Both set up .venv first.
+#
+# A machine without a GPU can skip a multi-GB download:  make run TORCH_INDEX=https://download.pytorch.org/whl/cpu
+
+PYTHON ?= python3
+VENV ?= .venv
+RECIPE ?= recipes/quickstart.yaml
+FOUNDATION_HOME ?= $(CURDIR)/data
+TORCH_INDEX ?=
+export FOUNDATION_HOME
+
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+ifneq ($(TORCH_INDEX),)
+PIP += --extra-index-url $(TORCH_INDEX)
+endif
+
+.PHONY: run test test-all lint bench look clean
+
+run: $(VENV)/.run
+	$(VENV)/bin/foundation run $(RECIPE)
+
+test: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.dev
+	$(VENV)/bin/python -m benchmarks.first_run
+
+look: $(VENV)/.run
+	$(VENV)/bin/foundation look
+
+clean:
+	rm -rf $(VENV) data
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation --editable ".[all]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) --no-build-isolation --editable ".[dev]"
+	touch $@

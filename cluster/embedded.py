@@ -1,0 +1,170 @@
+"""The parts that a run starts for itself and ends with itself: a Ray head, a Prefect API, DeepSpeed's compiler run.
+
+Each runs under a guard: when the process that wanted it is gone, however it went, so is the part.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from cluster.guard import guard_command
+from cluster.settings import Settings, usable_cpus
+from foundation_core.errors import SetupError, TransientError
+
+START_SECONDS = 90.0
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+
+
+class Part:
+    """A guarded process with a log file.
+
+    Args:
+        name: names its log.
+        grace_seconds: how long it may take to leave when asked.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        settings: Settings,
+        environment: dict[str, str],
+        grace_seconds: float = 10.0,
+    ) -> None:
+        settings.logs.mkdir(parents=True, exist_ok=True)
+        self.name, self.log = name, settings.logs / f"{name}.log"
+        with open(self.log, "ab") as sink:
+            self.process = subprocess.Popen(
+                guard_command(command, grace_seconds),
+                stdin=subprocess.PIPE,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+
+    def end(self) -> None:
+        """Ask it to leave, and wait until it has."""
+        self.process.terminate()
+        self.process.wait()
+
+
+class RayHead:
+    """A Ray cluster of this machine alone, open to nobody without its token."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}"
+        self.token = secrets.token_hex(32)
+        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **QUIET}
+        # Ray makes sockets below it, whose paths may have 107 bytes at the most: the data folder may be too deep.
+        self.folder = Path(tempfile.mkdtemp(prefix="fnd-", dir="/tmp"))
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+            *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--num-cpus={usable_cpus()}"),
+            *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}", f"--temp-dir={self.folder}"),
+        ]
+        jobs = {
+            "TORCH_EXTENSIONS_DIR": str(settings.extensions),
+            "RAY_JOB_STOP_WAIT_TIME_S": "60",  # a save takes longer than the 3 s after which Ray would kill
+        }
+        self.part = Part("ray", command, settings, {**self.environment, **jobs})
+
+    def wait(self) -> None:
+        """Return once jobs can be submitted."""
+        token = {"Authorization": f"Bearer {self.token}"}
+        wait_until_answers(f"{self.address}/api/version", self.part.process, f"Ray (its log: {self.part.log})", token)
+
+    def end(self) -> None:
+        """Stop every process of the cluster and remove its folder."""
+        self.part.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PrefectApi:
+    """A Prefect API on loopback that lives as long as the run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.environment = {
+            "PREFECT_HOME": str(settings.home / "prefect"),
+            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+            "PREFECT_SERVER_UI_ENABLED": "false",
+            "DO_NOT_TRACK": "1",
+        }
+        command = [
+            *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error"),
+        ]
+        ephemeral = {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}  # no schedulers, no late-run loops
+        self.part = Part("prefect", command, settings, {**self.environment, **ephemeral})
+
+    def wait(self) -> None:
+        """Return once flows can report to it."""
+        wait_until_answers(f"{self.url}/health", self.part.process, f"the Prefect API (its log: {self.part.log})")
+
+    def end(self) -> None:
+        """Stop it."""
+        self.part.end()
+
+
+def compile_operators(settings: Settings) -> subprocess.Popen[bytes] | None:
+    """Start compiling DeepSpeed's shared-memory operator, once per data folder; None if it is there.
+
+    Without it the first training would wait for the compiler; so it runs beside the ingestion.
+
+    Raises:
+        SetupError: there is no C++ compiler.
+    """
+    folder = settings.extensions / "deepspeed_shm_comm"
+    if (folder / "deepspeed_shm_comm.so").exists():
+        return None
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        raise SetupError(
+            "no C++ compiler was found, and DeepSpeed compiles its shared-memory operator",
+            allowed="c++ or g++ on PATH",
+            fix="install one (Debian: apt-get install g++), or train with one worker: --pretrain.workers 1",
+        )
+    shutil.rmtree(folder, ignore_errors=True)  # a killed compiler leaves a lock that would be waited for for ever
+    code = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load(verbose=False)"
+    environment = {"TORCH_EXTENSIONS_DIR": str(settings.extensions), "DS_ACCELERATOR": "cpu"}
+    return Part("compiler", [sys.executable, "-c", code], settings, environment).process
+
+
+def wait_until_answers(
+    url: str, process: subprocess.Popen[Any], name: str, headers: dict[str, str] | None = None
+) -> None:
+    """Return once a started process answers 200 at an address.
+
+    Raises:
+        TransientError: it ended, or did not answer in time.
+    """
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(urllib.error.URLError, OSError):
+            request = urllib.request.Request(url, headers=headers or {})
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        time.sleep(0.05)
+    raise TransientError(f"{name} did not start", fix="read its log, then run the same command again")
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

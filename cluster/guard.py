@@ -1,0 +1,67 @@
+"""A guard for a process that must not outlive the one that wanted it: `python -m cluster.guard PID SECONDS -- COMMAND`.
+
+When PID dies, or the guard gets SIGTERM, the command gets SIGTERM, some seconds to save its work, then SIGKILL, and
+so does everything it started. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), so that a daemon which detached from
+its parent is still found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def guard_command(command: list[str], grace_seconds: float) -> list[str]:
+    """The command line that runs `command` under a guard tied to the calling process."""
+    return [sys.executable, "-m", "cluster.guard", str(os.getpid()), str(grace_seconds), "--", *command]
+
+
+def main(argv: list[str]) -> int:
+    """Run the command until it ends, its owner dies or SIGTERM arrives; the command's exit status."""
+    owner, grace_seconds, command = int(argv[0]), float(argv[1]), argv[3:]
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the owner, who will tell us
+    child = subprocess.Popen(command, start_new_session=True, stdin=sys.stdin)
+    poll = select.poll()
+    poll.register(read_end, select.POLLIN)
+    poll.register(os.pidfd_open(child.pid), select.POLLIN)
+    with contextlib.suppress(ProcessLookupError):
+        poll.register(os.pidfd_open(owner), select.POLLIN)
+        if os.getppid() == owner or psutil.pid_exists(owner):
+            poll.poll()
+    _end(child, grace_seconds)
+    return child.wait()
+
+
+def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
+    deadline = time.monotonic() + grace_seconds
+    if child.poll() is None:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(grace_seconds)
+    rest = psutil.Process().children(recursive=True)
+    for process in rest:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, alive = psutil.wait_procs(rest, timeout=max(1.0, min(3.0, deadline - time.monotonic())))
+    for process in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(alive, timeout=5)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

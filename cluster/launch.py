@@ -1,0 +1,178 @@
+"""Launchers: start a job, follow its event log, stop it. Local process and Ray job differ in nothing else.
+
+start(job) -> [ events ... ] -> the event `end`   (or the process or job dies without one)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from cluster.embedded import Part
+from cluster.job import Job
+from cluster.settings import Settings
+from cluster.stop import StopFile
+from foundation_core.errors import FoundationError, Stopped, TransientError
+from foundation_core.events import EventLog, read_events
+
+Event = dict[str, Any]
+POLL_SECONDS = 0.1
+STOP_SECONDS = 45.0
+"""How long a stage may take to save its work after it was asked to stop."""
+
+
+class Launcher(Protocol):
+    """Runs jobs somewhere."""
+
+    def start(self, job: Job) -> str:
+        """Start a job; its id, by which it is found again."""
+
+    def is_alive(self, job_id: str) -> bool:
+        """Whether the job still runs."""
+
+    def kill(self, job_id: str) -> None:
+        """End the job now."""
+
+
+class LocalLauncher:
+    """One local process that takes one job after the other, so that its imports are paid once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._part: Part | None = None
+
+    def warm(self, stage: str) -> None:
+        """Let the process import what a stage needs, before the stage is due."""
+        self._tell(f"warm {stage}")
+
+    def start(self, job: Job) -> str:
+        """Hand the job to the process."""
+        self._tell(f"run {job.write()}")
+        assert self._part is not None
+        return f"process-{self._part.process.pid}"
+
+    def is_alive(self, job_id: str) -> bool:
+        """Whether the process still runs."""
+        return self._part is not None and self._part.process.poll() is None
+
+    def kill(self, job_id: str) -> None:
+        """End the process."""
+        self.end()
+
+    def end(self) -> None:
+        """End the process, if there is one."""
+        if self._part is not None:
+            self._part.end()
+            self._part = None
+
+    def _tell(self, line: str) -> None:
+        if self._part is None or self._part.process.poll() is not None:
+            command = [sys.executable, "-m", "cluster.job", "--serve"]
+            self._part = Part("stages", command, self._settings, {}, STOP_SECONDS)
+        assert self._part.process.stdin is not None
+        self._part.process.stdin.write(line.encode() + b"\n")
+        self._part.process.stdin.flush()
+
+
+class RayLauncher:
+    """Jobs of a Ray cluster, by its Jobs API; a job found alive under its id is followed, not started twice."""
+
+    def __init__(self, address: str) -> None:
+        from ray.job_submission import JobSubmissionClient
+
+        self._client = JobSubmissionClient(address)
+
+    def start(self, job: Job) -> str:
+        """Submit the job, or find the live one of the same key."""
+        from ray.job_submission import JobStatus
+
+        prefix = f"{job.stage}-{job.key['digest'][:12]}-"
+        known = {j.submission_id: j.status for j in self._client.list_jobs() if j.submission_id}
+        mine = {name: status for name, status in known.items() if name.startswith(prefix)}
+        for name, status in mine.items():
+            if status in (JobStatus.PENDING, JobStatus.RUNNING):
+                return name
+        threads = {"PYTHONSAFEPATH": "1"}
+        return str(
+            self._client.submit_job(
+                entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
+                submission_id=f"{prefix}{len(mine)}",
+                runtime_env={"env_vars": {**threads, **job.environment}},
+            )
+        )
+
+    def is_alive(self, job_id: str) -> bool:
+        """Whether Ray says that the job waits or runs."""
+        return not self._client.get_job_status(job_id).is_terminal()
+
+    def kill(self, job_id: str) -> None:
+        """Stop the job by Ray."""
+        with contextlib.suppress(RuntimeError):
+            self._client.stop_job(job_id)
+
+
+def follow(launcher: Launcher, job: Job, report: Callable[[Event], None]) -> str:
+    """Run a job to its end and report each of its events; the job's id.
+
+    An interruption of the caller, of whatever kind, is passed on to the job, which saves its work first.
+
+    Raises:
+        FoundationError: what the job raised.
+        TransientError: the job died without a word.
+    """
+    folder = Path(job.folder)
+    stop = StopFile(folder)
+    stop.clear()
+    offset = _end_of_log(folder)
+    EventLog(folder).write("start", key=job.key["digest"])
+    job_id = launcher.start(job)
+    try:
+        return _follow(launcher, job_id, folder, offset, report)
+    except FoundationError:
+        raise
+    except BaseException:
+        stop.request()
+        with contextlib.suppress(FoundationError):
+            _follow(launcher, job_id, folder, offset, report, time.monotonic() + STOP_SECONDS)
+        launcher.kill(job_id)
+        raise
+
+
+def _follow(
+    launcher: Launcher, job_id: str, folder: Path, offset: int, report: Callable[[Event], None], deadline: float = 0.0
+) -> str:
+    next_look = time.monotonic() + 1.0
+    while True:
+        for behind, event in read_events(folder, offset):
+            offset = behind
+            report(event)
+            if event["kind"] == "end":
+                return _ended(event, job_id)
+        now = time.monotonic()
+        if deadline and now > deadline:
+            raise TransientError(f"{job_id} did not stop within {STOP_SECONDS:.0f} s")
+        if now > next_look:
+            next_look = now + 1.0
+            if not launcher.is_alive(job_id) and offset == _end_of_log(folder):
+                raise TransientError(
+                    f"{job_id} died without a word",
+                    fix="run the same command again: it continues from what was saved",
+                )
+        time.sleep(POLL_SECONDS)
+
+
+def _ended(event: Event, job_id: str) -> str:
+    if event["status"] == "done":
+        return job_id
+    error = FoundationError.from_json(event["error"])
+    raise Stopped(error.found, fix="run the same command again: it continues") if isinstance(error, Stopped) else error
+
+
+def _end_of_log(folder: Path) -> int:
+    path = EventLog(folder).path
+    return os.path.getsize(path) if path.exists() else 0

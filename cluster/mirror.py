@@ -1,0 +1,84 @@
+"""Shows a stage in MLflow while it runs: reads its event log from the start, logs what the run does not have yet.
+
+It is a thread of the launcher: a job never waits for MLflow, and a log that was written while MLflow was away, or by
+an earlier try, is logged late and not lost.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from foundation_core.errors import TransientError
+from foundation_core.events import read_events
+from foundation_core.tracking.base import replay
+
+if TYPE_CHECKING:
+    from foundation_core.tracking.mlflow import MlflowRuns, MlflowTracker
+
+LOOK_SECONDS = 0.5
+PATIENCE = 20
+"""Looks after the end of a stage before an absent MLflow is given up for this time."""
+
+
+class Mirror:
+    """The MLflow side of one stage.
+
+    Args:
+        runs: the MLflow store; may still be opening.
+        open_run: opens (or reopens) the stage's run and returns its id.
+    """
+
+    def __init__(self, folder: Path, runs: Future[MlflowRuns], open_run: Callable[[MlflowRuns], str]) -> None:
+        self._folder, self._runs, self._open_run = folder, runs, open_run
+        self._offset = 0
+        self._ended = threading.Event()
+        self.run_id: Future[str] = Future()
+        self._thread = threading.Thread(target=self._mirror, name="mlflow-mirror", daemon=True)
+        self._thread.start()
+
+    def close(self, status: str, tags: dict[str, str] | None = None) -> bool:
+        """Log the rest and close the run; False if MLflow stayed away."""
+        self._ended.set()
+        self._thread.join()
+        if self.run_id.exception() is not None or self._tracker is None:
+            return False
+        try:
+            self._tracker.tags(tags or {})
+            self._runs.result().close(self.run_id.result(), status)  # type: ignore[arg-type]
+        except TransientError:
+            return False
+        return True
+
+    _tracker: MlflowTracker | None = None
+
+    def _mirror(self) -> None:
+        try:
+            runs = self._runs.result()
+            self.run_id.set_result(self._open_run(runs))
+        except BaseException as error:
+            self.run_id.set_exception(error)
+            return
+        self._tracker = runs.tracker(self.run_id.result())
+        looks_left = PATIENCE
+        while looks_left > 0:
+            ended = self._ended.is_set()
+            if self._log_new_events() and ended:
+                return
+            looks_left -= int(ended)
+            self._ended.wait(LOOK_SECONDS)
+
+    def _log_new_events(self) -> bool:
+        """Log what is new; False if MLflow did not take it, and the next look tries again."""
+        assert self._tracker is not None
+        try:
+            for offset, event in read_events(self._folder, self._offset):
+                replay(event, self._tracker)
+                self._offset = offset
+            self._tracker.flush()
+        except TransientError:
+            return False
+        return True

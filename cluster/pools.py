@@ -1,0 +1,57 @@
+"""Pools: independent pieces of work side by side, on local processes or on a Ray cluster, behind one method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+Piece = TypeVar("Piece")
+Done = TypeVar("Done")
+
+
+class ProcessPool:
+    """Local processes. They are forked from a clean server: forking a process that runs threads can hang."""
+
+    def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
+        """The result of each piece, in the order in which they finish."""
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([function.__module__])
+        with ProcessPoolExecutor(workers, mp_context=context) as executor:
+            futures = [executor.submit(function, piece) for piece in pieces]
+            try:
+                for future in as_completed(futures):
+                    yield future.result()
+            finally:
+                executor.shutdown(wait=True, cancel_futures=True)
+
+
+class RayPool:
+    """Tasks of the Ray cluster that this process is connected to, one CPU each, a few in flight at a time."""
+
+    def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
+        """The result of each piece, in the order in which they finish; a lost worker's piece is tried again."""
+        import ray
+
+        remote = ray.remote(num_cpus=1, max_retries=3)(function)
+        waiting, flying = list(pieces), []
+        try:
+            while waiting or flying:
+                while waiting and len(flying) < workers:
+                    flying.append(remote.remote(waiting.pop(0)))
+                done, flying = ray.wait(flying)
+                yield _value(done[0])
+        finally:
+            for reference in flying:
+                ray.cancel(reference, force=True)
+
+
+def _value(reference: Any) -> Any:
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error

@@ -1,0 +1,56 @@
+"""What can be known before anything starts: too few CPUs, no compiler, no room, no source, unknown names."""
+
+from __future__ import annotations
+
+import shutil
+
+from cluster.ray_train import too_few_cpus
+from cluster.settings import Settings, usable_cpus
+from foundation_core import plugins
+from foundation_core.errors import ConfigError, SetupError
+from foundation_core.specs import PipelineSpec
+
+LEAST_FREE_BYTES = 500_000_000
+
+
+def preflight(recipe: PipelineSpec, settings: Settings) -> None:
+    """Refuse, with the numbers, what cannot work here.
+
+    Raises:
+        ConfigError: names that nothing installed has; all of them at once.
+        SetupError: this machine cannot do it.
+    """
+    _names_exist(recipe)
+    spec = recipe.pretrain
+    if not settings.ray_dashboard and spec.workers * spec.threads_per_worker > usable_cpus():
+        raise too_few_cpus(spec, usable_cpus())
+    if spec.engine == "torch" and spec.workers > 1:
+        raise ConfigError(
+            f"the torch engine runs in one process, and pretrain.workers is {spec.workers}",
+            allowed="--pretrain.engine deepspeed, or --pretrain.workers 1",
+        )
+    settings.home.mkdir(parents=True, exist_ok=True)
+    free_bytes = shutil.disk_usage(settings.home).free
+    if free_bytes < LEAST_FREE_BYTES:
+        raise SetupError(
+            f"{settings.home} has {free_bytes / 1e6:.0f} MB free",
+            allowed=f"at least {LEAST_FREE_BYTES / 1e6:.0f} MB",
+            fix="free some space, or name another folder with FOUNDATION_HOME",
+        )
+
+
+def _names_exist(recipe: PipelineSpec) -> None:
+    named = [
+        ("sources", recipe.ingest.source.kind),
+        *(("measures", rule.measure) for rule in recipe.ingest.filters),
+        ("families", recipe.pretrain.model.family),
+        ("objectives", recipe.pretrain.objective),
+        ("tasks", recipe.finetune.task),
+    ]
+    problems = [
+        f"no {plugins.member(group)} is called {name!r}; allowed: {', '.join(plugins.names(group))}"
+        for group, name in named
+        if name not in plugins.names(group)
+    ]
+    if problems:
+        raise ConfigError("the recipe names what is not installed:\n    " + "\n    ".join(problems))

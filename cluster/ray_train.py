@@ -1,0 +1,125 @@
+"""A data-parallel stage on Ray Train: one process a worker, a gloo group, a DeepSpeed or torch engine in each."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from cluster.job import Job, call_stage
+from cluster.stop import StopFile
+from foundation_core.errors import FoundationError, SetupError, TransientError, as_foundation_error
+from foundation_core.events import EventLog, SilentLog, read_events
+from foundation_core.specs import PretrainSpec
+from foundation_core.store import RESULT_FILE, commit_result
+
+WORKER_FAILURE_BUDGET = 2
+"""Lost workers that a job replaces; training goes on from the last checkpoint each time."""
+
+
+def run_ranks(job: Job) -> None:
+    """Run the job's stage on all workers; return when its result is committed.
+
+    Raises:
+        SetupError: the cluster has fewer CPUs than the workers need; nothing was started.
+        FoundationError: what a worker raised.
+        TransientError: workers were lost more often than the budget allows.
+    """
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    spec = job.typed_spec()
+    assert isinstance(spec, PretrainSpec)
+    folder = Path(job.folder)
+    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    needed, present = spec.workers * spec.threads_per_worker, int(ray.cluster_resources().get("CPU", 0))
+    if needed > present:
+        raise too_few_cpus(spec, present)
+    for attempt in range(WORKER_FAILURE_BUDGET + 1):
+        trainer = TorchTrainer(
+            _run_rank,
+            train_loop_config=asdict(job),
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=spec.workers, resources_per_worker={"CPU": spec.threads_per_worker}
+            ),
+            run_config=RunConfig(
+                name=f"attempt-{attempt}",
+                storage_path=str(folder / "ray"),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+            ),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            raised = _raised_by_a_worker(folder)
+            if raised is not None:
+                raise raised from error
+            EventLog(folder).say(f"a worker was lost ({attempt + 1} of {WORKER_FAILURE_BUDGET} allowed): {error}")
+            continue
+        if (folder / RESULT_FILE).exists():
+            return
+    raise TransientError(
+        f"workers were lost {WORKER_FAILURE_BUDGET + 1} times",
+        fix="look at the Ray job's log, then run the same command again: it continues from the last checkpoint",
+    )
+
+
+def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
+    """The error for a request that no cluster of this size can ever grant."""
+    return SetupError(
+        f"pretrain wants {spec.workers} workers of {spec.threads_per_worker} CPUs, and there are {present} CPUs in all",
+        allowed=f"workers x threads_per_worker up to {present}",
+        fix=f"set --pretrain.workers {max(1, present // spec.threads_per_worker)}, or add nodes to the cluster",
+    )
+
+
+def _run_rank(body: dict[str, Any]) -> None:
+    """What one worker does; rank 0 reports and commits."""
+    import torch
+    from ray.train import get_context
+
+    from cluster.deepspeed_engine import engine_factory
+    from cluster.pools import ProcessPool
+    from cluster.system_metrics import system_metrics
+    from foundation_core.stages.contract import Context
+    from foundation_core.tracking.base import EventTracker, NullTracker
+
+    job = Job(**body)
+    spec = job.typed_spec()
+    assert isinstance(spec, PretrainSpec)
+    torch.set_num_threads(spec.threads_per_worker)
+    folder, rank = Path(job.folder), get_context().get_world_rank()
+    events = EventLog(folder) if rank == 0 else SilentLog()
+    context = Context(
+        folder=folder,
+        tracker=EventTracker(events) if rank == 0 else NullTracker(),
+        events=events,
+        stop=StopFile(folder),
+        pool=ProcessPool(),
+        engine=engine_factory(spec.engine, spec.zero_stage),
+        rank=rank,
+        world=get_context().get_world_size(),
+    )
+    try:
+        with system_metrics(context.tracker, folder) if rank == 0 else nullcontext():
+            result = call_stage(job, context)
+    except Exception as error:  # a worker that can still speak was not lost: trying again would fail again
+        EventLog(folder).write("raised", rank=rank, error=as_foundation_error(error).to_json())
+        raise
+    if rank == 0:
+        commit_result(folder, job.action_key(), result)
+
+
+def _raised_by_a_worker(folder: Path) -> FoundationError | None:
+    """The error that a worker raised on purpose in the attempt that just ended, if it did."""
+    raised = None
+    for _, event in read_events(folder):
+        if event["kind"] == "raised":
+            raised = FoundationError.from_json(event["error"])
+        elif event["kind"] == "start":
+            raised = None
+    return raised

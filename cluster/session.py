@@ -1,0 +1,183 @@
+"""One run of a pipeline: the parts it needs, and `run(stage)`, which is how every stage is done.
+
+key -> found? reuse -> lease -> MLflow run -> job -> events -> result -> ids
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from cluster.embedded import RayHead, compile_operators
+from cluster.job import STAGES, Job
+from cluster.launch import Event, LocalLauncher, RayLauncher, follow
+from cluster.leases import is_held, lease
+from cluster.mirror import Mirror
+from cluster.planning import plan, stage_key
+from cluster.settings import Settings
+from foundation_core.errors import Stopped
+from foundation_core.files import sha256_json
+from foundation_core.identity import ActionKey
+from foundation_core.specs import PipelineSpec, leaves
+from foundation_core.store import Result, Store, record_ids
+from foundation_core.tracking.lineage import CONTENT_HASH, git_commit, run_tags
+
+if TYPE_CHECKING:
+    from foundation_core.tracking.mlflow import MlflowRuns
+
+EXPERIMENT = "foundation"
+Report = Callable[[str, Event], None]
+"""Told of every event of every stage: (stage, event)."""
+
+
+class Session:
+    """What one run of a recipe holds; leaving it ends every process it started.
+
+    Args:
+        report: told of every event.
+        prefect_run: id of the Prefect flow run, for the tags.
+    """
+
+    def __init__(
+        self, recipe: PipelineSpec, settings: Settings, source_content: str, report: Report, prefect_run: str = ""
+    ) -> None:
+        self.recipe, self.settings, self.source_content = recipe, settings, source_content
+        self.store = Store(settings.results)
+        self._report, self._prefect_run = report, prefect_run
+        self._commit = git_commit(Path(__file__).parent)
+        self._threads = ThreadPoolExecutor(3, thread_name_prefix="session")
+        self._local = LocalLauncher(settings)
+        self._head: RayHead | None = None
+        self._ray: Future[RayLauncher] | None = None
+        self._compiler: Any = None
+
+    def __enter__(self) -> Self:
+        """Start what the coming stages need, all at once; nobody waits yet."""
+        due = [step.stage for step in plan(self.recipe, self.store, self.source_content) if step.result is None]
+        spec = self.recipe.pretrain
+        if "ingest" in due:
+            self._local.warm("ingest")
+        if "pretrain" in due and spec.engine == "deepspeed" and spec.workers > 1:
+            self._compiler = compile_operators(self.settings)
+        if any(STAGES[stage].on_ray for stage in due):
+            if not self.settings.ray_dashboard:
+                self._head = RayHead(self.settings)
+            self._ray = self._threads.submit(self._connect_to_ray)
+        self._runs = self._threads.submit(self._open_mlflow)
+        self._parent = self._threads.submit(self._open_parent)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the pipeline's MLflow run and end every part."""
+        try:
+            status = "FINISHED" if error is None else _status_of(error)
+            if self._parent.exception() is None:
+                self._runs.result().close(self._parent.result(), status)  # type: ignore[arg-type]
+        finally:
+            self._local.end()
+            if self._head is not None:
+                self._head.end()
+            self._threads.shutdown()
+
+    @property
+    def pipeline_run(self) -> str:
+        """The id of the pipeline's MLflow run."""
+        return self._parent.result()
+
+    def run(self, stage: str, inputs: Mapping[str, Result]) -> Result:
+        """The result of a stage: found by its key, or made now, or made by somebody else who is at it.
+
+        Raises:
+            FoundationError: what the stage raised.
+        """
+        key = stage_key(self.recipe, stage, inputs, self.source_content)
+        folder = self.store.folder(self.recipe.name, key)
+        while True:
+            found = self.store.find(key)
+            if found is not None and found.ids:
+                self._report(stage, {"kind": "reused", "folder": str(folder)})
+                return found
+            with lease(folder) as mine:
+                if mine:
+                    return self._make(stage, key, folder, inputs, found)
+            self._report(stage, {"kind": "say", "text": "somebody else is at this stage; waiting for the result"})
+            while is_held(folder):
+                time.sleep(0.5)
+
+    def _make(
+        self, stage: str, key: ActionKey, folder: Path, inputs: Mapping[str, Result], found: Result | None
+    ) -> Result:
+        """Do the work of a stage whose lease we hold, and close its MLflow run in every case."""
+        ids = {"prefect_run": self._prefect_run, "git_commit": self._commit}
+        mirror = Mirror(folder, self._runs, lambda runs: self._open_stage(runs, stage, key, ids))
+        try:
+            if found is None:  # else it was committed by a launcher that died before it could say so
+                job_id = self._launch(stage, key, folder, inputs, mirror)
+                ids["ray_job"] = job_id if STAGES[stage].on_ray else ""
+        except BaseException as error:
+            mirror.close(_status_of(error))
+            raise
+        result = self.store.find(key)
+        assert result is not None, f"{stage} ended well and committed nothing in {folder}"
+        tags = {**run_tags(stage, key.digest, ids), CONTENT_HASH: result.content}
+        if mirror.close("FINISHED", tags):
+            ids["mlflow_run"] = mirror.run_id.result()
+            record_ids(folder, {name: value for name, value in ids.items() if value})
+        else:
+            self._report(stage, {"kind": "say", "text": "MLflow was away: run again, and it gets what it missed"})
+        found = self.store.find(key)
+        assert found is not None
+        return found
+
+    def _launch(self, stage: str, key: ActionKey, folder: Path, inputs: Mapping[str, Result], mirror: Mirror) -> str:
+        environment = {"FOUNDATION_TRACKING_URI": self.settings.mlflow_uri}
+        if stage == "publish":
+            environment["FOUNDATION_RUN_ID"] = mirror.run_id.result()
+        job = Job(
+            stage=stage,
+            spec=getattr(self.recipe, stage).model_dump(mode="json"),
+            inputs={role: str(result.folder) for role, result in inputs.items()},
+            folder=str(folder),
+            key={"digest": key.digest, "parts": dict(key.parts)},
+            environment=environment,
+        )
+        self._report(stage, {"kind": "launch"})
+        if STAGES[stage].on_ray and self._compiler is not None:
+            self._compiler.wait()
+        launcher = self._ray.result() if STAGES[stage].on_ray and self._ray else self._local
+        if stage == "finetune":
+            self._local.warm("evaluate")
+            self._local.warm("publish")
+        return follow(launcher, job, lambda event: self._report(stage, event))
+
+    def _connect_to_ray(self) -> RayLauncher:
+        if self._head is not None:
+            self._head.wait()
+            os.environ.update(self._head.environment)
+        return RayLauncher(self._head.address if self._head else self.settings.ray_dashboard)
+
+    def _open_mlflow(self) -> MlflowRuns:
+        from foundation_core.tracking.mlflow import MlflowRuns
+
+        return MlflowRuns(self.settings.mlflow_uri, self.settings.mlflow_artifacts, EXPERIMENT)
+
+    def _open_parent(self) -> str:
+        key = sha256_json({"recipe": self.recipe.model_dump(mode="json"), "source": self.source_content})
+        tags = run_tags("pipeline", key, {"prefect_run": self._prefect_run, "git_commit": self._commit})
+        return self._runs.result().open_pipeline(self.recipe.name, key, dict(leaves(self.recipe)), tags)
+
+    def _open_stage(self, runs: MlflowRuns, stage: str, key: ActionKey, ids: Mapping[str, str]) -> str:
+        params = dict(leaves(getattr(self.recipe, stage)))
+        return runs.open_stage(self.pipeline_run, stage, key.digest, params, run_tags(stage, key.digest, ids))
+
+
+def _status_of(error: BaseException) -> str:
+    """The MLflow status of work that an error ended: what a person stopped is KILLED, all else FAILED."""
+    return "KILLED" if isinstance(error, Stopped) or not isinstance(error, Exception) else "FAILED"

@@ -1,0 +1,93 @@
+"""The Prefect flows: the whole pipeline, and one for each stage. A flow is an order of stages; it holds no data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from cluster.planning import INPUTS, ROLES, source_content_of
+from cluster.session import Session
+from cluster.settings import Settings
+from flows.console import current_console
+from foundation_core.specs import PipelineSpec
+from foundation_core.store import Result
+
+
+@flow(name="pipeline")
+def pipeline(recipe: PipelineSpec) -> None:
+    """Raw files -> corpus -> trunk -> task models -> scores -> registered version."""
+    with open_session(recipe) as session:
+        corpus = run_stage(session, "ingest")
+        trunk = run_stage(session, "pretrain", corpus=corpus)
+        task_models = run_stage(session, "finetune", corpus=corpus, trunk=trunk)
+        scores = run_stage(session, "evaluate", corpus=corpus, trunk=trunk, task=task_models)
+        run_stage(session, "publish", corpus=corpus, trunk=trunk, task=task_models, scores=scores)
+
+
+@flow(name="ingest")
+def ingest(recipe: PipelineSpec) -> None:
+    """Raw files -> corpus."""
+    run_until(recipe, "ingest")
+
+
+@flow(name="pretrain")
+def pretrain(recipe: PipelineSpec) -> None:
+    """Corpus -> trunk; the corpus is made first where it is not there."""
+    run_until(recipe, "pretrain")
+
+
+@flow(name="finetune")
+def finetune(recipe: PipelineSpec) -> None:
+    """Trunk -> task models; what comes before is made first where it is not there."""
+    run_until(recipe, "finetune")
+
+
+@flow(name="evaluate")
+def evaluate(recipe: PipelineSpec) -> None:
+    """Models -> scores; what comes before is made first where it is not there."""
+    run_until(recipe, "evaluate")
+
+
+@flow(name="publish")
+def publish(recipe: PipelineSpec) -> None:
+    """Models and scores -> registered version; what comes before is made first where it is not there."""
+    run_until(recipe, "publish")
+
+
+def run_until(recipe: PipelineSpec, last: str) -> None:
+    """Run the stages in order up to one of them."""
+    with open_session(recipe) as session:
+        results: dict[str, Result] = {}
+        for stage, roles in INPUTS.items():
+            result = run_stage(session, stage, **{role: results[role] for role in roles})
+            if stage == last:
+                return
+            results[ROLES[stage]] = result
+
+
+@task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
+def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
+    """One stage, as one Prefect task. Our own keys decide what is reused; two caches would disagree."""
+    return session.run(stage, inputs)
+
+
+@contextmanager
+def open_session(recipe: PipelineSpec) -> Iterator[Session]:
+    """The parts that a run needs, tied to this Prefect flow run."""
+    log = get_run_logger()
+    console = current_console()
+
+    def report(stage: str, event: dict[str, Any]) -> None:
+        console.report(stage, event)
+        if event["kind"] == "say":
+            log.info("%s: %s", stage, event["text"])
+
+    settings = Settings.from_environment()
+    with Session(recipe, settings, source_content_of(recipe), report, str(flow_run.id or "")) as session:
+        yield session

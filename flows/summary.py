@@ -1,0 +1,59 @@
+"""The table at the end of a run: what was made, the scores, what each stage took, and how to look at it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from cluster.settings import Settings
+from foundation_core.store import Result
+
+
+def print_summary(results: Sequence[Result], settings: Settings, *, nothing_done: bool) -> None:
+    """Print the table for the stages that were asked for."""
+    console = Console(highlight=False, width=110)
+    table = Table(title="nothing to do: every stage was done before" if nothing_done else None, title_justify="left")
+    table.add_column("stage", style="bold cyan")
+    table.add_column("made")
+    table.add_column("scores")
+    table.add_column("took", justify="right")
+    for result in results:
+        made, scores = _ROWS[result.stage](result.summary)
+        table.add_row(result.stage, made, scores, f"{result.seconds:.1f} s")
+    console.print(table)
+    console.print(f"results   {settings.results}")
+    console.print("look      make look        (MLflow in the browser; runs, plots, cards, the registered model)")
+    published = next((result for result in results if result.stage == "publish"), None)
+    if published is not None:
+        console.print(f"model     models:/{published.summary['model_name']}@{published.summary['alias']}")
+
+
+def _ingest(summary: Mapping[str, Any]) -> tuple[str, str]:
+    documents = summary["documents"]
+    made = f"{documents['kept']} of {documents['in']} documents, {summary['tokens'] / 1e6:.2f} M tokens"
+    return made, f"{summary['bytes_per_token']:.2f} bytes a token"
+
+
+def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:
+    made = f"{summary['parameters'] / 1e6:.2f} M parameters, {summary['steps']} steps, {summary['precision']['name']}"
+    return made, f"{summary['best_validation_bits_per_byte']:.3f} bits/byte on validation (step {summary['best_step']})"
+
+
+def _finetune(summary: Mapping[str, Any]) -> tuple[str, str]:
+    trials, classes = len(summary["trials"]), len(summary["classes"])
+    gain = summary["gain"]["few"]["mean_difference"]
+    return f"{trials} trials, {classes} classes, 4 arms", f"transfer gain with few labels {gain:+.3f} macro-F1"
+
+
+def _evaluate(summary: Mapping[str, Any]) -> tuple[str, str]:
+    return summary["made"], summary["scores"]
+
+
+def _publish(summary: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{summary['model_name']} version {summary['version']}", f"alias {summary['alias']}"
+
+
+_ROWS = {"ingest": _ingest, "pretrain": _pretrain, "finetune": _finetune, "evaluate": _evaluate, "publish": _publish}

@@ -1,0 +1,1 @@
+"""The library: Arrow and PyTorch. It knows no flow, no cluster and no tracking server."""

@@ -1,0 +1,68 @@
+"""Classification: one label a row, as a sum and a count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from foundation_core.objectives.base import IGNORE, Example
+
+
+class Classification:
+    """Cross-entropy of the class of each row of tokens; rows labelled IGNORE do not count."""
+
+    decomposable = True
+
+    def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
+        """The rows as they are.
+
+        Args:
+            batch: "tokens" (N, T) and "labels" (N,).
+            seed: not needed, nothing is random.
+        """
+        labels = batch["labels"]
+        return Example({"inputs": batch["tokens"]}, labels, (labels != IGNORE).sum())
+
+    def loss(self, model: nn.Module, example: Example) -> Tensor:
+        """The summed cross-entropy, in nats."""
+        return F.cross_entropy(model(**example.inputs).float(), example.labels, ignore_index=IGNORE, reduction="sum")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a task model answered to labelled rows, as counts and a sum.
+
+    Args:
+        confusion: how often class i (row) was answered with class j (column).
+        nats: summed cross-entropy.
+    """
+
+    confusion: list[list[int]]
+    nats: float
+
+    @property
+    def rows(self) -> int:
+        """Rows that were answered."""
+        return sum(map(sum, self.confusion))
+
+
+def answer(model: nn.Module, tokens: Tensor, labels: Tensor, classes: int, batch_rows: int = 64) -> Answers:
+    """The answers of a task model in evaluation mode.
+
+    Args:
+        tokens: (N, T) fragments.
+        labels: (N,) true classes.
+        batch_rows: rows of one forward pass.
+    """
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(part).float() for part in torch.split(tokens, batch_rows)])
+    model.train(was_training)
+    pairs = torch.bincount(labels * classes + logits.argmax(-1), minlength=classes * classes)
+    nats = F.cross_entropy(logits.double(), labels, reduction="sum").item()
+    return Answers(pairs.view(classes, classes).tolist(), nats)

@@ -1,0 +1,116 @@
+"""How a pretrained trunk becomes a task model: its stem and trunk, and a new head that answers for a whole row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from foundation_core.errors import CheckpointError
+from foundation_core.files import read_json
+from foundation_core.model.families import build
+from foundation_core.model.heads import PooledHead, last_token, mean_of_tokens
+from foundation_core.model.initialize import initialize
+from foundation_core.model.layout import Layout
+from foundation_core.model.transformer import Model
+from foundation_core.model.weights import load_weights
+from foundation_core.specs import ModelSpec
+
+MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
+MODEL_VERSION = 1
+
+Adapt = Literal["full", "probe"]
+
+POOLS: Mapping[str, Callable[[Tensor, Layout], Tensor]] = {"mean": mean_of_tokens, "last": last_token}
+"""How the tokens of a row become one vector, by the name that a recipe uses."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A pretrained model on disk: what it is, and where its weights lie.
+
+    Args:
+        sha256: what the weights' file must hash to.
+    """
+
+    spec: ModelSpec
+    vocabulary: int
+    path: Path
+    sha256: str
+
+    @staticmethod
+    def find(folder: Path, sha256: str) -> Pretrained:
+        """The model of a pretraining result's folder.
+
+        Raises:
+            DataError: there is none.
+            CheckpointError: a newer version wrote it.
+        """
+        body = read_json(folder / MODEL_FILE)
+        if body["version"] > MODEL_VERSION:
+            raise CheckpointError(
+                f"{folder / MODEL_FILE} has version {body['version']}",
+                allowed=f"versions up to {MODEL_VERSION}",
+                fix="upgrade foundation-pipeline",
+            )
+        return Pretrained(ModelSpec.model_validate(body["model"]), body["vocabulary"], folder / WEIGHTS_FILE, sha256)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors, by name.
+
+        Raises:
+            CheckpointError: the file is missing, edited or truncated.
+        """
+        return load_weights(self.path, self.sha256)
+
+    def language_model(self) -> Model:
+        """The whole model with its own head, in evaluation mode."""
+        model = build(self.spec, self.vocabulary)
+        model.load_state_dict(self.weights())
+        return model.eval()
+
+
+def task_model(spec: ModelSpec, vocabulary: int, classes: int, pool: str, seed: int) -> Model:
+    """A fresh model of the family with a head that gives (N, classes) logits.
+
+    Args:
+        vocabulary: entries of the tokenizer.
+        pool: how the tokens of a row become one vector: mean or last.
+    """
+    bare = build(spec, vocabulary)
+    model = Model(bare.stem, bare.trunk, PooledHead(spec.trunk.width, classes, POOLS[pool]))
+    return initialize(model, seed)
+
+
+def load_trunk(model: Model, weights: Mapping[str, Tensor]) -> None:
+    """Put pretrained stem and trunk weights into a task model, by name; its head stays as it is.
+
+    Raises:
+        CheckpointError: the weights are of another model.
+    """
+    own = {name: value for name, value in model.state_dict().items() if _is_of_the_trunk(name)}
+    given = {name: value for name, value in weights.items() if _is_of_the_trunk(name)}
+    wrong = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
+    if wrong:
+        raise CheckpointError(
+            f"the pretrained weights do not fit the model: {', '.join(wrong[:4])}",
+            allowed="the same stem and trunk, name by name and shape by shape",
+            fix="run pretrain again, or name the model that the weights belong to",
+        )
+    with torch.no_grad():
+        for name, value in own.items():
+            value.copy_(given[name])
+
+
+def freeze(model: Model, adapt: Adapt) -> None:
+    """Let move what the way of adapting allows: every parameter (full), or those of the head alone (probe)."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(adapt == "full" or not _is_of_the_trunk(name))
+
+
+def _is_of_the_trunk(name: str) -> bool:
+    return name.startswith(("stem.", "trunk."))

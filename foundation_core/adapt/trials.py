@@ -1,0 +1,185 @@
+"""Trials: one task model each, trained on one thread, so that many run side by side and each gives the same numbers.
+
+    train -> trials/<name>.safetensors -> trials/<name>.json (answers on validation)
+    test, only if asked                -> tests/<name>.json  (answers on the test)
+
+The test is scored apart from the training, by whoever has made his choice on validation. What is written is never done
+again: a stage that was interrupted calls the same trials and gets at once what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from foundation_core.adapt.classify import Answers, Classification, answer
+from foundation_core.adapt.tasks import Fragments, TaskData, few_of, load_task
+from foundation_core.adapt.transfer import Pretrained, freeze, load_trunk, task_model
+from foundation_core.data.order import Order
+from foundation_core.files import read_json, write_json
+from foundation_core.model.transformer import Model
+from foundation_core.model.weights import load_weights, save_weights
+from foundation_core.specs import FinetuneSpec
+from foundation_core.train.engine import EngineRequest, TorchEngine
+from foundation_core.train.schedule import lr_at
+from foundation_core.train.step import train_step
+
+Labels = Literal["few", "all"]
+
+
+class Arm(NamedTuple):
+    """One side of the comparison: where the trunk starts, and how many labels it learns from."""
+
+    pretrained: bool
+    labels: Labels
+
+    @property
+    def name(self) -> str:
+        """pretrained-few, scratch-few, pretrained-all or scratch-all."""
+        return f"{'pretrained' if self.pretrained else 'scratch'}-{self.labels}"
+
+
+ARMS = (Arm(True, "few"), Arm(False, "few"), Arm(True, "all"), Arm(False, "all"))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training of an arm.
+
+    Args:
+        lr: peak learning rate.
+        seed: of the head, of a fresh trunk, of the order of the rows, and of which rows are the few.
+    """
+
+    arm: Arm
+    lr: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The stem of the trial's files."""
+        return f"{self.arm.name}-lr{self.lr:g}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class TrialPiece:
+    """A trial, and all that a process needs to run it.
+
+    Args:
+        folder: where the task lies and trials are written.
+        test: whether the choice is made, so that the test may be scored.
+    """
+
+    trial: Trial
+    spec: FinetuneSpec
+    trunk: Pretrained
+    folder: Path
+    test: bool
+
+    @property
+    def trained_file(self) -> Path:
+        """What commits the training."""
+        return self.folder / "trials" / f"{self.trial.name}.json"
+
+    @property
+    def tested_file(self) -> Path:
+        """What commits the score on the test."""
+        return self.folder / "tests" / f"{self.trial.name}.json"
+
+    @property
+    def weights_file(self) -> Path:
+        """The trained task model."""
+        return self.folder / "trials" / f"{self.trial.name}.safetensors"
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What a trial found.
+
+    Args:
+        losses: training loss of each step, nats a label.
+        test: None while the choice is not made.
+    """
+
+    trial: Trial
+    losses: list[float]
+    validation: Answers
+    test: Answers | None
+
+
+def run_trial(piece: TrialPiece) -> TrialResult:
+    """The result of a trial, from its files as far as they are there."""
+    with _one_thread():
+        if not piece.trained_file.exists():
+            _train_and_commit(piece)
+        if piece.test and not piece.tested_file.exists():
+            _test_and_commit(piece)
+    trained = read_json(piece.trained_file)
+    test = Answers(**read_json(piece.tested_file)) if piece.test else None
+    return TrialResult(piece.trial, trained["losses"], Answers(**trained["validation"]), test)
+
+
+def _train_and_commit(piece: TrialPiece) -> None:
+    task = load_task(piece.folder)
+    model = _fresh_model(piece, task)
+    if piece.trial.arm.pretrained:
+        load_trunk(model, piece.trunk.weights())
+    freeze(model, piece.spec.adapt)
+    losses = _train(model, _training_rows(piece.trial, piece.spec, task), piece.trial, piece.spec)
+    digest = save_weights(piece.weights_file, model.state_dict(), {"trial": piece.trial.name})
+    body = {"trial": piece.trial.name, "weights": digest, "losses": losses}
+    write_json(piece.trained_file, {**body, "validation": _answers(model, task.validation, len(task.classes))})
+
+
+def _test_and_commit(piece: TrialPiece) -> None:
+    task = load_task(piece.folder)
+    model = _fresh_model(piece, task)
+    model.load_state_dict(load_weights(piece.weights_file, read_json(piece.trained_file)["weights"]))
+    write_json(piece.tested_file, _answers(model, task.test, len(task.classes)))
+
+
+def _fresh_model(piece: TrialPiece, task: TaskData) -> Model:
+    trunk = piece.trunk
+    return task_model(trunk.spec, trunk.vocabulary, len(task.classes), piece.spec.pool, piece.trial.seed)
+
+
+def _training_rows(trial: Trial, spec: FinetuneSpec, task: TaskData) -> Fragments:
+    if trial.arm.labels == "all":
+        return task.train
+    return task.train.select(few_of(task.train, spec.few_labels, len(task.classes), trial.seed))
+
+
+def _train(model: Model, rows: Fragments, trial: Trial, spec: FinetuneSpec) -> list[float]:
+    """Train in place; the loss of each step."""
+    optimizer = spec.optimizer.model_copy(update={"lr": trial.lr})
+    engine = TorchEngine(model, EngineRequest(optimizer, "float32", spec.batch_rows))
+    objective, order = Classification(), Order(len(rows), trial.seed)
+    model.train()
+    losses = []
+    for step in range(spec.steps):
+        chosen = order.take(step * spec.batch_rows, spec.batch_rows)
+        batch: dict[str, Tensor] = {"tokens": rows.tokens[chosen], "labels": rows.labels[chosen]}
+        report = train_step(engine, objective, [batch], lr_at(step, spec.steps, optimizer), trial.seed)
+        losses.append(report.loss)
+    return losses
+
+
+def _answers(model: Model, rows: Fragments, classes: int) -> dict[str, Any]:
+    return asdict(answer(model, rows.tokens, rows.labels, classes))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Trials run side by side; and sums taken by one thread do not depend on how many processors there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,37 @@
+"""The surroundings of a stage in one plain process: no Ray, no DeepSpeed, no Prefect, no MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from foundation_core.events import EventLog
+from foundation_core.stages.contract import Context
+from foundation_core.tracking.base import EventTracker
+from foundation_core.train.engine import TorchEngine
+
+Piece = TypeVar("Piece")
+Done = TypeVar("Done")
+
+
+class SerialPool:
+    """A pool of this process alone."""
+
+    def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
+        """The result of each piece, in their own order."""
+        return map(function, pieces)
+
+
+class NeverStop:
+    """A stop signal that nobody gives."""
+
+    def requested(self) -> bool:
+        """False."""
+        return False
+
+
+def alone(folder: Path) -> Context:
+    """The context of a stage that writes to a folder and runs in this process alone."""
+    events = EventLog(folder)
+    return Context(folder, EventTracker(events), events, stop=NeverStop(), pool=SerialPool(), engine=TorchEngine)

@@ -1,0 +1,58 @@
+"""Batches by step: what each rank reads is arithmetic on the step, so the loader's whole state is one integer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from foundation_core.data.order import Order
+from foundation_core.data.packing import Windows
+
+_PADDING = {"tokens": 0, "segment": -1, "position": 0, "sample": -1}
+
+
+class Loader:
+    """Gives one rank its share of every global batch: the same global order for any number of ranks.
+
+    Args:
+        batch_rows: rows of a global batch, over all ranks.
+        micro_batch_rows: rows of one forward pass of one rank, at the most.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        order: Order,
+        batch_rows: int,
+        micro_batch_rows: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.windows, self.order = windows, order
+        self.batch_rows, self.micro_batch_rows = batch_rows, micro_batch_rows
+        share, remainder = divmod(batch_rows, world)
+        self._first_row = rank * share + min(rank, remainder)
+        self._rows = share + (rank < remainder)
+        self._padded_rows = share + (remainder > 0)  # every rank makes as many forward passes as the fullest one
+
+    def micro_batches(self, step: int) -> list[dict[str, Tensor]]:
+        """This rank's rows of global samples [step * batch_rows, (step + 1) * batch_rows), in order.
+
+        Returns:
+            Windows (N, T + 1) as `Windows.gather` gives them, and `sample` (N,): the global number of each row's
+            sample, -1 for a row that is padding throughout.
+        """
+        first = step * self.batch_rows + self._first_row
+        batch = self.windows.gather(self.order.take(first, self._rows))
+        batch["sample"] = torch.arange(first, first + self._rows)
+        missing = self._padded_rows - self._rows
+        if missing:
+            batch = {name: _with_rows(values, missing, _PADDING[name]) for name, values in batch.items()}
+        parts = {name: torch.split(values, self.micro_batch_rows) for name, values in batch.items()}
+        return [dict(zip(parts, rows, strict=True)) for rows in zip(*parts.values(), strict=True)]
+
+
+def _with_rows(values: Tensor, rows: int, value: int) -> Tensor:
+    behind_the_last_row = [0, 0] * (values.dim() - 1) + [0, rows]
+    return pad(values, behind_the_last_row, value=value)

@@ -1,0 +1,69 @@
+"""The order of samples as a function: which record is the n-th of a run, for every n, without any stored state.
+
+Each epoch is a permutation of the records, made by a keyed Feistel network over the smallest even-bit domain that
+holds them; an index that falls outside is sent through again until it falls inside (cycle walking).
+
+Source: Luby and Rackoff, How to construct pseudorandom permutations from pseudorandom functions, 1988;
+Black and Rogaway, Ciphers with arbitrary finite domains, 2002.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_ROUNDS = 6  # four suffice for large domains; the small ones of small corpora mix better with two more
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of a run over `size` records: a new permutation each epoch, the same for the same seed."""
+
+    size: int
+    seed: int
+
+    def take(self, start: int, count: int) -> Tensor:
+        """Record indices of samples start, start + 1, ..., (count,) int64; an epoch is `size` samples."""
+        parts, end = [torch.empty(0, dtype=torch.int64)], start + count
+        while start < end:
+            epoch, first = divmod(start, self.size)
+            last = min(self.size, first + end - start)
+            parts.append(_permuted(torch.arange(first, last), self.size, _keys(self.seed, epoch)))
+            start += last - first
+        return torch.cat(parts)
+
+    def digest(self, count: int) -> str:
+        """Hex sha256 of the first `count` record indices."""
+        return hashlib.sha256(struct.pack(f"<{count}q", *self.take(0, count).tolist())).hexdigest()
+
+
+def _keys(seed: int, epoch: int) -> tuple[int, ...]:
+    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=4 * _ROUNDS).digest()
+    return struct.unpack(f"<{_ROUNDS}I", digest)
+
+
+def _permuted(index: Tensor, size: int, keys: tuple[int, ...]) -> Tensor:
+    half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
+    index = _feistel(index, half_bits, keys)
+    while (outside := index >= size).any():
+        index[outside] = _feistel(index[outside], half_bits, keys)
+    return index
+
+
+def _feistel(index: Tensor, half_bits: int, keys: tuple[int, ...]) -> Tensor:
+    mask = (1 << half_bits) - 1
+    left, right = index >> half_bits, index & mask
+    for key in keys:
+        left, right = right, left ^ (_mixed(right ^ key) & mask)
+    return (left << half_bits) | right
+
+
+def _mixed(word: Tensor) -> Tensor:
+    """A 32-bit word whose bits depend on all bits of the given one; factors of 31 bits keep int64 from overflowing."""
+    for factor in (0x7FEB352D, 0x45D9F3B):
+        word = ((word ^ (word >> 16)) * factor) & 0xFFFFFFFF
+    return word ^ (word >> 15)

@@ -1,0 +1,211 @@
+"""Data sets on disk: numbered Arrow files that memory maps read, and a manifest that says they are whole.
+
+    rows --ShardWriter--> shard-00000.arrow, shard-00001.arrow, ..., manifest.json --ShardDataset--> tables
+
+The manifest is written last. A folder without one is no data set, whatever else lies in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foundation_core.errors import DataError
+from foundation_core.files import committed, read_json, remove_partial, sha256_file, sha256_json, write_json
+
+MANIFEST = "manifest.json"
+MANIFEST_VERSION = 1
+
+
+def arrow_bytes(table: pa.Table) -> pa.Buffer:
+    """A table as one Arrow file of one record batch: the same rows give the same bytes, however they were chunked."""
+    # a slice drags parts of its parent's buffers along; rows that were taken have buffers of their own
+    rows = table.combine_chunks().take(pa.array(range(len(table)), pa.int64()))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue()
+
+
+def read_arrow(path: Path) -> pa.Table:
+    """The table of an Arrow file, memory-mapped: only what is looked at is read."""
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+class ShardWriter:
+    """Writes rows to numbered shards; the folder becomes a data set when the block ends well, and not before.
+
+    Args:
+        source: where the rows come from, for people; it is not part of the content hash.
+        tokenizer: sha256 of the tokenizer file, where the rows hold tokens.
+        shard_size: a shard ends with the row that reaches this many tokens; bytes of text for rows that have `bytes`
+            and no tokens; rows otherwise.
+
+    Raises:
+        DataError: the folder already holds a finished data set.
+        SetupError: the disk is full.
+    """
+
+    def __init__(
+        self, folder: Path, schema: pa.Schema, *, source: Mapping[str, Any], tokenizer: str = "", shard_size: int
+    ) -> None:
+        self.folder, self.schema, self.shard_size = folder, schema, shard_size
+        self.source, self.tokenizer = dict(source), tokenizer
+        self._waiting: list[pa.Table] = []
+        self._waiting_size = 0
+        self._shards: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        if (self.folder / MANIFEST).exists():
+            raise DataError(f"{self.folder} already holds a finished data set", fix="name an empty folder")
+        remove_dataset(self.folder)
+        return self
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows of the writer's schema."""
+        rows = rows.select(self.schema.names).cast(self.schema)
+        while len(rows):
+            reached = pc.add(pc.cumulative_sum(_sizes(rows)), self._waiting_size)
+            fits = pc.sum(pc.less(reached, self.shard_size)).as_py()
+            self._waiting.append(rows.slice(0, fits + 1))
+            self._waiting_size = reached[min(fits, len(rows) - 1)].as_py()
+            if fits < len(rows):
+                self._end_shard()
+            rows = rows.slice(fits + 1)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            return
+        if self._waiting:
+            self._end_shard()
+        manifest = {
+            "version": MANIFEST_VERSION,
+            "rows": sum(shard["rows"] for shard in self._shards),
+            "tokens": sum(shard["tokens"] for shard in self._shards),
+            "bytes": sum(shard["bytes"] for shard in self._shards),
+            "schema": str(self.schema),
+            "source": self.source,
+            "tokenizer": self.tokenizer,
+        }
+        content = _content(manifest["schema"], self.tokenizer, self._shards)
+        write_json(self.folder / MANIFEST, {**manifest, "content": content, "shards": self._shards})
+
+    def _end_shard(self) -> None:
+        table = pa.concat_tables(self._waiting)
+        data = arrow_bytes(table)
+        name = f"shard-{len(self._shards):05d}.arrow"
+        with committed(self.folder / name) as sink:
+            sink.write(data)
+        self._shards.append(
+            {
+                "file": name,
+                "rows": len(table),
+                "tokens": _tokens(table),
+                "bytes": data.size,
+                "sha256": hashlib.sha256(data).hexdigest(),
+            }
+        )
+        self._waiting, self._waiting_size = [], 0
+
+
+class ShardDataset:
+    """A finished data set: its manifest, and its shards as memory-mapped tables.
+
+    Args:
+        verify: whether to compare every shard with its sha256 now (1.8 GB/s); sizes are always compared.
+
+    Raises:
+        DataError: there is no manifest, a newer version wrote it, or a file is not what the manifest says.
+    """
+
+    def __init__(self, folder: Path, verify: bool = True) -> None:
+        self.folder = folder
+        self.manifest = _read_manifest(folder)
+        self.rows: int = self.manifest["rows"]
+        self.tokens: int = self.manifest["tokens"]
+        self.content: str = self.manifest["content"]
+        self.tokenizer: str = self.manifest["tokenizer"]
+        self._tables: dict[int, pa.Table] = {}
+        for shard in self.manifest["shards"]:
+            _check_shard(folder / shard["file"], shard, verify)
+
+    @property
+    def shards(self) -> int:
+        """How many shards there are."""
+        return len(self.manifest["shards"])
+
+    def table(self, shard: int) -> pa.Table:
+        """One shard."""
+        if shard not in self._tables:
+            self._tables[shard] = read_arrow(self.folder / self.manifest["shards"][shard]["file"])
+        return self._tables[shard]
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Every shard, in order."""
+        return (self.table(shard) for shard in range(self.shards))
+
+
+def remove_dataset(folder: Path) -> None:
+    """Remove a data set, finished or not: the manifest first, so that no half of it can be read."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for shard in folder.glob("shard-*.arrow"):
+        shard.unlink()
+    remove_partial(folder)
+
+
+def _sizes(rows: pa.Table) -> pa.Array:
+    if "tokens" in rows.schema.names:
+        return pc.cast(pc.list_value_length(rows["tokens"]), pa.int64())
+    if "bytes" in rows.schema.names:
+        return rows["bytes"]
+    return pa.repeat(pa.scalar(1, pa.int64()), len(rows))
+
+
+def _tokens(table: pa.Table) -> int:
+    return int(pc.sum(_sizes(table)).as_py()) if "tokens" in table.schema.names else 0
+
+
+def _content(schema: str, tokenizer: str, shards: list[dict[str, Any]]) -> str:
+    return sha256_json([schema, tokenizer, [[shard["rows"], shard["sha256"]] for shard in shards]])
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise DataError(f"{folder} is not a finished data set: it has no {MANIFEST}", fix="run the ingest stage again")
+    manifest: dict[str, Any] = read_json(path)
+    if manifest["version"] > MANIFEST_VERSION:
+        raise DataError(
+            f"{path} has version {manifest['version']}",
+            allowed=f"versions up to {MANIFEST_VERSION}",
+            fix="upgrade foundation-pipeline, or run the ingest stage again with this version",
+        )
+    content = _content(manifest["schema"], manifest["tokenizer"], manifest["shards"])
+    if content != manifest["content"]:
+        raise _damaged(path, f"it was edited: its content is {content[:12]}, it says {manifest['content'][:12]}")
+    return manifest
+
+
+def _check_shard(path: Path, shard: Mapping[str, Any], verify: bool) -> None:
+    expected = f"the manifest says {shard['bytes']} bytes with sha256 {shard['sha256']}"
+    if not path.exists():
+        raise _damaged(path, f"it is not there; {expected}")
+    size = path.stat().st_size
+    if size != shard["bytes"]:
+        raise _damaged(path, f"it is {size} bytes long; {expected}")
+    if verify and (found := sha256_file(path)) != shard["sha256"]:
+        raise _damaged(path, f"it was edited: its sha256 is {found}; {expected}")
+
+
+def _damaged(path: Path, what: str) -> DataError:
+    return DataError(
+        f"{path} is damaged: {what}", fix="remove the folder of this result and run the ingest stage again"
+    )

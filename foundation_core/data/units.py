@@ -1,0 +1,128 @@
+"""Units of work: parts of a corpus that are read and encoded apart, in any order, each committed by its last file.
+
+The functions here run in worker processes; this module imports no torch, so that such a process starts in a blink.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from foundation_core.data.documents import SourceFile, read_files
+from foundation_core.data.filters import apply_filters
+from foundation_core.data.shards import arrow_bytes, read_arrow
+from foundation_core.data.tokenizer import encode_document, load_tokenizer
+from foundation_core.errors import DataError
+from foundation_core.files import committed, read_json, sha256_file, write_json
+from foundation_core.specs import FilterSpec
+
+TOKENS = pa.schema({"document": pa.string(), "group": pa.string(), "tokens": pa.large_list(pa.int32())})
+"""An encoded document; its last token is the end token."""
+
+KEPT_FILE, DROPPED_FILE, QUARANTINED_FILE, TOKENS_FILE = (
+    f"{name}.arrow" for name in ("kept", "dropped", "quarantined", "tokens")
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A folder of files that count once its `unit.json` names them and the work that made them.
+
+    Args:
+        identity: digest of everything that decides the files; another identity makes them worthless.
+    """
+
+    folder: Path
+    identity: str
+
+    def finished(self) -> bool:
+        """Whether this work was done and its files are still what they were."""
+        path = self.folder / "unit.json"
+        try:
+            body = read_json(path)
+        except DataError:
+            return False
+        return body["identity"] == self.identity and all(
+            (self.folder / name).exists() and sha256_file(self.folder / name) == digest
+            for name, digest in body["files"].items()
+        )
+
+    def commit(self, files: Mapping[str, Any]) -> None:
+        """Write the files, given as bytes by name, and then the one that makes them count."""
+        for name, data in files.items():
+            with committed(self.folder / name) as sink:
+                sink.write(data)
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        write_json(self.folder / "unit.json", {"identity": self.identity, "files": digests})
+
+    def table(self, name: str) -> pa.Table:
+        """One of the unit's tables, memory-mapped."""
+        return read_arrow(self.folder / name)
+
+
+@dataclass(frozen=True)
+class ReadPiece:
+    """A unit to read, normalise and filter."""
+
+    unit: Unit
+    files: tuple[SourceFile, ...]
+    filters: tuple[FilterSpec, ...]
+
+
+@dataclass(frozen=True)
+class EncodePiece:
+    """A unit to encode.
+
+    Args:
+        rows: which of the documents that the unit kept are wanted; the others are copies.
+    """
+
+    unit: Unit
+    read: Unit
+    rows: tuple[int, ...]
+    tokenizer: Path
+
+
+def read_unit(piece: ReadPiece) -> None:
+    """Commit a unit's documents: kept, dropped and quarantined.
+
+    Raises:
+        DataError: a document is in none of the three, or in two.
+    """
+    documents, quarantined = read_files(piece.files)
+    kept, dropped = apply_filters(documents, piece.filters)
+    accounted = sorted(name for table in (kept, dropped, quarantined) for name in table["document"].to_pylist())
+    if accounted != sorted(file.document for file in piece.files):
+        raise DataError(
+            f"{len(piece.files)} documents went in; {len(kept)} kept + {len(dropped)} dropped + "
+            f"{len(quarantined)} quarantined came out, and they are not the same",
+            fix="look for a filter measure that gives no number for some document",
+        )
+    tables = {KEPT_FILE: kept, DROPPED_FILE: dropped, QUARANTINED_FILE: quarantined}
+    piece.unit.commit({name: arrow_bytes(table) for name, table in tables.items()})
+
+
+def encode_unit(piece: EncodePiece) -> None:
+    """Commit a unit's tokens, a row for each wanted document."""
+    wanted = kept_documents(piece.read, pa.array(piece.rows, pa.int64()))
+    tokenizer = load_tokenizer(piece.tokenizer)
+    tokens, ends = array("i"), array("q", [0])
+    for text in wanted["text"]:
+        tokens.extend(encode_document(tokenizer, text.as_py()))
+        ends.append(len(tokens))
+    values = pa.Array.from_buffers(pa.int32(), len(tokens), [None, pa.py_buffer(tokens)])
+    offsets = pa.Array.from_buffers(pa.int64(), len(ends), [None, pa.py_buffer(ends)])
+    lists = pa.LargeListArray.from_arrays(offsets, values)
+    table = pa.table([wanted["document"], wanted["group"], lists], schema=TOKENS)
+    piece.unit.commit({TOKENS_FILE: arrow_bytes(table)})
+
+
+def kept_documents(read: Unit, rows: pa.Array) -> pa.Table:
+    """Some of the documents that a read unit kept, in the order of the rows."""
+    return read.table(KEPT_FILE).take(rows)

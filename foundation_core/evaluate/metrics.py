@@ -1,0 +1,77 @@
+"""Scores from sums and counts. A mean is taken once, at the end, over everything that was counted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class LossSum:
+    """The loss of a language model over some text, as sums that can be added.
+
+    Args:
+        nats: negative log-likelihood of all labels.
+        labels: tokens that were predicted.
+        bytes: UTF-8 bytes that those tokens stand for; special tokens stand for none.
+    """
+
+    nats: float = 0.0
+    labels: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: LossSum) -> LossSum:
+        return LossSum(self.nats + other.nats, self.labels + other.labels, self.bytes + other.bytes)
+
+    @property
+    def loss(self) -> float:
+        """Nats per label."""
+        return self.nats / self.labels
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of text: comparable between tokenizers, which nats per token are not."""
+        return self.nats / math.log(2) / self.bytes
+
+    @property
+    def perplexity(self) -> float:
+        """The number of equally probable tokens that would be as hard to guess between."""
+        return math.exp(self.loss)
+
+
+def accuracy(confusion_CC: Tensor) -> float:
+    """The share of answers that are right, from a matrix of counts (truth by answer)."""
+    return (confusion_CC.diagonal().sum() / confusion_CC.sum()).item()
+
+
+def f1_by_class(confusion_CC: Tensor) -> Tensor:
+    """F1 of each class, (C,) float64, from a matrix of counts (truth by answer); 0 for a class that nobody named."""
+    counts = confusion_CC.double()
+    right = counts.diagonal()
+    named_or_true = counts.sum(0) + counts.sum(1)
+    return torch.where(named_or_true > 0, 2 * right / named_or_true, 0.0)
+
+
+def macro_f1(confusion_CC: Tensor) -> float:
+    """The mean of the classes' F1: a rare class weighs as much as a frequent one."""
+    return f1_by_class(confusion_CC).mean().item()
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean, smallest and largest of the seeds' scores, and the scores themselves, in the order of the seeds."""
+    return {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "values": list(values)}
+
+
+def gain(pretrained: Sequence[float], scratch: Sequence[float]) -> dict[str, Any]:
+    """What pretraining adds to a score: beyond the spread of seeds where its worst seed beats the best from scratch."""
+    return {
+        "mean_difference": sum(pretrained) / len(pretrained) - sum(scratch) / len(scratch),
+        "worst_pretrained": min(pretrained),
+        "best_scratch": max(scratch),
+        "beyond_spread": min(pretrained) > max(scratch),
+    }

@@ -1,0 +1,179 @@
+"""The plots of a published model, one style, PNG. Each function returns the path of what it drew."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from foundation_core.events import read_events
+from foundation_core.store import Result
+
+INK, GREY, GRID = "#22303f", "#7b8794", "#e4e8ec"
+BLUE, ORANGE, GREEN = "#2468a8", "#d4731f", "#2f8f6b"
+STYLE = {
+    "font.size": 11,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 14,
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "savefig.dpi": 150,
+}
+SMOOTHING_PARTS = 40
+"""The smoothed loss averages over a twentieth of the curve: so many parts to each side."""
+
+Series = dict[int, float]
+"""Values of one metric by step."""
+
+
+def series(folder: Path) -> dict[str, Series]:
+    """The metrics by name that a stage wrote into its event log; of a step that was done twice, the last."""
+    found: dict[str, Series] = {}
+    for _, event in read_events(folder):
+        if event["kind"] == "metrics" and event["step"] is not None:
+            for name, value in event["values"].items():
+                found.setdefault(name, {})[event["step"]] = value
+    return {name: dict(sorted(points.items())) for name, points in found.items()}
+
+
+def draw_plots(results: Mapping[str, Result], folder: Path) -> list[Path]:
+    """Every plot of a published model.
+
+    Args:
+        results: trunk, task, scores.
+    """
+    trunk, task, scores = results["trunk"], results["task"].summary, results["scores"].summary
+    metrics = series(trunk.folder)
+    arms = {name: arm["macro_f1"]["values"] for name, arm in task["arms"].items()}
+    baselines = {labels: baseline["macro_f1"] for labels, baseline in scores["baseline"].items()}
+    return [
+        plot_loss(metrics, folder / "loss.png"),
+        plot_learning_rate(metrics, folder / "learning_rate.png"),
+        plot_throughput(metrics, folder / "throughput.png"),
+        plot_gradient_norm(metrics, trunk.parts["spec"]["optimizer"]["clip_norm"], folder / "gradient_norm.png"),
+        plot_transfer(arms, baselines, folder / "transfer.png"),
+    ]
+
+
+def plot_loss(metrics: Mapping[str, Series], path: Path) -> Path:
+    """Training loss, raw and smoothed, and validation loss with its best point."""
+    train, validation = metrics["train/loss_nats"], metrics["validation/loss_nats"]
+    with _axes(path, "Loss", "optimizer step", "nats per token") as axes:
+        axes.plot(*_points(train), color=BLUE, alpha=0.3, linewidth=1)
+        axes.plot(*_points(_smoothed(train)), color=BLUE, linewidth=2, label="training (smoothed)")
+        axes.plot(*_points(validation), color=ORANGE, linewidth=1.5, marker="o", markersize=4, label="validation")
+        best = min(validation, key=lambda step: validation[step])
+        axes.annotate(
+            f"best: {validation[best]:.3f} at step {best}",
+            (best, validation[best]), xytext=(-8, 26), textcoords="offset points", ha="right", color=ORANGE,
+            arrowprops={"arrowstyle": "-", "color": ORANGE},
+        )  # fmt: skip
+        axes.legend()
+    return path
+
+
+def plot_learning_rate(metrics: Mapping[str, Series], path: Path) -> Path:
+    """The learning rate of each step."""
+    with _axes(path, "Learning rate", "optimizer step", "learning rate") as axes:
+        axes.plot(*_points(metrics["train/lr"]), color=BLUE, linewidth=2)
+        axes.set_ylim(bottom=0)
+        axes.ticklabel_format(axis="y", scilimits=(-2, 2), useMathText=True)
+    return path
+
+
+def plot_throughput(metrics: Mapping[str, Series], path: Path) -> Path:
+    """Labels a second at each step, with the median."""
+    points = metrics["train/tokens_per_second"]
+    median = statistics.median(points.values())
+    with _axes(path, "Throughput", "optimizer step", "tokens per second, all workers") as axes:
+        axes.plot(*_points(points), color=BLUE, linewidth=1.2)
+        axes.axhline(median, color=ORANGE, linestyle="--", linewidth=1.5, label=f"median: {median:,.0f}")
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="lower right")
+        axes.yaxis.set_major_formatter("{x:,.0f}")
+    return path
+
+
+def plot_gradient_norm(metrics: Mapping[str, Series], clip_norm: float, path: Path) -> Path:
+    """The global gradient norm of each step before clipping, with the norm above which it is clipped."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    with _axes(path, "Gradient norm", "optimizer step", "global norm before clipping (log scale)") as axes:
+        axes.plot(*_points(metrics["train/grad_norm"]), color=BLUE, linewidth=1.2)
+        axes.axhline(clip_norm, color=ORANGE, linestyle="--", linewidth=1.5, label=f"clipped above {clip_norm:g}")
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.legend()
+    return path
+
+
+def plot_transfer(arms: Mapping[str, Sequence[float]], baselines: Mapping[str, float], path: Path) -> Path:
+    """Macro-F1 of the pretrained and the fresh trunk, with few labels and with all.
+
+    Args:
+        arms: the score of each seed, by arm: pretrained-few, scratch-few, pretrained-all, scratch-all.
+        baselines: the score of the baseline by "few" and "all".
+    """
+    with _axes(path, "What pretraining is worth", "", "macro-F1 on the test fragments") as axes:
+        for place, labels in enumerate(("few", "all")):
+            for side, (kind, color) in enumerate((("pretrained", BLUE), ("scratch", ORANGE))):
+                _bar(axes, place + 0.36 * (side - 0.5), arms[f"{kind}-{labels}"], color, kind if not place else "")
+            axes.hlines(
+                baselines[labels], place - 0.42, place + 0.42, color=GREEN, linestyles="--", linewidth=2,
+                label="" if place else "TF-IDF + logistic regression",
+            )  # fmt: skip
+        axes.set_xticks([0, 1], ["few labels", "all labels"])
+        axes.grid(visible=False, axis="x")
+        axes.set_ylim(0, min(1.0, 1.25 * max([*baselines.values(), *(max(scores) for scores in arms.values())])))
+        axes.legend(loc="upper left", ncols=3, handlelength=1.5, columnspacing=1.2)
+        axes.text(1, -0.12, "bar: mean of the seeds; dots: the seeds", transform=axes.transAxes, ha="right", color=GREY)
+    return path
+
+
+def _bar(axes: Any, place: float, scores: Sequence[float], color: str, label: str) -> None:
+    mean = statistics.fmean(scores)
+    axes.bar(place, mean, width=0.32, color=color, alpha=0.85, label=label)
+    axes.plot([place] * len(scores), scores, linestyle="", marker="o", markersize=5, color="white", mec=INK, mew=1)
+    axes.annotate(f"{mean:.2f}", (place, 0), xytext=(0, 6), textcoords="offset points", ha="center", color="white")
+
+
+def _points(points: Series) -> tuple[list[int], list[float]]:
+    return list(points), list(points.values())
+
+
+def _smoothed(points: Series) -> Series:
+    """The mean of each step's neighbourhood, itself in the middle: a running mean would lag behind a steep curve."""
+    steps, values = _points(points)
+    reach = len(values) // SMOOTHING_PARTS
+    around = [values[max(0, place - reach) : place + reach + 1] for place in range(len(values))]
+    return {step: statistics.fmean(near) for step, near in zip(steps, around, strict=True)}
+
+
+@contextmanager
+def _axes(path: Path, title: str, x_label: str, y_label: str) -> Iterator[Any]:
+    """Axes in the common style, saved when the block ends. No pyplot: it keeps figures alive, and asks for a screen."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        axes = figure.subplots()
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        yield axes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)

@@ -1,0 +1,203 @@
+"""The cards of a published model, in Markdown. Every figure comes from a committed result; none is made here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from foundation_core.store import Result
+
+GROUPS_SHOWN = 12
+
+
+def model_card(name: str, alias: str, results: Mapping[str, Result]) -> str:
+    """What the model is, what it can do and how well, how it was made, and where it comes from.
+
+    Args:
+        results: corpus, trunk, task, scores.
+    """
+    trunk, task, scores = (results[role].summary for role in ("trunk", "task", "scores"))
+    model = results["trunk"].parts["spec"]["model"]
+    shape, uri, precision = model["trunk"], f"models:/{name}@{alias}", trunk["precision"]
+    fragment_tokens, classes = results["task"].parts["spec"]["fragment_tokens"], ", ".join(task["classes"])
+    return f"""\
+# Model card: {name}
+
+A {model["family"]} language model of {trunk["parameters"] / 1e6:.2f} million parameters, trained from scratch on
+{results["corpus"].summary["source"]["description"]}, with a classifier on the same trunk.
+
+## Use
+
+```python
+import mlflow, pandas
+
+model = mlflow.pyfunc.load_model("{uri}")
+texts = pandas.DataFrame({{"text": ["import os\\n\\n\\ndef "]}})
+model.predict(texts)  # completion
+model.predict(texts, params={{"task": "score"}})  # bits_per_byte, tokens
+model.predict(texts, params={{"task": "classify"}})  # label, probability
+```
+
+`mlflow models serve -m {uri}` answers the same over HTTP. The model carries the versions of the libraries that it
+needs and the wheel of its own code; its weights are safetensors.
+
+## How well it predicts text
+
+On the test split, with the checkpoint that was best on validation: step {trunk["best_step"]:,} of {trunk["steps"]:,}.
+
+{_table(["measure", "value"], _language(scores))}
+
+## What pretraining is worth
+
+From {fragment_tokens} tokens, name one of {len(task["classes"])} packages: {classes}.
+Scores on the test split, mean (smallest to largest) of the seeds. Every arm took the same number of steps, at the
+learning rate that was best on validation.
+
+{_table(["arm", "macro-F1", "accuracy", "learning rate"], _arms(task["arms"], scores["baseline"]))}
+
+{_gains(task["gain"])}
+
+## How it was trained
+
+- **Shape**: width {shape["width"]}, depth {shape["depth"]}, {shape["heads"]} heads, {shape["position"]} positions,
+  {model["context_tokens"]} tokens of context
+- **Length**: {trunk["steps"]:,} steps, {trunk["epochs"]:.2f} epochs, {trunk["workers"]} workers
+- **Precision**: {precision["name"]} ({precision["reason"]})
+- **Speed**: {_speed(trunk)}
+
+## Limits
+
+- It is small and has read one corpus. What it writes looks like that corpus and is mostly wrong.
+- It can repeat passages of what it was trained on; then the licence of those applies.
+- It is made to show a pipeline at work. Nobody examined it for harm or bias.
+
+## Where it comes from
+
+{_table(["stage", "content", "action key", "MLflow run"], map(_origin, results.values()))}
+"""
+
+
+def _language(scores: Mapping[str, Any]) -> list[list[str]]:
+    language, samples = scores["language"], scores["samples"]
+    return [
+        ["bits per byte", f"{language['bits_per_byte']:.3f}"],
+        ["perplexity per token", f"{language['perplexity']:.1f}"],
+        ["share of generated samples that `ast.parse` accepts", f"{samples['parsed_fraction']:.2f}"],
+    ]
+
+
+def _arms(arms: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[list[str]]:
+    rows = [[name, _spread(arm["macro_f1"]), _spread(arm["accuracy"]), f"{arm['lr']:g}"] for name, arm in arms.items()]
+    for labels, baseline in baselines.items():
+        scores = [f"{baseline[score]:.3f}" for score in ("macro_f1", "accuracy")]
+        rows.append([f"TF-IDF + logistic regression, {labels}", *scores, ""])
+    return rows
+
+
+def _spread(score: Mapping[str, Any]) -> str:
+    return f"{score['mean']:.3f} ({score['min']:.3f} to {score['max']:.3f})"
+
+
+def _gains(gains: Mapping[str, Any]) -> str:
+    return "\n".join(
+        f"- With {labels} labels, pretraining adds {gain['mean_difference']:+.3f} macro-F1. The worst pretrained seed"
+        f" has {gain['worst_pretrained']:.3f}, the best one from scratch {gain['best_scratch']:.3f}: the gain is"
+        f" {'beyond' if gain['beyond_spread'] else 'within'} the spread of seeds."
+        for labels, gain in gains.items()
+    )
+
+
+def _speed(trunk: Mapping[str, Any]) -> str:
+    if "tokens_per_second" not in trunk:
+        return "not measured: the run was continued after its last step"
+    return (
+        f"{trunk['tokens_per_second']:,.0f} tokens a second; {trunk['model_flops_utilisation']:.2f} of the"
+        f" {trunk['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of a matrix product ({trunk['flops_formula']})"
+    )
+
+
+def _origin(result: Result) -> list[str]:
+    names = (result.content[:12], result.key[:12], result.ids.get("mlflow_run", "not known"))
+    return [result.stage, *(f"`{name}`" for name in names)]
+
+
+def data_card(corpus: Result) -> str:
+    """What the corpus is, how it was made, and what was left out."""
+    summary, spec = corpus.summary, corpus.parts["spec"]
+    source, counts, tokenizer = summary["source"], summary["documents"], summary["tokenizer"]
+    splits = [
+        [name, f"{split['documents']:,}", f"{split['text_bytes']:,}", f"{split['tokens']:,}"]
+        for name, split in summary["splits"].items()
+    ]
+    groups = [[name or "(none)", f"{count:,}"] for name, count in summary["groups"].items()][:GROUPS_SHOWN]
+    rules = [[f"`{rule}`", f"{count:,}"] for rule, count in summary["dropped_by_rule"].items()]
+    sizes = summary["document_bytes"]
+    copies = "of exact copies (the same normalised text) one was kept" if spec["exact_dedup"] else "copies were kept"
+    return f"""\
+# Data card: {source["description"]}
+
+{counts["kept"]:,} documents, {summary["text_bytes"]:,} bytes of text, {summary["tokens"]:,} tokens.
+
+- **Source**: `{source["kind"]}`, {source["description"]}
+- **Language**: {source["language"]}
+- **Licence**: {source["licence"]}
+
+## Split
+
+By a hash of the document's id. Every stage uses this one split, so no document is ever on two sides.
+
+{_table(["split", "documents", "bytes of text", "tokens"], splits)}
+
+## What was done
+
+- Read as strict UTF-8; byte-order marks removed, Unicode NFC, lines ended by `\\n`.
+- Filters: {_filters(spec["filters"])}; {copies}.
+- Tokenised by {tokenizer["kind"]} with {tokenizer["vocabulary"]:,} entries, trained on the training documents:
+  {summary["bytes_per_token"]:.2f} bytes a token. `{tokenizer["end"]}` closes each document.
+
+## What was left out
+
+Of {counts["in"]:,} documents, {counts["dropped"]:,} were dropped and {counts["quarantined"]:,} could not be read. \
+They are listed beside the corpus, each with its reason.
+
+{_table(["rule", "documents"], rules)}
+
+## What is in it
+
+{summary["group_count"]:,} groups (top-level packages). The largest:
+
+{_table(["group", "documents"], groups)}
+
+Bytes of a document:
+
+{_table(list(sizes), [[f"{size:,}" for size in sizes.values()]])}
+
+## Limits
+
+- Nobody searched it for personal data: names and addresses in comments and texts are still in it.
+- Only exact copies were looked for; documents that are nearly the same may lie on two sides of the split.
+
+## Identity
+
+- **Source content**: `{source["content"]}`
+- **Corpus content**: `{corpus.content}`
+- **Action key**: `{corpus.key}`
+- **Tokenizer sha256**: `{tokenizer["sha256"]}`
+"""
+
+
+def _filters(filters: Sequence[Mapping[str, Any]]) -> str:
+    bounds = [
+        f"`{rule['measure']} {sign} {rule[name]:g}`"
+        for rule in filters
+        for name, sign in (("at_least", ">="), ("at_most", "<="))
+        if rule[name] is not None
+    ]
+    return ", ".join(bounds) or "none"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table, figures to the right; `None.` without rows."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    rule = f"| --- |{' ---: |' * (len(header) - 1)}"
+    return "\n".join([f"| {' | '.join(header)} |", rule, *lines]) if lines else "None."

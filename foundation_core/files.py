@@ -1,0 +1,103 @@
+"""Files that appear whole or not at all, and their digests. The last small file is the commit."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from foundation_core.errors import DataError, SetupError
+
+PARTIAL = ".partial"
+_FULL_BYTES = 1 << 20
+
+
+@contextmanager
+def committed(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that gets its name only when the block ends well: written beside, fsynced, renamed.
+
+    Raises:
+        SetupError: the disk is full; nothing readable is left.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL)
+    try:
+        with open(partial, "wb") as sink:
+            yield sink
+            sink.flush()
+            os.fsync(sink.fileno())
+        os.replace(partial, path)
+    except BaseException as error:
+        partial.unlink(missing_ok=True)
+        if _says_full(error):
+            raise disk_is_full(path, error) from error
+        raise
+
+
+def found_no_room(path: Path, error: BaseException) -> bool:
+    """Whether an error of writing to a path means that the disk is full.
+
+    torch hides the reason behind a RuntimeError in changing words; then what is left on the disk decides.
+    """
+    return _says_full(error) or _free_bytes(path) < _FULL_BYTES
+
+
+def _says_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _free_bytes(path: Path) -> int:
+    disk = os.statvfs(path.parent)
+    return disk.f_bavail * disk.f_frsize
+
+
+def disk_is_full(path: Path, error: BaseException) -> SetupError:
+    """The error for a write that found no room, with what is left on that disk."""
+    return SetupError(
+        f"no room left on the disk while writing {path} ({_free_bytes(path) / 1e6:.1f} MB free): {error}",
+        fix="free some space, or name another data folder with FOUNDATION_HOME; then run the same command again",
+    )
+
+
+def write_json(path: Path, body: Any) -> None:
+    """Write a JSON file whole or not at all."""
+    text = json.dumps(body, indent=2, ensure_ascii=False, allow_nan=False)
+    with committed(path) as sink:
+        sink.write(text.encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        DataError: it is not there or not JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there", fix="run the stage that writes it again") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON: {error}", fix="remove it and run the stage again") from error
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file."""
+    with open(path, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def sha256_json(body: Any) -> str:
+    """Hex sha256 of a value in canonical JSON: sorted keys, no spaces."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what an interrupted writer left in a folder: it has no name that anyone reads."""
+    for path in folder.glob(f"**/*{PARTIAL}"):
+        if path.is_file():
+            path.unlink(missing_ok=True)

@@ -1,0 +1,25 @@
+"""What a token costs: the count of floating-point operations that utilisation figures are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from foundation_core.model.attention import Attention
+from foundation_core.model.families import build
+from foundation_core.model.heads import TiedHead
+from foundation_core.specs import ModelSpec
+
+FORMULA = "training FLOPs per token = 6 x (weights that multiply) + 12 x (sum of attention widths) x (context tokens)"
+"""In words. A weight costs a product and a sum, forward once and backward twice: 6. Attention's two products cost 4 per
+feature and key, the same three times: 12. Every key is counted, also those that a causal mask hides; norms, activations
+and looked-up embeddings are not. Source: Chowdhery et al. 2022, PaLM, appendix B."""
+
+
+def flops_per_token(spec: ModelSpec, vocabulary: int) -> int:
+    """Floating-point operations of training on one token, forward and backward, by `FORMULA`."""
+    with torch.device("meta"):  # shapes without memory
+        model = build(spec, vocabulary)
+    weights = sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead)))
+    widths = sum(part.out.in_features for part in model.modules() if isinstance(part, Attention))
+    return 6 * weights + 12 * widths * spec.context_tokens

@@ -1,0 +1,82 @@
+"""Who may read whom: masks as data.
+
+A `Layout` holds a few integers per token. From them one rule makes every mask there is (causal, bidirectional, prefix,
+packed documents, padding), once per forward and outside the blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+PADDING = -1
+"""Segment of the tokens that are not there; they read only each other, and nobody reads them."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each token stands.
+
+    Args:
+        position: (B, T) place inside its document, from 0: what the position parts see.
+        segment: (B, T) number of its document, `PADDING` for none. None: each row is one document, without padding.
+        order: (B, T) a causal trunk reads no token of a higher order. None: the order of the row. Equal orders read
+            each other both ways: give a prompt's tokens one order, and they become a prefix.
+    """
+
+    position: Tensor
+    segment: Tensor | None = None
+    order: Tensor | None = None
+
+    def then(self, later: Layout) -> Layout:
+        """The layout of this row with later tokens behind it."""
+        return Layout(
+            torch.cat([self.position, later.position], dim=1),
+            _joined(self.segment, later.segment),
+            _joined(self.order, later.order),
+        )
+
+
+def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    return None if first is None or second is None else torch.cat([first, second], dim=1)
+
+
+def sequential(tokens: Tensor, start: int = 0) -> Layout:
+    """The layout of rows that are one document each, the first token at position `start`."""
+    rows, length = tokens.shape[:2]
+    return Layout(torch.arange(start, start + length, device=tokens.device).expand(rows, length))
+
+
+@dataclass(frozen=True)
+class AttentionMask:
+    """A layout as the attention kernels want it.
+
+    Args:
+        allowed: broadcasts to (B, H, T, S); True where the query may read the key. None: see `causal`.
+        causal: without `allowed`: whether each token reads only itself and what is before it (T = S).
+    """
+
+    allowed: Tensor | None = None
+    causal: bool = False
+
+
+def attention_mask(query: Layout, key: Layout, *, causal: bool) -> AttentionMask:
+    """The mask by which the last T of S tokens read all S.
+
+    The rule: a token reads its own segment; in a causal trunk, only what does not come after it.
+    """
+    allowed_BTS = None
+    if query.segment is not None and key.segment is not None:
+        allowed_BTS = query.segment[:, :, None] == key.segment[:, None, :]
+    if causal:
+        T, S = query.position.shape[1], key.position.shape[1]
+        if query.order is not None and key.order is not None:
+            past = key.order[:, None, :] <= query.order[:, :, None]
+        elif allowed_BTS is None and T == S:
+            return AttentionMask(causal=True)  # the common case needs no mask in memory
+        else:
+            past = torch.ones(1, T, S, dtype=torch.bool, device=query.position.device).tril(S - T)
+        allowed_BTS = past if allowed_BTS is None else allowed_BTS & past
+    return AttentionMask(None if allowed_BTS is None else allowed_BTS[:, None])

@@ -1,0 +1,40 @@
+"""Things found by name: sources, measures, families, objectives, tasks. Installed packages add theirs by entry points."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from foundation_core.errors import ConfigError
+
+
+@cache
+def _table(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=f"foundation.{group}")}
+
+
+def member(group: str) -> str:
+    """The word for one member of a group."""
+    return {"families": "family"}.get(group, group.removesuffix("s"))
+
+
+def names(group: str) -> list[str]:
+    """The names that a recipe may use in a group: sources, measures, families, objectives or tasks."""
+    return sorted(_table(group))
+
+
+def find(group: str, name: str) -> Any:
+    """The object registered under a name.
+
+    Raises:
+        ConfigError: nothing installed has that name.
+    """
+    point = _table(group).get(name)
+    if point is None:
+        raise ConfigError(
+            f"no {member(group)} is called {name!r}",
+            allowed=", ".join(names(group)) or "none is installed",
+            fix=f"correct the recipe, or install the package that provides it (entry point foundation.{group})",
+        )
+    return point.load()

@@ -1,0 +1,364 @@
+"""Every Spec: one definition that serves Python, the YAML recipe, dotted overrides on the command line and a form.
+
+A Spec is closed (an unknown field is an error), frozen, and its attribute docstrings are the help text. Each field has
+a role: *meaning* (it decides the result, so it is part of the identity), *placement* (where and how wide it runs) or
+*presentation* (how it is named and shown). Nothing here imports torch: a command line or a form loads in a blink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Role = Literal["meaning", "placement", "presentation"]
+
+
+def placement(default: Any, **limits: Any) -> Any:
+    """A field that decides where or how wide a stage runs, never what comes out."""
+    return Field(default, json_schema_extra={"role": "placement"}, **limits)
+
+
+def presentation(default: Any, **limits: Any) -> Any:
+    """A field that decides how a result is named or shown, never what comes out."""
+    return Field(default, json_schema_extra={"role": "presentation"}, **limits)
+
+
+class Spec(BaseModel):
+    """Base of every spec: closed, frozen, documented by its own attribute docstrings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        for position, field in enumerate(cls.model_fields.values()):  # forms sort by `position`, else alphabetically
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            field.json_schema_extra = {**extra, "position": position}
+        cls.model_rebuild(force=True)
+
+    @classmethod
+    def role(cls, field: str) -> Role:
+        """What the field decides: the result, the place, or the looks."""
+        extra = cls.model_fields[field].json_schema_extra
+        return extra.get("role", "meaning") if isinstance(extra, dict) else "meaning"  # type: ignore[return-value]
+
+    def meaning(self) -> dict[str, Any]:
+        """The fields that decide the result, nested specs included: what the action key is made of."""
+        return {name: _meaning(getattr(self, name)) for name in type(self).model_fields if self.role(name) == "meaning"}
+
+
+def _meaning(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.meaning()
+    if isinstance(value, (tuple, list)):
+        return [_meaning(item) for item in value]
+    return value
+
+
+def leaves(spec: Spec, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf field as (dotted name, value), in the order of definition."""
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if isinstance(value, Spec):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+# ---------------------------------------------------------------------------------------------------------- ingest
+
+
+class SourceSpec(Spec):
+    """Where the raw documents are."""
+
+    kind: str = "python_stdlib"
+    """Registered source: python_stdlib, folder, or one that an installed package adds."""
+    path: str | None = placement(None)
+    """Folder to read; not needed by python_stdlib. Its location is not part of the identity, its content is."""
+    pattern: str = "**/*.py"
+    """Which files below the folder are documents."""
+
+
+class FilterSpec(Spec):
+    """Keeps the documents whose measure lies within the bounds; the others are kept beside, with rule and value."""
+
+    measure: str
+    """Registered measure of a document: characters, longest_line_characters, alphanumeric_fraction, ..."""
+    at_least: float | None = None
+    """Smallest value that is kept."""
+    at_most: float | None = None
+    """Largest value that is kept."""
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError(f"filter on {self.measure!r} has neither at_least nor at_most: it would keep everything")
+        return self
+
+
+class SplitSpec(Spec):
+    """One split by a hash of the document id, used by every later stage."""
+
+    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
+    """Share of documents that choose checkpoints and learning rates."""
+    test_fraction: float = Field(0.15, gt=0, lt=0.5)
+    """Share of documents that are scored once, at the end."""
+    seed: int = 0
+    """Key of the hash."""
+
+
+class TokenizerSpec(Spec):
+    """Byte-level byte-pair encoding, trained on the training documents."""
+
+    vocabulary: int = Field(4096, ge=258, le=65536)
+    """Entries, the 256 bytes and the special tokens included."""
+
+
+class IngestSpec(Spec):
+    """Raw files -> documents -> tokens in Arrow shards."""
+
+    source: SourceSpec = SourceSpec()
+    """Where the raw documents are."""
+    filters: tuple[FilterSpec, ...] = ()
+    """Quality filters, applied in order."""
+    exact_dedup: bool = True
+    """Keep one of several documents with the same normalised text."""
+    split: SplitSpec = SplitSpec()
+    """Train, validation, test."""
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    """How text becomes tokens."""
+    shard_tokens: int = Field(1_000_000, ge=1024)
+    """Tokens after which a new shard begins."""
+    unit_bytes: int = placement(1_000_000, ge=1024)
+    """Raw bytes that are read as one unit: the most that an interruption can lose."""
+    quarantine_fraction: float = Field(0.05, ge=0, le=1)
+    """Share of unreadable documents above which the stage stops."""
+    workers: int = placement(2, ge=1)
+    """Processes that read and encode."""
+
+
+# --------------------------------------------------------------------------------------------------------- pretrain
+
+
+class TrunkSpec(Spec):
+    """Width and depth of the transformer."""
+
+    width: int = Field(256, ge=8)
+    """Features per token, D."""
+    depth: int = Field(4, ge=1)
+    """Number of blocks."""
+    heads: int = Field(4, ge=1)
+    """Query heads, H; must divide the width."""
+    kv_heads: int | None = Field(None, ge=1)
+    """Key and value heads, K; must divide the query heads. Empty: as many as query heads."""
+    hidden: int | None = Field(None, ge=8)
+    """Width of the feed-forward layer. Empty: four times the width, or 8/3 of it when gated."""
+    position: Literal["rotary", "learned", "sinusoidal"] = "rotary"
+    """How a token knows its place."""
+    norm: Literal["rms", "layer"] = "rms"
+    """Normalisation before each branch and at the end."""
+    feed: Literal["gelu", "relu2", "swiglu"] = "gelu"
+    """Feed-forward layer."""
+    bias: bool = False
+    """Biases in the linear layers and norms."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropping a feature on each branch."""
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads must divide width: width={self.width}, heads={self.heads}")
+        if self.position == "rotary" and (self.width // self.heads) % 2:
+            raise ValueError(f"rotary positions need an even head width, found {self.width // self.heads}")
+        if self.kv_heads is not None and self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads must divide heads: heads={self.heads}, kv_heads={self.kv_heads}")
+        return self
+
+
+class ModelSpec(Spec):
+    """Which model to build."""
+
+    family: str = "decoder"
+    """Registered family: decoder, or one that an installed package adds."""
+    trunk: TrunkSpec = TrunkSpec()
+    """Width and depth."""
+    context_tokens: int = Field(256, ge=8)
+    """Tokens that the model reads at once, T."""
+    tie_embeddings: bool = True
+    """Use the token embedding as the output layer too."""
+
+
+class OptimizerSpec(Spec):
+    """AdamW with linear warm-up and cosine decay."""
+
+    lr: float = Field(1e-3, gt=0)
+    """Peak learning rate."""
+    warmup_fraction: float = Field(0.05, ge=0, le=1)
+    """Share of the steps with a rising learning rate."""
+    final_lr_fraction: float = Field(0.1, ge=0, le=1)
+    """Learning rate at the last step, as a share of the peak."""
+    beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the mean of the gradients."""
+    beta2: float = Field(0.95, ge=0, lt=1)
+    """Decay of the mean of their squares."""
+    weight_decay: float = Field(0.1, ge=0)
+    """Decoupled decay of the matrices; vectors are not decayed."""
+    clip_norm: float = Field(1.0, gt=0)
+    """Largest global gradient norm; above it the gradient is scaled down."""
+
+
+class PretrainSpec(Spec):
+    """Self-supervised training of a trunk."""
+
+    model: ModelSpec = ModelSpec()
+    """What is trained."""
+    objective: str = "next_token"
+    """Registered objective: next_token, or one that an installed package adds."""
+    steps: int = Field(200, ge=1)
+    """Optimizer steps."""
+    batch_rows: int = Field(16, ge=1)
+    """Rows of context_tokens in one optimizer step, over all workers."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """Optimizer and schedule."""
+    precision: Literal["auto", "bf16", "float32"] = "auto"
+    """Number format of the products; auto takes bf16 where this hardware multiplies it faster, and says why."""
+    validate_every_steps: int = Field(50, ge=1)
+    """Steps between validations."""
+    validation_rows: int = Field(64, ge=1)
+    """Rows of the validation split that are scored each time; the same rows always."""
+    checkpoint_every_steps: int = placement(50, ge=1)
+    """Steps between checkpoints: the most that a lost worker can cost."""
+    keep_checkpoints: int = placement(2, ge=1)
+    """Newest checkpoints that stay on disk, beside the best one."""
+    seed: int = 0
+    """Initialisation, order of the samples, masking."""
+    workers: int = placement(2, ge=1)
+    """Data-parallel workers, one process each."""
+    threads_per_worker: int = placement(1, ge=1)
+    """CPU threads of each worker."""
+    micro_batch_rows: int = placement(8, ge=1)
+    """Rows of one forward pass of one worker; smaller saves memory, the gradient stays the same."""
+    engine: Literal["deepspeed", "torch"] = placement("deepspeed")
+    """What holds parameters, gradients and optimizer state."""
+    zero_stage: Literal[0, 1, 2, 3] = placement(1)
+    """What DeepSpeed shards over the workers: nothing, optimizer state, gradients too, parameters too."""
+
+
+# --------------------------------------------------------------------------------------------------------- finetune
+
+
+class FinetuneSpec(Spec):
+    """Transfer learning: the pretrained trunk and a fresh one, with few labels and with all, on one task."""
+
+    task: str = "package_of_fragment"
+    """Registered task: package_of_fragment, or one that an installed package adds."""
+    classes: int = Field(12, ge=2)
+    """Classes, at the most; those with the most training files are taken."""
+    least_classes: int = Field(6, ge=2)
+    """Classes, at the least: a corpus that holds fewer is refused."""
+    least_files: int = Field(3, ge=1)
+    """Training files that a group needs to become a class."""
+    fragment_tokens: int = Field(64, ge=8)
+    """Tokens of a fragment."""
+    few_labels: int = Field(60, ge=1)
+    """Training fragments a class in the few-labels arms; a group needs as many to become a class."""
+    all_labels: int = Field(240, ge=1)
+    """Training fragments a class in the all-labels arms, at the most."""
+    evaluation_labels: int = Field(32, ge=1)
+    """Validation fragments a class, and test fragments a class; a group needs as many to become a class."""
+    pool: Literal["mean", "last"] = "mean"
+    """How the tokens of a fragment become one vector."""
+    adapt: Literal["full", "probe"] = "full"
+    """What moves: every parameter, or the new head alone."""
+    steps: int = Field(60, ge=1)
+    """Optimizer steps, the same for every arm."""
+    batch_rows: int = Field(24, ge=1)
+    """Fragments in one optimizer step."""
+    lr: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    """Peak learning rates that are tried; each arm keeps its best on validation."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Seeds of each arm; the figures are reported with their spread."""
+    optimizer: OptimizerSpec = OptimizerSpec(weight_decay=0.05)
+    """Optimizer and schedule; its lr is replaced by each of `lr`."""
+    workers: int = placement(2, ge=1)
+    """Trials that run side by side, one process each."""
+
+    @model_validator(mode="after")
+    def _has_trials(self) -> Self:
+        if not self.lr or min(self.lr) <= 0 or len(set(self.lr)) < len(self.lr):
+            raise ValueError(f"lr needs one or more positive learning rates, each once, found {list(self.lr)}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds needs one or more seeds, each once, found {list(self.seeds)}")
+        if self.least_classes > self.classes:
+            raise ValueError(f"least_classes={self.least_classes} must not exceed classes={self.classes}")
+        if self.few_labels > self.all_labels:
+            raise ValueError(f"few_labels={self.few_labels} must not exceed all_labels={self.all_labels}")
+        return self
+
+
+# ----------------------------------------------------------------------------------------------- evaluate, publish
+
+
+class EvaluateSpec(Spec):
+    """Scores on the test split, samples, and speed."""
+
+    test_rows: int = Field(256, ge=1)
+    """Rows of the test split that are scored, at the most."""
+    samples: int = Field(12, ge=1)
+    """Texts that are generated."""
+    sample_tokens: int = Field(96, ge=8)
+    """Tokens of each generated text, at the most."""
+    temperature: float = Field(0.8, ge=0)
+    """0 takes the most probable token; larger values take more risk."""
+    top_k: int = Field(40, ge=1)
+    """Tokens that sampling chooses from."""
+    seed: int = 0
+    """Prompts and sampling."""
+    threads: int = placement(2, ge=1)
+    """CPU threads."""
+
+
+class PublishSpec(Spec):
+    """Package, check, log, register."""
+
+    model_name: str = Field("foundation-quickstart", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name in the model registry."""
+    alias: str = Field("candidate", pattern=r"^[a-z][a-z0-9_-]*$")
+    """Alias that points to the new version."""
+
+
+class PipelineSpec(Spec):
+    """One recipe: from raw files to a registered model."""
+
+    name: str = Field("quickstart", pattern=r"^[a-z0-9][a-z0-9-]*$", json_schema_extra={"role": "presentation"})
+    """Names the run and its folders."""
+    ingest: IngestSpec = IngestSpec()
+    """Raw files -> tokens."""
+    pretrain: PretrainSpec = PretrainSpec()
+    """Tokens -> trunk."""
+    finetune: FinetuneSpec = FinetuneSpec()
+    """Trunk -> task models."""
+    evaluate: EvaluateSpec = EvaluateSpec()
+    """Models -> scores."""
+    publish: PublishSpec = PublishSpec()
+    """Models and scores -> registry."""
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Self:
+        fragment, context = self.finetune.fragment_tokens, self.pretrain.model.context_tokens
+        if fragment > context:
+            raise ValueError(f"finetune.fragment_tokens={fragment} must not exceed model.context_tokens={context}")
+        if self.ingest.shard_tokens < context:
+            raise ValueError(f"ingest.shard_tokens={self.ingest.shard_tokens} must hold one context of {context}")
+        return self
+
+
+def described_leaves(spec: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
+    """Every leaf field of a kind of spec as (dotted name, default, help text)."""
+    for name, field in spec.model_fields.items():
+        if isinstance(field.default, Spec):
+            yield from described_leaves(type(field.default), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.default, field.description or ""

@@ -1,0 +1,56 @@
+"""What every stage receives and returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from foundation_core.events import EventLog
+from foundation_core.store import Result, StageResult
+from foundation_core.tracking.base import Tracker
+from foundation_core.train.engine import EngineFactory
+
+Inputs = Mapping[str, Result]
+"""Committed results of earlier stages, by role: corpus, trunk, task, scores."""
+
+Piece = TypeVar("Piece")
+Done = TypeVar("Done")
+
+
+class StopSignal(Protocol):
+    """Says whether somebody asked the stage to stop."""
+
+    def requested(self) -> bool:
+        """True once a stop was asked for; the stage then saves its work and raises `Stopped`."""
+
+
+class Pool(Protocol):
+    """Runs independent pieces of work side by side: local processes, or a Ray cluster."""
+
+    def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
+        """The result of each piece, in the order in which they finish. The function is a module-level one."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What surrounds a stage; in a data-parallel stage, one rank's view of it.
+
+    Args:
+        folder: where the stage writes; it alone writes there.
+        engine: builds the training engine around a model.
+    """
+
+    folder: Path
+    tracker: Tracker
+    events: EventLog
+    stop: StopSignal
+    pool: Pool
+    engine: EngineFactory
+    rank: int = 0
+    world: int = 1
+
+
+Stage = Callable[[Any, Inputs, Context], StageResult]
+"""A stage: (spec, inputs, context) -> StageResult."""

@@ -1,0 +1,151 @@
+"""The Tracker: five methods that every stage may call, and the table of metric names.
+
+A job's tracker is an `EventTracker`: it writes to the event log and knows no server. The launcher replays those lines
+into MLflow, so training never waits for a server and no rank imports one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from foundation_core.errors import ConfigError
+from foundation_core.events import EventLog
+
+
+class Metric(NamedTuple):
+    """Unit and meaning of a metric."""
+
+    unit: str
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "ingest/documents_in": Metric("documents", "read from the source"),
+    "ingest/documents_kept": Metric("documents", "written to the corpus"),
+    "ingest/documents_dropped": Metric("documents", "dropped by a filter or as a duplicate"),
+    "ingest/documents_quarantined": Metric("documents", "not readable"),
+    "ingest/bytes": Metric("bytes", "text of the kept documents"),
+    "ingest/tokens": Metric("tokens", "tokens of the kept documents"),
+    "ingest/bytes_per_token": Metric("bytes/token", "compression by the tokenizer"),
+    "train/loss_nats": Metric("nats/token", "training loss, mean over the labels of the step"),
+    "train/lr": Metric("1", "learning rate of the step"),
+    "train/grad_norm": Metric("1", "global gradient norm before clipping"),
+    "train/tokens": Metric("tokens", "labels trained on since the start of the run"),
+    "train/tokens_per_second": Metric("tokens/s", "labels a second, over all workers"),
+    "train/model_flops_utilisation": Metric("fraction", "model FLOPs over those of a timed matrix product"),
+    "validation/loss_nats": Metric("nats/token", "loss on the fixed validation rows"),
+    "validation/bits_per_byte": Metric("bits/byte", "the same, independent of the tokenizer"),
+    "test/loss_nats": Metric("nats/token", "loss on the test rows"),
+    "test/bits_per_byte": Metric("bits/byte", "the same, independent of the tokenizer"),
+    "test/perplexity": Metric("1", "exp of the loss per token"),
+    "samples/parsed_fraction": Metric("fraction", "generated samples that ast.parse accepts"),
+    "samples/tokens_per_second": Metric("tokens/s", "generation speed"),
+    "speed/tokens_per_second": Metric("tokens/s", "training speed, median over the steps"),
+    "speed/matmul_flops_per_second": Metric("FLOP/s", "a 2048-square product in the training precision, best of 5"),
+    "speed/model_flops_utilisation": Metric("fraction", "model FLOPs of training over those of the product"),
+    "stage/seconds": Metric("seconds", "the stage's own work"),
+}
+"""Every metric that this project logs."""
+
+PREFIXES: dict[str, Metric] = {
+    "task/": Metric("fraction", "a score of a task model: task/<arm>/<score>"),
+    "system/": Metric("mixed", "what the machine was doing: system/<reading>_<unit>"),
+}
+"""Families of metrics whose last part is found at run time."""
+
+
+def check_metrics(values: Mapping[str, float]) -> None:
+    """Refuse unknown names and values that are not finite numbers.
+
+    Raises:
+        ConfigError: a name is not in the table.
+    """
+    for name, value in values.items():
+        if name not in METRICS and not name.startswith(tuple(PREFIXES)):
+            raise ConfigError(f"unknown metric {name!r}", fix="add it, with unit and meaning, to tracking/base.py")
+        if not math.isfinite(value):
+            raise ConfigError(f"metric {name!r} is {value}", allowed="finite numbers")
+
+
+class Tracker(Protocol):
+    """Where a stage reports."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Log settings, once."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Log figures, at a step or as final ones."""
+
+    def dataset(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Log an input data set: digest, rows, tokens, source."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Log a file."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Log what ties this run to others."""
+
+
+class NullTracker:
+    """Accepts everything and keeps nothing: what ranks other than 0 hold."""
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Drop."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Drop."""
+
+    def dataset(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Drop."""
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Drop."""
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Drop."""
+
+
+class EventTracker:
+    """Writes to the event log of the stage; the launcher replays it into the real tracker."""
+
+    def __init__(self, events: EventLog) -> None:
+        self.events = events
+
+    def params(self, values: Mapping[str, Any]) -> None:
+        """Append the settings."""
+        self.events.write("params", values=dict(values))
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Append the figures; unknown names are refused here, where the mistake is."""
+        check_metrics(values)
+        self.events.write("metrics", values=dict(values), step=step)
+
+    def dataset(self, name: str, facts: Mapping[str, Any]) -> None:
+        """Append the data set."""
+        self.events.write("dataset", name=name, facts=dict(facts))
+
+    def artifact(self, path: Path, folder: str = "") -> None:
+        """Append the file's path."""
+        self.events.write("artifact", path=str(path), folder=folder)
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Append the tags."""
+        self.events.write("tags", values=dict(values))
+
+
+def replay(event: Mapping[str, Any], tracker: Tracker) -> None:
+    """Apply one event of the log to a tracker; events that are not a tracker's are passed over."""
+    kind = event["kind"]
+    if kind == "params":
+        tracker.params(event["values"])
+    elif kind == "metrics":
+        tracker.metrics(event["values"], event["step"])
+    elif kind == "dataset":
+        tracker.dataset(event["name"], event["facts"])
+    elif kind == "artifact":
+        tracker.artifact(Path(event["path"]), event["folder"])
+    elif kind == "tags":
+        tracker.tags(event["values"])

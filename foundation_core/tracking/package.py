@@ -1,0 +1,251 @@
+"""A trained model becomes a registered one.
+
+    stage folders -> package (files, digests, stored example) -> MLflow model -> reload -> compare -> log -> register
+
+Nothing reaches MLflow before the reloaded model has answered the stored example as the trained one did.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas
+from mlflow.entities import LoggedModelOutput, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.pyfunc import load_model, save_model
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+from foundation_core.adapt.transfer import MODEL_FILE, WEIGHTS_FILE, Pretrained
+from foundation_core.data.tokenizer import load_tokenizer
+from foundation_core.errors import CheckpointError
+from foundation_core.files import read_json, sha256_file, sha256_json, write_json
+from foundation_core.store import Result
+from foundation_core.tracking.lineage import GIT_COMMIT, PIPELINE_RUN
+from foundation_core.tracking.mlflow import PARENT, reaching
+from foundation_core.tracking.pyfunc import (
+    CLASSIFIER_FILE,
+    CLASSIFIER_WEIGHTS_FILE,
+    PACKAGE_FILE,
+    PACKAGE_VERSION,
+    PARAMS,
+    TOKENIZER_FILE,
+    Classifier,
+    TextModel,
+    read_classifier,
+)
+from foundation_core.tracking.wheel import PROJECT, build_wheel, pinned
+
+LOADER = "foundation_core.tracking.pyfunc"
+EXAMPLE_FILE = "example.json"
+EXAMPLE_TEXTS = ["import os\n\n\ndef ", "class Error(Exception):\n    "]
+EXAMPLE_TOKENS = 16
+TOLERANCE = 1e-4
+"""How far the reloaded figures (bits per byte, probabilities) may lie from the stored ones; texts must be equal."""
+COLUMNS = {
+    "completion": "string",
+    "bits_per_byte": "double",
+    "tokens": "long",
+    "label": "string",
+    "probability": "double",
+}
+KINDS = {str: "string", int: "long", float: "double"}
+PACKAGE_HASH = "foundation.package_hash"
+MODEL_VERSIONS = "mlflow.modelVersions"
+"""MLflow's own tag, by which the page of a logged model links to its versions."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where a model goes: the store, the run that made it, and its name there."""
+
+    tracking_uri: str
+    run_id: str
+    model_name: str
+    alias: str
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version in the registry, and the logged model behind it."""
+
+    version: str
+    model_id: str
+
+
+def build_package(folder: Path, inputs: Mapping[str, Result]) -> str:
+    """The hash of a new folder with everything that the model needs; `package.json`, its last file, has the digests.
+
+    Args:
+        inputs: corpus, trunk and, if there is a task model, task.
+    """
+    corpus, trunk, task = inputs["corpus"], inputs["trunk"], inputs.get("task")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copyfile(corpus.folder / TOKENIZER_FILE, folder / TOKENIZER_FILE)
+    for name in (MODEL_FILE, WEIGHTS_FILE):
+        shutil.copyfile(trunk.folder / name, folder / name)
+    pretrained = Pretrained.find(trunk.folder, trunk.outputs[WEIGHTS_FILE])
+    classifier = None if task is None else _pack_classifier(folder, pretrained, task)
+    trained = TextModel(pretrained, load_tokenizer(corpus.folder / TOKENIZER_FILE), classifier)
+    write_json(folder / EXAMPLE_FILE, _stored_example(trained))
+    build_wheel(folder / "wheel")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
+    write_json(folder / PACKAGE_FILE, {"version": PACKAGE_VERSION, "files": files})
+    return sha256_json(files)
+
+
+def best_pretrained_arm(task: Result) -> str:
+    """The pretrained arm with the best macro-F1 on validation, over its seeds; the test has no say in it."""
+    arms = {name: arm for name, arm in task.summary["arms"].items() if name.startswith("pretrained-")}
+    best: str = max(arms, key=lambda name: statistics.fmean(arms[name]["validation_macro_f1"]))
+    return best
+
+
+def save_mlflow_model(package: Path, folder: Path, run_id: str) -> None:
+    """Wrap a package as an MLflow model: loader, signature, input example and requirements; no code, no pickle.
+
+    The requirements are said, not inferred: to infer them, MLflow would load the model in another process.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    wheels = [f"data/{path.relative_to(package.parent).as_posix()}" for path in package.glob("wheel/*.whl")]
+    save_model(
+        path=str(folder),
+        loader_module=LOADER,
+        data_path=str(package),
+        mlflow_model=Model(run_id=run_id),
+        signature=signature(),
+        input_example=(pandas.DataFrame({"text": EXAMPLE_TEXTS[:1]}), {"max_tokens": EXAMPLE_TOKENS}),
+        pip_requirements=[*pinned(), *(wheels or [f"{PROJECT}=={version(PROJECT)}"])],
+    )
+
+
+def signature() -> ModelSignature:
+    """What the model takes and gives; which of the columns it gives depends on the task that it is asked."""
+    return ModelSignature(
+        inputs=Schema([ColSpec("string", "text")]),
+        outputs=Schema([ColSpec(kind, name, required=False) for name, kind in COLUMNS.items()]),
+        params=ParamSchema([ParamSpec(name, KINDS[type(value)], value) for name, value in PARAMS.items()]),
+    )
+
+
+def compare(folder: Path) -> float:
+    """The largest difference between the answers of an MLflow model, freshly loaded, and those stored in it.
+
+    Raises:
+        CheckpointError: a file was edited, or an answer differs by more than `TOLERANCE`.
+    """
+    model = load_model(str(folder), suppress_warnings=True)
+    example = read_json(next(folder.glob(f"data/*/{EXAMPLE_FILE}")))
+    largest = 0.0
+    for task, stored in example["answers"].items():
+        asked = {**example["params"], "task": task}
+        answers = model.predict(pandas.DataFrame({"text": example["texts"]}), asked).to_dict("records")
+        for text, before, now in zip(example["texts"], stored, answers, strict=True):
+            difference = max(_difference(before[name], now[name]) for name in before)
+            if not difference <= TOLERANCE:
+                raise CheckpointError(
+                    f"the reloaded model answers {task} of {text!r} with {now}",
+                    allowed=f"{before}, figures within {TOLERANCE}",
+                    fix="nothing was registered; run publish again, and if it stays so, the package loses something",
+                )
+            largest = max(largest, difference)
+    return largest
+
+
+def register(folder: Path, package_hash: str, target: Target, tags: Mapping[str, str], card: str) -> Registered:
+    """The registered version of an MLflow model that was compared; the one that is there if this run made it already.
+
+    Args:
+        folder: the MLflow model.
+        tags: what leads back to the stages that it was made from.
+        card: Markdown, the version's description.
+    """
+    with reaching(target.tracking_uri):
+        client = MlflowClient(tracking_uri=target.tracking_uri, registry_uri=target.tracking_uri)
+        registered = _registered_before(client, package_hash, target)
+        if registered is None:
+            run = client.get_run(target.run_id)
+            tags = {**tags, **_ties(run), PACKAGE_HASH: package_hash}
+            model_id = _log(client, folder, target, run.info.experiment_id, tags)
+            registered = _create_version(client, model_id, target, tags, card)
+        client.set_registered_model_alias(target.model_name, target.alias, registered.version)
+    return registered
+
+
+def _pack_classifier(folder: Path, trunk: Pretrained, task: Result) -> Classifier:
+    """Copy the best pretrained task model into the package; the one returned is read from where it was trained."""
+    arm, spec = best_pretrained_arm(task), task.parts["spec"]
+    weights = f"weights/{arm}.safetensors"
+    shutil.copyfile(task.folder / weights, folder / CLASSIFIER_WEIGHTS_FILE)
+    described = {name: spec[name] for name in ("task", "fragment_tokens", "pool")}
+    write_json(folder / CLASSIFIER_FILE, {**described, "arm": arm, "classes": task.summary["classes"]})
+    return read_classifier(trunk, folder / CLASSIFIER_FILE, task.folder / weights, task.outputs[weights])
+
+
+def _stored_example(model: TextModel) -> dict[str, Any]:
+    params = {"max_tokens": EXAMPLE_TOKENS, "temperature": 0.0}
+    answers = {task: model.answer(EXAMPLE_TEXTS, {**params, "task": task}) for task in model.tasks}
+    return {"texts": EXAMPLE_TEXTS, "params": params, "answers": answers}
+
+
+def _difference(before: str | float, now: Any) -> float:
+    if isinstance(before, str):
+        return 0.0 if before == now else math.inf
+    return abs(before - float(now))
+
+
+def _registered_before(client: MlflowClient, package_hash: str, target: Target) -> Registered | None:
+    """The version that an interrupted publish of the same run left."""
+    found = client.search_model_versions(f"name = '{target.model_name}' and run_id = '{target.run_id}'")
+    same = [entry for entry in found if entry.tags.get(PACKAGE_HASH) == package_hash]
+    return Registered(str(same[0].version), same[0].model_id) if same else None
+
+
+def _ties(run: Run) -> dict[str, str]:
+    """The tags that tie a run to its pipeline, Prefect run, Ray job and commit."""
+    ties = {
+        name: value for name, value in run.data.tags.items() if name.startswith("foundation.") or name == GIT_COMMIT
+    }
+    return {**ties, PIPELINE_RUN: run.data.tags[PARENT]} if PARENT in run.data.tags else ties
+
+
+def _log(client: MlflowClient, folder: Path, target: Target, experiment_id: str, tags: Mapping[str, str]) -> str:
+    """The id of the model, logged as the run's output with all its files."""
+    logged = client.create_logged_model(
+        experiment_id, name=target.model_name, source_run_id=target.run_id, tags=dict(tags), model_type="text"
+    )
+    model = Model.load(str(folder))
+    model.model_id = model.model_uuid = logged.model_id
+    model.artifact_path = logged.artifact_location
+    model.save(str(folder / "MLmodel"))
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    client.log_outputs(target.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return str(logged.model_id)
+
+
+def _create_version(
+    client: MlflowClient, model_id: str, target: Target, tags: Mapping[str, str], card: str
+) -> Registered:
+    try:
+        client.create_registered_model(target.model_name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.create_model_version(
+        target.model_name, f"models:/{model_id}", target.run_id, dict(tags), description=card, model_id=model_id
+    )
+    link = [{"name": made.name, "version": made.version}]
+    client.set_logged_model_tags(model_id, {MODEL_VERSIONS: json.dumps(link)})
+    return Registered(str(made.version), model_id)

@@ -1,0 +1,214 @@
+"""Shards: whole or not there, and what they say they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from foundation_core.data.shards import ShardDataset, ShardWriter
+from foundation_core.errors import DataError, SetupError
+
+SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
+
+# Writes three shards in a child for each moment at which a writer can be killed: before its n-th fsync or rename.
+KILLED_AT_EVERY_MOMENT = """
+import os, signal, sys
+from pathlib import Path
+import pyarrow as pa
+from foundation_core.data.shards import ShardWriter
+
+SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
+
+def write(folder):
+    with ShardWriter(folder, SCHEMA, source={}, shard_size=10) as writer:
+        for number in range(3):
+            writer.write(pa.table({"document": [f"{number}"], "tokens": [[number] * 10]}, schema=SCHEMA))
+
+def dying(call, moments=iter(range(10**6))):
+    def count(*arguments):
+        if next(moments) == point:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*arguments)
+    return count
+
+for point in range(9):
+    child = os.fork()
+    if not child:
+        os.fsync, os.replace = dying(os.fsync), dying(os.replace)
+        write(Path(sys.argv[1]) / str(point))
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+
+WRITES_UNTIL_KILLED = """
+import sys
+from itertools import count
+from pathlib import Path
+import pyarrow as pa
+from foundation_core.data.shards import ShardWriter
+
+SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
+with ShardWriter(Path(sys.argv[1]), SCHEMA, source={}, shard_size=1000) as writer:
+    for number in count():
+        writer.write(pa.table({"document": [f"{number}"], "tokens": [[number] * 1000]}, schema=SCHEMA))
+        print(number, flush=True)
+"""
+
+
+def rows(count: int, size: int = 4) -> pa.Table:
+    tokens = [[number] * size for number in range(count)]
+    return pa.table({"document": [f"s/{number}" for number in range(count)], "tokens": tokens}, schema=SCHEMA)
+
+
+def write(folder: Path, *parts: pa.Table, shard_size: int = 10) -> ShardDataset:
+    with ShardWriter(folder, SCHEMA, source={"kind": "test"}, shard_size=shard_size) as writer:
+        for part in parts:
+            writer.write(part)
+    return ShardDataset(folder)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_was_written_is_read_in_order(tmp_path: Path) -> None:
+    dataset = write(tmp_path, rows(11))
+    assert pa.concat_tables(dataset.tables()).equals(rows(11))
+    assert (dataset.rows, dataset.tokens, dataset.shards) == (11, 44, 4)
+
+
+def test_a_shard_ends_with_the_row_that_reaches_its_size(tmp_path: Path) -> None:
+    dataset = write(tmp_path, rows(7))
+    assert [shard["rows"] for shard in dataset.manifest["shards"]] == [3, 3, 1]
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 100])
+def test_the_same_rows_give_the_same_bytes_however_they_arrive(tmp_path: Path, step: int) -> None:
+    write(tmp_path / "whole", rows(20))
+    write(tmp_path / "parts", *(rows(20).slice(start, step) for start in range(0, 20, step)))
+    assert files_of(tmp_path / "parts") == files_of(tmp_path / "whole")
+    write(tmp_path / "others", rows(20).slice(1))  # the negative control
+    assert files_of(tmp_path / "others") != files_of(tmp_path / "whole")
+
+
+def test_the_content_hash_follows_rows_and_tokenizer_but_not_the_source_or_the_folder(tmp_path: Path) -> None:
+    def content(name: str, table: pa.Table, source: str = "one", tokenizer: str = "t") -> str:
+        with ShardWriter(tmp_path / name, SCHEMA, source={"is": source}, tokenizer=tokenizer, shard_size=10) as writer:
+            writer.write(table)
+        return ShardDataset(tmp_path / name).content
+
+    first = content("a", rows(9))
+    assert content("b", rows(9), source="two") == first
+    assert content("c", rows(8)) != first
+    assert content("d", rows(9), tokenizer="u") != first
+
+
+def test_no_rows_are_a_data_set_too(tmp_path: Path) -> None:
+    dataset = write(tmp_path, rows(0))
+    assert (dataset.rows, dataset.shards, list(dataset.tables())) == (0, 0, [])
+
+
+def test_a_writer_killed_before_any_fsync_or_rename_leaves_nothing_readable(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_AT_EVERY_MOMENT, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["9"] * 8 + ["0"]  # killed at each of eight moments; the ninth never comes
+    for moment in range(8):
+        with pytest.raises(DataError, match="not a finished data set"):
+            ShardDataset(tmp_path / str(moment))
+    assert ShardDataset(tmp_path / "8").rows == 3  # the negative control: not killed, it can be read
+
+
+def test_a_writer_killed_from_outside_leaves_nothing_readable_and_another_can_start_anew(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITES_UNTIL_KILLED, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        while int(child.stdout.readline()) < 5:
+            pass
+        child.kill()
+    assert len(list(tmp_path.glob("shard-*.arrow"))) >= 5
+    with pytest.raises(DataError, match="not a finished data set"):
+        ShardDataset(tmp_path)
+    write(tmp_path, rows(3))
+    assert sorted(files_of(tmp_path)) == ["manifest.json", "shard-00000.arrow"]
+
+
+def test_a_writer_that_fails_leaves_nothing_readable(tmp_path: Path) -> None:
+    def fail_after_two_shards() -> None:
+        with ShardWriter(tmp_path, SCHEMA, source={}, shard_size=10) as writer:
+            writer.write(rows(7))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_two_shards()
+    assert len(list(tmp_path.glob("shard-*.arrow"))) == 2
+    with pytest.raises(DataError, match="not a finished data set"):
+        ShardDataset(tmp_path)
+
+
+def test_a_finished_data_set_is_not_written_over(tmp_path: Path) -> None:
+    before = write(tmp_path, rows(5)).content
+    with pytest.raises(DataError, match="already holds"):
+        write(tmp_path, rows(6))
+    assert ShardDataset(tmp_path).content == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"), [("truncated", "bytes long"), ("edited", "was edited"), ("gone", "not there")]
+)
+def test_a_shard_that_is_not_what_was_written_is_named_with_its_sha256(tmp_path: Path, damage: str, words: str) -> None:
+    dataset = write(tmp_path, rows(9))
+    path, data = tmp_path / "shard-00001.arrow", bytearray((tmp_path / "shard-00001.arrow").read_bytes())
+    if damage == "gone":
+        path.unlink()
+    elif damage == "truncated":
+        path.write_bytes(data[:-1])
+    else:
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"shard-00001\.arrow is damaged.*{words}") as caught:
+        ShardDataset(tmp_path)
+    assert dataset.manifest["shards"][1]["sha256"] in caught.value.found
+    assert "run the ingest stage again" in caught.value.fix
+
+
+def test_an_edit_of_the_same_length_is_found_only_by_verifying(tmp_path: Path) -> None:
+    write(tmp_path, rows(3))
+    path = tmp_path / "shard-00000.arrow"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    ShardDataset(tmp_path, verify=False)
+    with pytest.raises(DataError, match="was edited"):
+        ShardDataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "has version 2"),
+        ({"content": "0" * 64}, "was edited"),
+        ({"tokenizer": "another"}, "was edited"),
+        ({"shards": []}, "was edited"),
+    ],
+)
+def test_a_manifest_that_is_newer_or_edited_is_refused(tmp_path: Path, change: dict[str, object], words: str) -> None:
+    dataset = write(tmp_path, rows(3))
+    (tmp_path / "manifest.json").write_text(json.dumps({**dataset.manifest, **change}))
+    with pytest.raises(DataError, match=words):
+        ShardDataset(tmp_path)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_readable(little_disk: Callable[[str], Path]) -> None:
+    disk = little_disk("128k")
+    with pytest.raises(SetupError, match="no room left on the disk"):
+        write(disk / "data", rows(100, size=1000), shard_size=10_000)
+    assert not list(disk.glob("**/*.partial"))
+    with pytest.raises(DataError, match="not a finished data set"):
+        ShardDataset(disk / "data")
+    write(disk / "less", rows(3))  # the negative control: what fits is written

@@ -1,0 +1,106 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from foundation_core.errors import ConfigError
+from foundation_core.model.generate import generate
+from foundation_core.model.transformer import Model
+
+Build = Callable[..., Model]
+PROMPTS = [[5], [7, 8, 9, 10, 11, 12], [30, 2, 30]]
+VARIANTS = [{}, {"kv_heads": 1}, {"position": "learned", "norm": "layer"}, {"position": "sinusoidal"}]
+
+
+@pytest.fixture(params=VARIANTS, ids=lambda variant: "-".join(map(str, variant.values())) or "usual")
+def model(request: pytest.FixtureRequest, tiny_decoder: Build) -> Model:
+    decoder = tiny_decoder(**request.param)
+    with torch.no_grad():  # fresh weights hardly tell tokens apart: larger ones leave no near ties to round either way
+        for parameter in decoder.parameters():
+            parameter.mul_(3.0)
+    return decoder
+
+
+def greedy_without_a_cache(model: Model, prompt: list[int], tokens: int) -> list[int]:
+    row = list(prompt)
+    with torch.no_grad():
+        for _ in range(tokens):
+            row.append(int(model(torch.tensor([row]))[0, -1].argmax()))
+    return row[len(prompt) :]
+
+
+def test_greedy_through_the_cache_equals_greedy_without_it(model: Model):
+    written = generate(model, PROMPTS[1:2], max_tokens=20, temperature=0)
+    assert written == [greedy_without_a_cache(model, PROMPTS[1], 20)]
+    assert len(set(written[0])) > 1
+
+
+def test_prompts_of_unequal_length_together_equal_each_alone(model: Model):
+    together = generate(model, PROMPTS, max_tokens=20, temperature=0)
+    assert together == [generate(model, [prompt], max_tokens=20, temperature=0)[0] for prompt in PROMPTS]
+    assert together == [greedy_without_a_cache(model, prompt, 20) for prompt in PROMPTS]
+
+
+def test_only_the_best_token_to_choose_from_is_greedy_at_any_temperature(model: Model):
+    greedy = generate(model, PROMPTS, max_tokens=12, temperature=0)
+    assert generate(model, PROMPTS, max_tokens=12, temperature=5.0, top_k=1) == greedy
+    assert generate(model, PROMPTS, max_tokens=12, temperature=5.0, top_k=61) != greedy
+
+
+def test_sampling_repeats_with_the_seed_and_changes_with_it(model: Model):
+    first = generate(model, PROMPTS, 12, seed=1)
+    assert generate(model, PROMPTS, 12, seed=1) == first
+    assert generate(model, PROMPTS, 12, seed=2) != first
+
+
+def test_a_sampled_row_does_not_depend_on_the_rows_beside_it(model: Model):
+    assert generate(model, PROMPTS, 12, seed=1)[0] == generate(model, PROMPTS[:1], 12, seed=1)[0]
+
+
+def test_equal_prompts_in_one_batch_get_samples_of_their_own(model: Model):
+    first, second = generate(model, [PROMPTS[0]] * 2, 12, temperature=2.0)
+    assert first != second
+
+
+def test_samples_come_as_often_as_their_probability_and_only_from_the_best(tiny_decoder: Build):
+    model = tiny_decoder()
+    with torch.no_grad():
+        model.stem.embed.weight.mul_(4.0)
+        logits = model(torch.tensor([[5]]))[0, -1]
+    best = logits.topk(4)
+    drawn = torch.tensor(generate(model, [[5]] * 4000, 1, temperature=0.7, top_k=4)).flatten()
+    shares = torch.stack([(drawn == token).float().mean() for token in best.indices])
+    assert shares.sum() == 1
+    expected = (best.values / 0.7).softmax(0)
+    assert (shares - expected).abs().max() < 4 * 0.5 / 4000**0.5
+    assert (expected - 0.25).abs().max() > 0.05  # the shares to hit are not just equal ones
+
+
+def test_the_end_token_closes_its_row_and_no_other(model: Model):
+    free = generate(model, PROMPTS, max_tokens=20, temperature=0)
+    end = free[1][3]
+    closed = generate(model, PROMPTS, max_tokens=20, temperature=0, end_token=end)
+    for row, whole in zip(closed, free, strict=True):
+        assert row == (whole[: whole.index(end) + 1] if end in whole else whole)
+    assert len(closed[1]) <= 4
+
+
+def test_the_end_of_a_long_prompt_is_read(tiny_decoder: Build):
+    model = tiny_decoder(position="learned")
+    long = torch.randint(0, 61, (100,), generator=torch.Generator().manual_seed(0)).tolist()
+    assert generate(model, [long], 8, temperature=0) == generate(model, [long[-40:]], 8, temperature=0)
+
+
+def test_generation_leaves_the_mode_of_the_model_and_draws_without_dropout(tiny_decoder: Build):
+    model = tiny_decoder(dropout=0.5)
+    assert generate(model.train(), PROMPTS, 12) == generate(model, PROMPTS, 12)
+    assert model.training
+
+
+def test_what_cannot_be_generated_is_refused_with_the_numbers(tiny_decoder: Build):
+    model = tiny_decoder()
+    assert generate(model, [], 5) == []
+    with pytest.raises(ConfigError, match="48 tokens were asked of a model that reads 48"):
+        generate(model, PROMPTS, 48)
+    with pytest.raises(ConfigError, match="no token"):
+        generate(model, [[1], []], 5)

@@ -1,0 +1,88 @@
+"""Interrupted work goes on when the same command is run again, in the same MLflow run, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow.tracking import MlflowClient
+
+from foundation_core.events import read_events
+from foundation_core.store import load_result
+from tests.support.workplace import Ended, Workplace
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+
+LONG = ("--pretrain.steps", "400", "--pretrain.checkpoint_every_steps", "10", "--pretrain.validate_every_steps", "100")
+
+
+@pytest.mark.parametrize(
+    ("how", "status"), [("interrupt", "KILLED"), ("kill the command", "RUNNING"), ("kill a worker", None)]
+)
+def test_training_goes_on_from_its_checkpoint(
+    how: str, status: str | None, finished: tuple[Workplace, Ended], copied: Callable[[], Workplace]
+) -> None:
+    place = copied()
+    command = place.start("pretrain", str(place.recipe), *LONG)
+    folder = _wait_for_step(place, 25)
+    if how == "interrupt":
+        command.send_signal(signal.SIGINT)
+    elif how == "kill the command":
+        command.kill()
+    else:
+        _a_worker(place).kill()
+    command.communicate(timeout=200)
+    _wait_until_nothing_runs(place)
+    if status is not None:
+        assert not (folder / "result.json").exists()
+        assert _pretrain_runs(place) == [status]
+        again = place.run("pretrain", str(place.recipe), *LONG)
+        assert again.status == 0, again.output
+    result = load_result(folder)
+    assert result.summary["steps"] == 400
+    steps = [event["step"] for _, event in read_events(folder) if event["kind"] == "metrics" and event["step"]]
+    attempts = [index for index in range(1, len(steps)) if steps[index] < steps[index - 1] - 1]
+    assert max(steps) == 400
+    assert len(attempts) <= 1
+    assert steps.count(1) == 1, "it began anew instead of going on"
+    assert _pretrain_runs(place) == ["FINISHED"]
+    client, run = _client(place), result.ids["mlflow_run"]
+    logged = [metric.step for metric in client.get_metric_history(run, "train/loss_nats")]
+    assert logged == list(range(1, 401))
+    assert place.processes() == []
+
+
+def _wait_for_step(place: Workplace, step: int) -> Path:
+    deadline = time.monotonic() + 150
+    while time.monotonic() < deadline:
+        for folder in (place.home / "results" / "pretrain").glob("*"):
+            if (folder / "result.json").exists():
+                continue
+            if any(e["kind"] == "metrics" and (e["step"] or 0) >= step for _, e in read_events(folder)):
+                return folder
+        time.sleep(0.05)
+    raise AssertionError("the training did not begin")
+
+
+def _a_worker(place: Workplace) -> psutil.Process:
+    return next(p for p in place.processes() if "RayTrainWorker" in " ".join(p.cmdline()))
+
+
+def _wait_until_nothing_runs(place: Workplace) -> None:
+    _, alive = psutil.wait_procs(place.processes(), timeout=90)
+    assert alive == []
+
+
+def _pretrain_runs(place: Workplace) -> list[str]:
+    client = _client(place)
+    experiment = client.get_experiment_by_name("foundation")
+    runs = client.search_runs([experiment.experiment_id], "tags.`foundation.stage` = 'pretrain'")
+    return [run.info.status for run in runs]
+
+
+def _client(place: Workplace) -> MlflowClient:
+    return MlflowClient(tracking_uri=f"sqlite:///{place.home / 'mlflow.db'}")

@@ -1,0 +1,101 @@
+"""Specs: closed, frozen, documented, and clear about which fields decide the result."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from foundation_core.specs import FilterSpec, IngestSpec, PipelineSpec, Spec, TrunkSpec, described_leaves, leaves
+
+PLACE = {
+    "ingest.source.path",
+    "ingest.unit_bytes",
+    "ingest.workers",
+    "pretrain.checkpoint_every_steps",
+    "pretrain.keep_checkpoints",
+    "pretrain.workers",
+    "pretrain.threads_per_worker",
+    "pretrain.micro_batch_rows",
+    "pretrain.engine",
+    "pretrain.zero_stage",
+    "finetune.workers",
+    "evaluate.threads",
+}
+"""The fields that say where and how wide: none of them may decide what comes out."""
+
+
+def _fields(spec: type[Spec], prefix: str = "") -> dict[str, str]:
+    """The role of every leaf field, nested specs included."""
+    roles: dict[str, str] = {}
+    for name, field in spec.model_fields.items():
+        if isinstance(field.default, Spec):
+            roles |= _fields(type(field.default), f"{prefix}{name}.")
+        else:
+            roles[f"{prefix}{name}"] = spec.role(name)
+    return roles
+
+
+def _meanings(body: dict[str, Any], prefix: str = "") -> set[str]:
+    found: set[str] = set()
+    for name, value in body.items():
+        found |= _meanings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}"}
+    return found
+
+
+def test_where_and_how_wide_is_placement_and_all_else_is_meaning() -> None:
+    roles = _fields(PipelineSpec)
+    assert {name for name, role in roles.items() if role == "placement"} == PLACE
+    assert {name for name, role in roles.items() if role == "presentation"} == {"name"}
+    assert _meanings(PipelineSpec().meaning()) == roles.keys() - PLACE - {"name"}
+
+
+def test_meaning_reaches_into_specs_inside_tuples() -> None:
+    spec = IngestSpec(filters=(FilterSpec(measure="characters", at_least=2),))
+    assert spec.meaning()["filters"] == [{"measure": "characters", "at_least": 2.0, "at_most": None}]
+
+
+def test_every_field_has_a_help_text() -> None:
+    assert [name for name, _, text in described_leaves(PipelineSpec) if not text] == []
+
+
+def test_forms_show_the_fields_in_the_order_of_definition() -> None:
+    properties = PipelineSpec.model_json_schema()["$defs"]["TrunkSpec"]["properties"]
+    assert [field["position"] for field in properties.values()] == list(range(len(TrunkSpec.model_fields)))
+
+
+def test_leaves_are_the_dotted_names_of_the_command_line() -> None:
+    assert dict(leaves(PipelineSpec()))["pretrain.model.trunk.width"] == TrunkSpec().width
+
+
+def test_a_spec_cannot_change_and_takes_no_unknown_field() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        TrunkSpec().width = 8  # type: ignore[misc]
+    with pytest.raises(ValidationError, match="not permitted"):
+        TrunkSpec(colour="red")  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 100, "heads": 3}, "heads must divide width: width=100, heads=3"),
+        ({"width": 12, "heads": 4}, "even head width, found 3"),
+        ({"width": 64, "heads": 4, "kv_heads": 3}, "kv_heads must divide heads: heads=4, kv_heads=3"),
+    ],
+)
+def test_widths_that_do_not_divide_are_refused_with_the_numbers(fields: dict[str, int], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        TrunkSpec(**fields)
+
+
+def test_a_filter_without_a_bound_is_refused() -> None:
+    with pytest.raises(ValidationError, match="neither at_least nor at_most"):
+        FilterSpec(measure="characters")
+
+
+def test_specs_load_without_torch() -> None:
+    code = "import sys, foundation_core.specs, foundation_core.recipe; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -1,0 +1,78 @@
+"""Saves a checkpoint again and again, killed by SIGKILL before its first file operation, its second, its third...
+
+    python killed_writer.py FOLDER
+
+prints, for each story, pairs: the operation that did not happen, and what a fresh engine then restores.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+from torch import nn
+
+from foundation_core.specs import OptimizerSpec
+from foundation_core.train.checkpoint import Checkpoints
+from foundation_core.train.engine import EngineRequest, TorchEngine
+
+OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir")
+STORIES = {
+    "the first": ([], 1, 2),
+    "one more": ([1], 2, 2),
+    "one that replaces the earlier": ([1], 2, 1),
+    "the same step again": ([1, 2], 2, 2),
+}
+"""Steps saved before, the step being saved, how many are kept."""
+
+
+def checkpoints(folder: Path, keep: int) -> Checkpoints:
+    """The checkpoints of a small engine."""
+    return Checkpoints(folder, TorchEngine(nn.Linear(8, 8), EngineRequest(OptimizerSpec())), {}, keep)
+
+
+def die_at(moment: int, folder: Path, report: int) -> None:
+    """Kill this process before its `moment`-th file operation in a folder, and tell the operation's name."""
+    seen = 0
+
+    def count(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal seen
+        if event in OPERATIONS and (event != "open" or str(folder) in str(arguments[0])):  # modules are opened too
+            seen += 1
+            if seen == moment:
+                os.write(report, event.encode())
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def killed_at_every_moment(folder: Path, before: list[int], step: int, keep: int) -> list[tuple[str, str]]:
+    """Kill a writer at every moment, one after the other, until one is not killed."""
+    found: list[tuple[str, str]] = []
+    while not found or found[-1][0] != "not killed":
+        shutil.rmtree(folder, ignore_errors=True)
+        for earlier in before:
+            checkpoints(folder, keep=9).save(earlier, {})
+        read_end, write_end = os.pipe()
+        child = os.fork()
+        if child == 0:
+            die_at(len(found) + 1, folder, write_end)
+            checkpoints(folder, keep).save(step, {})
+            os.write(write_end, b"not killed")
+            os._exit(0)
+        os.close(write_end)
+        os.waitpid(child, 0)
+        operation = os.read(read_end, 100).decode()
+        os.close(read_end)
+        restored = checkpoints(folder, keep).restore()
+        found.append((operation, f"step {restored[0]}" if restored else "nothing"))
+    return found
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    print(json.dumps({name: killed_at_every_moment(root / "writer", *story) for name, story in STORIES.items()}))
