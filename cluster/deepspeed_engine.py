@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cluster.settings import path_with_interpreter
 from foundation_core.errors import CheckpointError
 from foundation_core.train.engine import EngineFactory, EngineRequest, TorchEngine, diverged_gradient
 from foundation_core.train.optimizer import build_optimizer, set_lr
@@ -57,12 +58,16 @@ class DeepSpeedEngine:
     def step(self, lr: float) -> float:
         """Clip, update, forget the gradients."""
         set_lr(self._engine.optimizer, lr)
-        plain = self._plain_gradient_norm() if self._keeps_no_norm else None
-        self._engine.step()
-        norm = self._engine.get_global_grad_norm() if plain is None else plain
+        if self._keeps_no_norm:
+            norm = self._plain_gradient_norm()
+            if math.isfinite(norm):  # elsewhere DeepSpeed looks for itself before it moves a parameter
+                self._engine.step()
+        else:
+            self._engine.step()
+            norm = float(self._engine.get_global_grad_norm())
         if not math.isfinite(norm):
             raise diverged_gradient(norm)
-        return float(norm)
+        return norm
 
     def _plain_gradient_norm(self) -> float:
         """The norm at ZeRO 0 in float32, where DeepSpeed clips by it and forgets it; every rank holds the gradient."""
@@ -124,7 +129,8 @@ def deepspeed_config(request: EngineRequest, zero_stage: int) -> dict[str, Any]:
 
 
 def _import_quietly() -> Any:
-    """DeepSpeed, without its log lines; it needs the accelerator's name before it looks for one."""
+    """DeepSpeed, without its log lines; it needs the accelerator's name, and ninja, before it looks for them."""
+    os.environ["PATH"] = path_with_interpreter()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     os.environ.setdefault("DEEPSPEED_LOG_LEVEL", "error")

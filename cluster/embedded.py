@@ -20,11 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from cluster.guard import guard_command
-from cluster.settings import Settings, usable_cpus
+from cluster.settings import Settings, path_with_interpreter, usable_cpus
 from foundation_core.errors import SetupError, TransientError
 
 START_SECONDS = 90.0
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_TRAIN_V2_ENABLED": "1"}
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "CUDA_VISIBLE_DEVICES": "",  # this version trains on CPUs; half of the parts would take a GPU that they find
+}
 
 
 class Part:
@@ -121,6 +125,26 @@ class PrefectApi:
         self.part.end()
 
 
+def require_compiler(settings: Settings) -> None:
+    """Refuse a machine that cannot compile what DeepSpeed needs, even for one worker.
+
+    Raises:
+        SetupError: the operator is not compiled yet, and there is no C++ compiler.
+    """
+    if _operator(settings).exists() or shutil.which("c++") or shutil.which("g++"):
+        return
+    raise SetupError(
+        "no C++ compiler was found, and DeepSpeed compiles its shared-memory operator",
+        allowed="c++ or g++ on PATH",
+        fix="install one (Debian: apt-get install g++), or train without DeepSpeed, in one process:"
+        " --pretrain.engine torch --pretrain.workers 1",
+    )
+
+
+def _operator(settings: Settings) -> Path:
+    return settings.extensions / "deepspeed_shm_comm" / "deepspeed_shm_comm.so"
+
+
 def compile_operators(settings: Settings) -> subprocess.Popen[bytes] | None:
     """Start compiling DeepSpeed's shared-memory operator, once per data folder; None if it is there.
 
@@ -129,18 +153,18 @@ def compile_operators(settings: Settings) -> subprocess.Popen[bytes] | None:
     Raises:
         SetupError: there is no C++ compiler.
     """
-    folder = settings.extensions / "deepspeed_shm_comm"
-    if (folder / "deepspeed_shm_comm.so").exists():
+    folder = _operator(settings).parent
+    (folder / "lock").unlink(missing_ok=True)  # a killed process leaves it, and the next would wait for ever
+    if _operator(settings).exists():
         return None
-    if shutil.which("c++") is None and shutil.which("g++") is None:
-        raise SetupError(
-            "no C++ compiler was found, and DeepSpeed compiles its shared-memory operator",
-            allowed="c++ or g++ on PATH",
-            fix="install one (Debian: apt-get install g++), or train with one worker: --pretrain.workers 1",
-        )
-    shutil.rmtree(folder, ignore_errors=True)  # a killed compiler leaves a lock that would be waited for for ever
+    require_compiler(settings)
+    shutil.rmtree(folder, ignore_errors=True)
     code = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load(verbose=False)"
-    environment = {"TORCH_EXTENSIONS_DIR": str(settings.extensions), "DS_ACCELERATOR": "cpu"}
+    environment = {
+        "TORCH_EXTENSIONS_DIR": str(settings.extensions),
+        "DS_ACCELERATOR": "cpu",
+        "PATH": path_with_interpreter(),
+    }
     return Part("compiler", [sys.executable, "-c", code], settings, environment).process
 
 

@@ -18,6 +18,7 @@ import time
 
 import psutil
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -34,7 +35,7 @@ def main(argv: list[str]) -> int:
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, lambda *_: None)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the owner, who will tell us
-    child = subprocess.Popen(command, start_new_session=True, stdin=sys.stdin)
+    child = subprocess.Popen(command, start_new_session=True, stdin=sys.stdin, preexec_fn=_die_with_the_guard)
     poll = select.poll()
     poll.register(read_end, select.POLLIN)
     poll.register(os.pidfd_open(child.pid), select.POLLIN)
@@ -44,6 +45,11 @@ def main(argv: list[str]) -> int:
             poll.poll()
     _end(child, grace_seconds)
     return child.wait()
+
+
+def _die_with_the_guard() -> None:
+    """Runs in the command's process before the command: a guard that is killed takes the command with it."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:

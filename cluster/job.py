@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -160,6 +161,7 @@ def _serve() -> int:
             job = Job.read(Path(argument))
             StopFile(Path(job.folder)).request_on_sigterm()
             run(job)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # between jobs there is nothing to save
     return 0
 
 

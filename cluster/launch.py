@@ -18,10 +18,12 @@ from cluster.job import Job
 from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError
-from foundation_core.events import EventLog, read_events
+from foundation_core.events import EVENTS_FILE, EventLog, read_events
 
 Event = dict[str, Any]
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0
+"""How often the launcher asks whether a silent job still lives."""
 STOP_SECONDS = 45.0
 """How long a stage may take to save its work after it was asked to stop."""
 
@@ -73,7 +75,7 @@ class LocalLauncher:
     def _tell(self, line: str) -> None:
         if self._part is None or self._part.process.poll() is not None:
             command = [sys.executable, "-m", "cluster.job", "--serve"]
-            self._part = Part("stages", command, self._settings, {}, STOP_SECONDS)
+            self._part = Part("stages", command, self._settings, {"CUDA_VISIBLE_DEVICES": ""}, STOP_SECONDS)
         assert self._part.process.stdin is not None
         self._part.process.stdin.write(line.encode() + b"\n")
         self._part.process.stdin.flush()
@@ -107,12 +109,15 @@ class RayLauncher:
         )
 
     def is_alive(self, job_id: str) -> bool:
-        """Whether Ray says that the job waits or runs."""
-        return not self._client.get_job_status(job_id).is_terminal()
+        """Whether Ray says that the job waits or runs; a cluster that does not answer runs nothing for us."""
+        try:
+            return not self._client.get_job_status(job_id).is_terminal()
+        except (OSError, RuntimeError):  # requests' errors are OSErrors
+            return False
 
     def kill(self, job_id: str) -> None:
         """Stop the job by Ray."""
-        with contextlib.suppress(RuntimeError):
+        with contextlib.suppress(OSError, RuntimeError):
             self._client.stop_job(job_id)
 
 
@@ -128,42 +133,47 @@ def follow(launcher: Launcher, job: Job, report: Callable[[Event], None]) -> str
     folder = Path(job.folder)
     stop = StopFile(folder)
     stop.clear()
-    offset = _end_of_log(folder)
+    log = _LogReader(folder, _end_of_log(folder))
     EventLog(folder).write("start", key=job.key["digest"])
     job_id = launcher.start(job)
     try:
-        return _follow(launcher, job_id, folder, offset, report)
+        return log.follow(launcher, job_id, report)
     except FoundationError:
         raise
     except BaseException:
         stop.request()
         with contextlib.suppress(FoundationError):
-            _follow(launcher, job_id, folder, offset, report, time.monotonic() + STOP_SECONDS)
+            log.follow(launcher, job_id, report, time.monotonic() + STOP_SECONDS)
         launcher.kill(job_id)
         raise
 
 
-def _follow(
-    launcher: Launcher, job_id: str, folder: Path, offset: int, report: Callable[[Event], None], deadline: float = 0.0
-) -> str:
-    next_look = time.monotonic() + 1.0
-    while True:
-        for behind, event in read_events(folder, offset):
-            offset = behind
-            report(event)
-            if event["kind"] == "end":
-                return _ended(event, job_id)
-        now = time.monotonic()
-        if deadline and now > deadline:
-            raise TransientError(f"{job_id} did not stop within {STOP_SECONDS:.0f} s")
-        if now > next_look:
-            next_look = now + 1.0
-            if not launcher.is_alive(job_id) and offset == _end_of_log(folder):
-                raise TransientError(
-                    f"{job_id} died without a word",
-                    fix="run the same command again: it continues from what was saved",
-                )
-        time.sleep(POLL_SECONDS)
+class _LogReader:
+    """Reads a job's event log, each event once."""
+
+    def __init__(self, folder: Path, offset: int) -> None:
+        self._folder, self._offset = folder, offset
+
+    def follow(
+        self, launcher: Launcher, job_id: str, report: Callable[[Event], None], deadline: float = float("inf")
+    ) -> str:
+        """Report events until the one that ends the job; the job's id."""
+        next_look = time.monotonic() + LOOK_SECONDS
+        while time.monotonic() < deadline:
+            alive = True
+            if time.monotonic() > next_look:  # before reading: what a job said last is read after it was seen dead
+                next_look = time.monotonic() + LOOK_SECONDS
+                alive = launcher.is_alive(job_id)
+            for behind, event in read_events(self._folder, self._offset):
+                self._offset = behind
+                report(event)
+                if event["kind"] == "end":
+                    return _ended(event, job_id)
+            if not alive:
+                fix = "run the same command again: it continues from what was saved"
+                raise TransientError(f"{job_id} died without a word", fix=fix)
+            time.sleep(POLL_SECONDS)
+        raise TransientError(f"{job_id} did not stop within {STOP_SECONDS:.0f} s")
 
 
 def _ended(event: Event, job_id: str) -> str:
@@ -174,5 +184,5 @@ def _ended(event: Event, job_id: str) -> str:
 
 
 def _end_of_log(folder: Path) -> int:
-    path = EventLog(folder).path
+    path = folder / EVENTS_FILE
     return os.path.getsize(path) if path.exists() else 0

@@ -7,6 +7,7 @@ touched for a while or when its owner on this host is gone. Whoever finds a live
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LEASE_FILE = "lease.json"
+GATE_FILE = "lease.gate"
 HEARTBEAT_SECONDS = 5.0
 STALE_SECONDS = 30.0
 
@@ -31,7 +33,7 @@ def lease(folder: Path) -> Iterator[bool]:
         yield False
         return
     done = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, done), daemon=True, name="lease-heartbeat")
+    heart = threading.Thread(target=_beat, args=(path, owner, done), daemon=True, name="lease-heartbeat")
     heart.start()
     try:
         yield True
@@ -49,19 +51,19 @@ def is_held(folder: Path) -> bool:
 
 
 def _take(path: Path, owner: str) -> bool:
-    if path.exists() and _is_stale(path):
-        with contextlib.suppress(FileNotFoundError):  # a rename is atomic: of several who see it stale, one succeeds
-            grave = path.with_name(f"{LEASE_FILE}.{owner}")
-            os.rename(path, grave)
-            grave.unlink()
     body = json.dumps({"owner": owner, "host": socket.gethostname(), "pid": os.getpid()})
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    except FileExistsError:
-        return False
-    with os.fdopen(handle, "w") as sink:
-        sink.write(body)
-    return _owner(path) == owner
+    with open(path.with_name(GATE_FILE), "w") as gate:
+        # One at a time: of two who see the same stale lease, the slower would remove what the faster just took.
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        if path.exists() and _is_stale(path):
+            path.unlink()
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as sink:
+            sink.write(body)
+    return True
 
 
 def _owner(path: Path) -> str:
@@ -73,16 +75,16 @@ def _owner(path: Path) -> str:
 
 def _is_stale(path: Path) -> bool:
     try:
-        age_seconds = time.time() - path.stat().st_mtime
-        body = json.loads(path.read_text() or "{}")
-    except (FileNotFoundError, ValueError):
+        if time.time() - path.stat().st_mtime > STALE_SECONDS:
+            return True
+        body = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # just released, or just being written
         return False
-    if age_seconds > STALE_SECONDS:
-        return True
     return body.get("host") == socket.gethostname() and not Path(f"/proc/{body.get('pid')}").exists()
 
 
-def _beat(path: Path, done: threading.Event) -> None:
+def _beat(path: Path, owner: str, done: threading.Event) -> None:
     while not done.wait(HEARTBEAT_SECONDS):
         with contextlib.suppress(FileNotFoundError):
-            os.utime(path)
+            if _owner(path) == owner:  # a machine that slept too long may have lost it
+                os.utime(path)

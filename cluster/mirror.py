@@ -7,12 +7,13 @@ an earlier try, is logged late and not lost.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation_core.errors import TransientError
+from foundation_core.errors import FoundationError
 from foundation_core.events import read_events
 from foundation_core.tracking.base import replay
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from foundation_core.tracking.mlflow import MlflowRuns, MlflowTracker
 
 LOOK_SECONDS = 0.5
-PATIENCE = 20
-"""Looks after the end of a stage before an absent MLflow is given up for this time."""
+PATIENCE_SECONDS = 10.0
+"""How long after the end of a stage an absent MLflow is waited for; what it missed is logged the next time."""
 
 
 class Mirror:
@@ -35,25 +36,25 @@ class Mirror:
     def __init__(self, folder: Path, runs: Future[MlflowRuns], open_run: Callable[[MlflowRuns], str]) -> None:
         self._folder, self._runs, self._open_run = folder, runs, open_run
         self._offset = 0
+        self._complete = False
         self._ended = threading.Event()
         self.run_id: Future[str] = Future()
         self._thread = threading.Thread(target=self._mirror, name="mlflow-mirror", daemon=True)
         self._thread.start()
 
     def close(self, status: str, tags: dict[str, str] | None = None) -> bool:
-        """Log the rest and close the run; False if MLflow stayed away."""
+        """Log the rest and close the run; False if MLflow stayed away or refused something."""
         self._ended.set()
         self._thread.join()
-        if self.run_id.exception() is not None or self._tracker is None:
+        if not self._complete:
             return False
         try:
-            self._tracker.tags(tags or {})
-            self._runs.result().close(self.run_id.result(), status)  # type: ignore[arg-type]
-        except TransientError:
+            run_id = self.run_id.result()
+            self._runs.result().tracker(run_id).tags(tags or {})
+            self._runs.result().close(run_id, status)  # type: ignore[arg-type]
+        except FoundationError:
             return False
         return True
-
-    _tracker: MlflowTracker | None = None
 
     def _mirror(self) -> None:
         try:
@@ -62,23 +63,24 @@ class Mirror:
         except BaseException as error:
             self.run_id.set_exception(error)
             return
-        self._tracker = runs.tracker(self.run_id.result())
-        looks_left = PATIENCE
-        while looks_left > 0:
+        tracker = runs.tracker(self.run_id.result())
+        give_up = float("inf")
+        while time.monotonic() < give_up:
             ended = self._ended.is_set()
-            if self._log_new_events() and ended:
+            if self._log_new_events(tracker) and ended:
+                self._complete = True
                 return
-            looks_left -= int(ended)
+            if ended:
+                give_up = min(give_up, time.monotonic() + PATIENCE_SECONDS)
             self._ended.wait(LOOK_SECONDS)
 
-    def _log_new_events(self) -> bool:
+    def _log_new_events(self, tracker: MlflowTracker) -> bool:
         """Log what is new; False if MLflow did not take it, and the next look tries again."""
-        assert self._tracker is not None
         try:
             for offset, event in read_events(self._folder, self._offset):
-                replay(event, self._tracker)
+                replay(event, tracker)
                 self._offset = offset
-            self._tracker.flush()
-        except TransientError:
+            tracker.flush()
+        except FoundationError:
             return False
         return True

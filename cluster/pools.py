@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
+from foundation_core.errors import TransientError
+
 Piece = TypeVar("Piece")
 Done = TypeVar("Done")
 
@@ -16,6 +18,7 @@ class ProcessPool:
         """The result of each piece, in the order in which they finish."""
         import multiprocessing
         from concurrent.futures import ProcessPoolExecutor, as_completed
+        from concurrent.futures.process import BrokenProcessPool
 
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([function.__module__])
@@ -24,6 +27,8 @@ class ProcessPool:
             try:
                 for future in as_completed(futures):
                     yield future.result()
+            except BrokenProcessPool as error:
+                raise TransientError("a worker process died", fix="run the same command again") from error
             finally:
                 executor.shutdown(wait=True, cancel_futures=True)
 
@@ -55,3 +60,5 @@ def _value(reference: Any) -> Any:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error
+    except ray.exceptions.RayError as error:
+        raise TransientError(f"a Ray task was lost: {error}", fix="run the same command again") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from cluster.embedded import require_compiler
 from cluster.ray_train import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
@@ -29,6 +30,8 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
             f"the torch engine runs in one process, and pretrain.workers is {spec.workers}",
             allowed="--pretrain.engine deepspeed, or --pretrain.workers 1",
         )
+    if spec.engine == "deepspeed" and not settings.ray_dashboard:
+        require_compiler(settings)
     settings.home.mkdir(parents=True, exist_ok=True)
     free_bytes = shutil.disk_usage(settings.home).free
     if free_bytes < LEAST_FREE_BYTES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster.job import Job, call_stage
 from cluster.stop import StopFile
@@ -13,6 +13,9 @@ from foundation_core.errors import FoundationError, SetupError, TransientError, 
 from foundation_core.events import EventLog, SilentLog, read_events
 from foundation_core.specs import PretrainSpec
 from foundation_core.store import RESULT_FILE, commit_result
+
+if TYPE_CHECKING:
+    from foundation_core.train.precision import Precision
 
 WORKER_FAILURE_BUDGET = 2
 """Lost workers that a job replaces; training goes on from the last checkpoint each time."""
@@ -55,10 +58,11 @@ def run_ranks(job: Job) -> None:
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            raised = _raised_by_a_worker(folder)
+            raised = _cause(folder, spec.workers)
             if raised is not None:
                 raise raised from error
-            EventLog(folder).say(f"a worker was lost ({attempt + 1} of {WORKER_FAILURE_BUDGET} allowed): {error}")
+            EventLog(folder).say(f"a worker was lost ({attempt + 1} of {WORKER_FAILURE_BUDGET} allowed)")
+            EventLog(folder).write("attempt", number=attempt + 1)
             continue
         if (folder / RESULT_FILE).exists():
             return
@@ -103,23 +107,43 @@ def _run_rank(body: dict[str, Any]) -> None:
         engine=engine_factory(spec.engine, spec.zero_stage),
         rank=rank,
         world=get_context().get_world_size(),
+        choose_precision=_choose_together,
     )
     try:
         with system_metrics(context.tracker, folder) if rank == 0 else nullcontext():
             result = call_stage(job, context)
-    except Exception as error:  # a worker that can still speak was not lost: trying again would fail again
+    except Exception as error:
         EventLog(folder).write("raised", rank=rank, error=as_foundation_error(error).to_json())
         raise
     if rank == 0:
         commit_result(folder, job.action_key(), result)
 
 
-def _raised_by_a_worker(folder: Path) -> FoundationError | None:
-    """The error that a worker raised on purpose in the attempt that just ended, if it did."""
-    raised = None
+def _choose_together(asked: str) -> Precision:
+    """What rank 0 decides: two ranks that time for themselves could disagree."""
+    from torch import distributed
+
+    from foundation_core.train.precision import choose_precision
+
+    decision = [choose_precision(asked) if distributed.get_rank() == 0 else None]
+    distributed.broadcast_object_list(decision)
+    assert decision[0] is not None
+    return decision[0]
+
+
+def _cause(folder: Path, workers: int) -> FoundationError | None:
+    """What ended the attempt if trying again would end alike; None if a worker was lost.
+
+    A worker that was killed says nothing, and those that waited for it say that their connection broke. So an error
+    that was raised on purpose counts, and any other only if every worker could still speak.
+    """
+    raised: dict[int, FoundationError] = {}
     for _, event in read_events(folder):
-        if event["kind"] == "raised":
-            raised = FoundationError.from_json(event["error"])
-        elif event["kind"] == "start":
-            raised = None
-    return raised
+        if event["kind"] in ("start", "attempt"):
+            raised.clear()
+        elif event["kind"] == "raised":
+            raised[event["rank"]] = FoundationError.from_json(event["error"])
+    meant = [error for error in raised.values() if type(error) is not FoundationError]
+    if meant:
+        return meant[0]
+    return raised[min(raised)] if len(raised) == workers else None

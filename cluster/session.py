@@ -20,7 +20,7 @@ from cluster.leases import is_held, lease
 from cluster.mirror import Mirror
 from cluster.planning import plan, stage_key
 from cluster.settings import Settings
-from foundation_core.errors import Stopped
+from foundation_core.errors import FoundationError, SetupError, Stopped
 from foundation_core.files import sha256_json
 from foundation_core.identity import ActionKey
 from foundation_core.specs import PipelineSpec, leaves
@@ -40,13 +40,21 @@ class Session:
 
     Args:
         report: told of every event.
+        last: the last stage that is wanted; nothing is started for those behind it.
         prefect_run: id of the Prefect flow run, for the tags.
     """
 
     def __init__(
-        self, recipe: PipelineSpec, settings: Settings, source_content: str, report: Report, prefect_run: str = ""
+        self,
+        recipe: PipelineSpec,
+        settings: Settings,
+        source_content: str,
+        report: Report,
+        last: str = "publish",
+        prefect_run: str = "",
     ) -> None:
         self.recipe, self.settings, self.source_content = recipe, settings, source_content
+        self._wanted = list(STAGES)[: list(STAGES).index(last) + 1]
         self.store = Store(settings.results)
         self._report, self._prefect_run = report, prefect_run
         self._commit = git_commit(Path(__file__).parent)
@@ -58,11 +66,12 @@ class Session:
 
     def __enter__(self) -> Self:
         """Start what the coming stages need, all at once; nobody waits yet."""
-        due = [step.stage for step in plan(self.recipe, self.store, self.source_content) if step.result is None]
+        steps = plan(self.recipe, self.store, self.source_content)
+        due = [step.stage for step in steps if step.result is None and step.stage in self._wanted]
         spec = self.recipe.pretrain
         if "ingest" in due:
             self._local.warm("ingest")
-        if "pretrain" in due and spec.engine == "deepspeed" and spec.workers > 1:
+        if "pretrain" in due and spec.engine == "deepspeed" and not self.settings.ray_dashboard:
             self._compiler = compile_operators(self.settings)
         if any(STAGES[stage].on_ray for stage in due):
             if not self.settings.ray_dashboard:
@@ -80,6 +89,8 @@ class Session:
             status = "FINISHED" if error is None else _status_of(error)
             if self._parent.exception() is None:
                 self._runs.result().close(self._parent.result(), status)  # type: ignore[arg-type]
+        except FoundationError as away:  # every result is committed; the next run closes what stays open
+            self._report("pipeline", {"kind": "say", "text": str(away)})
         finally:
             self._local.end()
             if self._head is not None:
@@ -105,8 +116,9 @@ class Session:
                 self._report(stage, {"kind": "reused", "folder": str(folder)})
                 return found
             with lease(folder) as mine:
-                if mine:
-                    return self._make(stage, key, folder, inputs, found)
+                if mine:  # who held it before may just have finished: look again
+                    found = self.store.find(key)
+                    return found if found and found.ids else self._make(stage, key, folder, inputs, found)
             self._report(stage, {"kind": "say", "text": "somebody else is at this stage; waiting for the result"})
             while is_held(folder):
                 time.sleep(0.5)
@@ -149,8 +161,10 @@ class Session:
             environment=environment,
         )
         self._report(stage, {"kind": "launch"})
-        if STAGES[stage].on_ray and self._compiler is not None:
-            self._compiler.wait()
+        if STAGES[stage].on_ray and self._compiler is not None and self._compiler.wait() != 0:
+            raise SetupError(
+                "DeepSpeed's shared-memory operator did not compile", fix=f"read {self.settings.logs / 'compiler.log'}"
+            )
         launcher = self._ray.result() if STAGES[stage].on_ray and self._ray else self._local
         if stage == "finetune":
             self._local.warm("evaluate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,11 @@ class Settings:
     def logs(self) -> Path:
         """What the started processes print."""
         return self.home / "logs"
+
+
+def path_with_interpreter() -> str:
+    """PATH with this Python's folder in front: ninja lies there, and the virtual environment may not be activated."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def usable_cpus() -> int:

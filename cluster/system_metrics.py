@@ -25,7 +25,7 @@ def system_metrics(tracker: Tracker, folder: Path) -> Iterator[None]:
     """
     first = next((event["time"] for _, event in read_events(folder)), time.time())
     done = threading.Event()
-    thread = threading.Thread(target=_sample, args=(tracker, first, done), daemon=True, name="system-metrics")
+    thread = threading.Thread(target=_sample, args=(tracker, folder, first, done), daemon=True, name="system-metrics")
     thread.start()
     try:
         yield
@@ -34,7 +34,7 @@ def system_metrics(tracker: Tracker, folder: Path) -> Iterator[None]:
         thread.join()
 
 
-def _sample(tracker: Tracker, first: float, done: threading.Event) -> None:
+def _sample(tracker: Tracker, folder: Path, first: float, done: threading.Event) -> None:
     psutil.cpu_percent()  # the first call has nothing to compare with
     network = psutil.net_io_counters()
     while not done.wait(SAMPLE_SECONDS):
@@ -44,7 +44,7 @@ def _sample(tracker: Tracker, first: float, done: threading.Event) -> None:
                 "system/cpu_utilization_percentage": psutil.cpu_percent(),
                 "system/system_memory_usage_megabytes": memory.used / 1e6,
                 "system/system_memory_usage_percentage": memory.percent,
-                "system/disk_usage_percentage": psutil.disk_usage("/").percent,
+                "system/disk_usage_percentage": psutil.disk_usage(str(folder)).percent,
                 "system/network_transmit_megabytes": (psutil.net_io_counters().bytes_sent - network.bytes_sent) / 1e6,
             },
             step=int(time.time() - first),

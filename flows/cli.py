@@ -11,9 +11,9 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from foundation_core.errors import ConfigError, FoundationError
+from foundation_core.errors import ConfigError, FoundationError, TransientError
 
 STAGE_COMMANDS = {
     "run": ("pipeline", "the whole pipeline: from raw files to a registered model"),
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.command == "fields":
             return _print_fields()
         if arguments.command == "look":
-            return _look(arguments.port)
+            _look(arguments.port)
         overrides = _overrides(rest)
         if arguments.command == "why":
             return _why(Path(arguments.recipe), overrides)
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FoundationError as error:
         print(f"foundation: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `foundation fields | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("foundation: stopped; run the same command again and it continues", file=sys.stderr)
         return 130
@@ -113,6 +116,12 @@ def _run_flow(flow_name: str, recipe: Any, settings: Any) -> None:
             api.wait()
         use_console(console)
         getattr(pipeline, flow_name)(recipe)
+    except FoundationError:
+        raise
+    except Exception as error:
+        if api is not None and api.part.process.poll() is not None:
+            raise TransientError("the Prefect API died", fix="run the same command again: it continues") from error
+        raise
     finally:
         console.close()
         if api is not None:
@@ -138,13 +147,15 @@ def _why(path: Path, overrides: Sequence[tuple[str, str]]) -> int:
     return 0
 
 
-def _look(port: int) -> int:
+def _look(port: int) -> NoReturn:
     """Become an MLflow server over the data folder, on loopback, until Ctrl-C."""
     from cluster.settings import Settings
 
     settings = Settings.from_environment()
     if not settings.home.is_dir():
         raise ConfigError(f"{settings.home} is not there", fix="run `make run` first, or set FOUNDATION_HOME")
+    if settings.tracking_uri.startswith("http"):
+        raise ConfigError(f"FOUNDATION_MLFLOW_URI names a server: look at {settings.tracking_uri}")
     environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     where = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", settings.mlflow_uri, *where]

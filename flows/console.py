@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextvars import ContextVar
 from typing import Any
@@ -110,8 +109,3 @@ def use_console(console: Console) -> None:
 def current_console() -> Console:
     """The console of this thread, or a silent one."""
     return _CURRENT.get() or SilentConsole(terminal=False)
-
-
-def print_error(text: str) -> None:
-    """A message for a person's mistake, on standard error."""
-    print(f"foundation: {text}", file=sys.stderr)

@@ -62,7 +62,7 @@ def publish(recipe: PipelineSpec) -> None:
 
 def run_until(recipe: PipelineSpec, last: str) -> None:
     """Run the stages in order up to one of them."""
-    with open_session(recipe) as session:
+    with open_session(recipe, last) as session:
         results: dict[str, Result] = {}
         for stage, roles in INPUTS.items():
             result = run_stage(session, stage, **{role: results[role] for role in roles})
@@ -78,8 +78,8 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 
 
 @contextmanager
-def open_session(recipe: PipelineSpec) -> Iterator[Session]:
-    """The parts that a run needs, tied to this Prefect flow run."""
+def open_session(recipe: PipelineSpec, last: str = "publish") -> Iterator[Session]:
+    """The parts that a run up to a stage needs, tied to this Prefect flow run."""
     log = get_run_logger()
     console = current_console()
 
@@ -89,5 +89,5 @@ def open_session(recipe: PipelineSpec) -> Iterator[Session]:
             log.info("%s: %s", stage, event["text"])
 
     settings = Settings.from_environment()
-    with Session(recipe, settings, source_content_of(recipe), report, str(flow_run.id or "")) as session:
+    with Session(recipe, settings, source_content_of(recipe), report, last, str(flow_run.id or "")) as session:
         yield session

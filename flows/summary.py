@@ -49,7 +49,12 @@ def _finetune(summary: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _evaluate(summary: Mapping[str, Any]) -> tuple[str, str]:
-    return summary["made"], summary["scores"]
+    language, samples = summary["language"], summary["samples"]
+    best = max(summary["arms"].items(), key=lambda arm: arm[1]["macro_f1"]["mean"])
+    baseline = summary["baseline"]["all"]["macro_f1"]
+    made = f"macro-F1 {best[1]['macro_f1']['mean']:.3f} by {best[0]}, {baseline:.3f} by TF-IDF"
+    parsed = f", {samples['parsed_fraction']:.0%} of samples parse" if samples else ""
+    return made, f"{language['bits_per_byte']:.3f} bits/byte on test{parsed}"
 
 
 def _publish(summary: Mapping[str, Any]) -> tuple[str, str]:

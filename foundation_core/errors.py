@@ -1,4 +1,4 @@
-"""The error tree. Each error says what was found, what is allowed and what to do; its class says whether a retry can help."""
+"""The error tree. An error says what was found, what is allowed and what to do; its class, whether a retry can help."""
 
 from __future__ import annotations
 

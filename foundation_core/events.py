@@ -6,12 +6,15 @@ was away, the same lines are replayed. It works the same for a local process and
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from foundation_core.files import disk_is_full
 
 EVENTS_FILE = "events.jsonl"
 
@@ -29,7 +32,11 @@ class EventLog:
         line = json.dumps({"time": round(time.time(), 3), "kind": kind, **fields}, ensure_ascii=False) + "\n"
         handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
-            os.write(handle, line.encode())
+            body = line.encode()
+            if os.write(handle, body) < len(body):
+                raise OSError(errno.ENOSPC, "half a line was written")
+        except OSError as error:
+            raise disk_is_full(self.path, error) from error
         finally:
             os.close(handle)
 

@@ -24,9 +24,9 @@ def committed(path: Path) -> Iterator[BinaryIO]:
     Raises:
         SetupError: the disk is full; nothing readable is left.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(partial, "wb") as sink:
             yield sink
             sink.flush()

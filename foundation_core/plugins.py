@@ -1,4 +1,4 @@
-"""Things found by name: sources, measures, families, objectives, tasks. Installed packages add theirs by entry points."""
+"""Things found by name: sources, measures, families, objectives, tasks; other packages add theirs by entry points."""
 
 from __future__ import annotations
 

@@ -256,16 +256,16 @@ class FinetuneSpec(Spec):
     """Registered task: package_of_fragment, or one that an installed package adds."""
     classes: int = Field(12, ge=2)
     """Classes, at the most; those with the most training files are taken."""
-    least_classes: int = Field(6, ge=2)
+    least_classes: int = Field(2, ge=2)
     """Classes, at the least: a corpus that holds fewer is refused."""
     least_files: int = Field(3, ge=1)
     """Training files that a group needs to become a class."""
     fragment_tokens: int = Field(64, ge=8)
     """Tokens of a fragment."""
     few_labels: int = Field(60, ge=1)
-    """Training fragments a class in the few-labels arms; a group needs as many to become a class."""
+    """Training fragments a class in the few-labels arms."""
     all_labels: int = Field(240, ge=1)
-    """Training fragments a class in the all-labels arms, at the most."""
+    """Training fragments a class in the all-labels arms; a group needs as many to become a class."""
     evaluation_labels: int = Field(32, ge=1)
     """Validation fragments a class, and test fragments a class; a group needs as many to become a class."""
     pool: Literal["mean", "last"] = "mean"
@@ -350,6 +350,10 @@ class PipelineSpec(Spec):
         fragment, context = self.finetune.fragment_tokens, self.pretrain.model.context_tokens
         if fragment > context:
             raise ValueError(f"finetune.fragment_tokens={fragment} must not exceed model.context_tokens={context}")
+        if self.evaluate.sample_tokens >= context:
+            raise ValueError(
+                f"evaluate.sample_tokens={self.evaluate.sample_tokens} must be less than model.context_tokens={context}"
+            )
         if self.ingest.shard_tokens < context:
             raise ValueError(f"ingest.shard_tokens={self.ingest.shard_tokens} must hold one context of {context}")
         return self

@@ -63,6 +63,10 @@ def answer(model: nn.Module, tokens: Tensor, labels: Tensor, classes: int, batch
     with torch.no_grad():
         logits = torch.cat([model(part).float() for part in torch.split(tokens, batch_rows)])
     model.train(was_training)
-    pairs = torch.bincount(labels * classes + logits.argmax(-1), minlength=classes * classes)
     nats = F.cross_entropy(logits.double(), labels, reduction="sum").item()
-    return Answers(pairs.view(classes, classes).tolist(), nats)
+    return Answers(confusion(labels, logits.argmax(-1), classes).tolist(), nats)
+
+
+def confusion(labels: Tensor, answers: Tensor, classes: int) -> Tensor:
+    """(C, C) counts: how often class i (row) was answered with class j (column)."""
+    return torch.bincount(labels * classes + answers, minlength=classes * classes).view(classes, classes)

@@ -126,9 +126,9 @@ def choose_classes(groups: Mapping[str, list[_Document]], spec: FinetuneSpec) ->
 
 def few_of(fragments: Fragments, per_class: int, classes: int, seed: int) -> Tensor:
     """Indices of so many rows of each class, chosen by the seed, the same number of each class."""
-    rows_per_class = len(fragments) // classes
-    count = min(per_class, rows_per_class)
-    return torch.cat([i * rows_per_class + Order(rows_per_class, seed).take(0, count) for i in range(classes)])
+    all_of_class = len(fragments) // classes
+    rows = Order(all_of_class, seed).take(0, per_class)
+    return torch.cat([number * all_of_class + rows for number in range(classes)])
 
 
 def save_task(folder: Path, data: TaskData) -> None:
@@ -192,15 +192,13 @@ def _places(documents: Iterable[_Document]) -> dict[Split, int]:
 
 def _is_enough(documents: list[_Document], spec: FinetuneSpec) -> bool:
     return _files(documents)[0] >= spec.least_files and all(
-        held >= _wanted(split, spec)[0] for split, held in _places(documents).items()
+        held >= _wanted(split, spec) for split, held in _places(documents).items()
     )
 
 
-def _wanted(split: Split, spec: FinetuneSpec) -> tuple[int, int]:
-    """Fragments a class that a split needs, and takes at the most."""
-    if split == "train":
-        return spec.few_labels, spec.all_labels
-    return spec.evaluation_labels, spec.evaluation_labels
+def _wanted(split: Split, spec: FinetuneSpec) -> int:
+    """Fragments a class in a split."""
+    return spec.all_labels if split == "train" else spec.evaluation_labels
 
 
 def _fragments(
@@ -208,7 +206,7 @@ def _fragments(
 ) -> Fragments:
     """The same number of fragments of each chosen package, from one split."""
     sides = [[document for document in documents if document.split == split] for documents in chosen.values()]
-    count = min(_wanted(split, spec)[1], *(sum(document.places for document in side) for side in sides))
+    count = _wanted(split, spec)
     places = [place for side in sides for place in _spread(side, count, seed)]
     return Fragments(
         tokens=torch.stack([_cut(dataset, document, place, spec.fragment_tokens) for document, place in places]),
@@ -252,7 +250,7 @@ def _token_column(table: Any) -> Any:
 
 def _too_few_classes(groups: Mapping[str, list[_Document]], able: int, spec: FinetuneSpec) -> ConfigError:
     needs = (
-        f"{spec.least_files} training files, {spec.few_labels} fragments of {spec.fragment_tokens} tokens in them, and"
+        f"{spec.least_files} training files, {spec.all_labels} fragments of {spec.fragment_tokens} tokens in them, and"
         f" {spec.evaluation_labels} fragments each in validation and test"
     )
     largest = sorted(groups, key=lambda name: (-_files(groups[name])[0], name))[:12]
@@ -261,7 +259,7 @@ def _too_few_classes(groups: Mapping[str, list[_Document]], able: int, spec: Fin
         f"{able} packages can be classes of the task. A class needs {needs}."
         f" Largest packages, as training files, fragments in train/validation/test: {'; '.join(counts) or 'none'}",
         allowed=f"{spec.least_classes} classes or more",
-        fix="lower finetune.least_classes, few_labels, evaluation_labels or fragment_tokens, or add documents",
+        fix="lower finetune.least_classes, all_labels, evaluation_labels or fragment_tokens, or add documents",
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -21,10 +23,18 @@ def score_rows(
         token_bytes: (V,) bytes of each token.
         batch_rows: rows of one forward pass.
     """
+    batches = (windows.gather(chosen) for chosen in torch.split(rows, batch_rows))
+    return score_batches(model, objective, batches, token_bytes)
+
+
+def score_batches(
+    model: nn.Module, objective: Objective, batches: Iterable[Mapping[str, Tensor]], token_bytes: Tensor
+) -> LossSum:
+    """The summed loss over batches of windows; rows of padding count nothing."""
     total = LossSum()
     with torch.no_grad():
-        for chosen in torch.split(rows, batch_rows):
-            example = objective.prepare(windows.gather(chosen), seed=0)
+        for batch in batches:
+            example = objective.prepare(batch, seed=0)
             labels = example.labels[example.labels != IGNORE]
             nats = objective.loss(model, example).double().item()
             total += LossSum(nats, len(labels), int(token_bytes[labels.cpu()].sum()))

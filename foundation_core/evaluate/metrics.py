@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -64,13 +65,13 @@ def macro_f1(confusion_CC: Tensor) -> float:
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, smallest and largest of the seeds' scores, and the scores themselves, in the order of the seeds."""
-    return {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "values": list(values)}
+    return {"mean": fmean(values), "min": min(values), "max": max(values), "values": list(values)}
 
 
 def gain(pretrained: Sequence[float], scratch: Sequence[float]) -> dict[str, Any]:
     """What pretraining adds to a score: beyond the spread of seeds where its worst seed beats the best from scratch."""
     return {
-        "mean_difference": sum(pretrained) / len(pretrained) - sum(scratch) / len(scratch),
+        "mean_difference": fmean(pretrained) - fmean(scratch),
         "worst_pretrained": min(pretrained),
         "best_scratch": max(scratch),
         "beyond_spread": min(pretrained) > max(scratch),

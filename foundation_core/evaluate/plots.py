@@ -32,6 +32,7 @@ STYLE = {
     "legend.frameon": False,
     "savefig.dpi": 150,
 }
+STEP = "optimizer step"
 SMOOTHING_PARTS = 40
 """The smoothed loss averages over a twentieth of the curve: so many parts to each side."""
 
@@ -71,23 +72,20 @@ def draw_plots(results: Mapping[str, Result], folder: Path) -> list[Path]:
 def plot_loss(metrics: Mapping[str, Series], path: Path) -> Path:
     """Training loss, raw and smoothed, and validation loss with its best point."""
     train, validation = metrics["train/loss_nats"], metrics["validation/loss_nats"]
-    with _axes(path, "Loss", "optimizer step", "nats per token") as axes:
+    with _axes(path, "Loss", STEP, "nats per token") as axes:
         axes.plot(*_points(train), color=BLUE, alpha=0.3, linewidth=1)
         axes.plot(*_points(_smoothed(train)), color=BLUE, linewidth=2, label="training (smoothed)")
-        axes.plot(*_points(validation), color=ORANGE, linewidth=1.5, marker="o", markersize=4, label="validation")
         best = min(validation, key=lambda step: validation[step])
-        axes.annotate(
-            f"best: {validation[best]:.3f} at step {best}",
-            (best, validation[best]), xytext=(-8, 26), textcoords="offset points", ha="right", color=ORANGE,
-            arrowprops={"arrowstyle": "-", "color": ORANGE},
-        )  # fmt: skip
+        label = f"validation (best: {validation[best]:.3f} at step {best})"
+        axes.plot(*_points(validation), color=ORANGE, linewidth=1.5, marker="o", markersize=4, label=label)
+        axes.plot(best, validation[best], color=ORANGE, marker="o", markersize=9, mec="white", mew=1.5)
         axes.legend()
     return path
 
 
 def plot_learning_rate(metrics: Mapping[str, Series], path: Path) -> Path:
     """The learning rate of each step."""
-    with _axes(path, "Learning rate", "optimizer step", "learning rate") as axes:
+    with _axes(path, "Learning rate", STEP, "learning rate") as axes:
         axes.plot(*_points(metrics["train/lr"]), color=BLUE, linewidth=2)
         axes.set_ylim(bottom=0)
         axes.ticklabel_format(axis="y", scilimits=(-2, 2), useMathText=True)
@@ -98,7 +96,7 @@ def plot_throughput(metrics: Mapping[str, Series], path: Path) -> Path:
     """Labels a second at each step, with the median."""
     points = metrics["train/tokens_per_second"]
     median = statistics.median(points.values())
-    with _axes(path, "Throughput", "optimizer step", "tokens per second, all workers") as axes:
+    with _axes(path, "Throughput", STEP, "tokens per second, all workers") as axes:
         axes.plot(*_points(points), color=BLUE, linewidth=1.2)
         axes.axhline(median, color=ORANGE, linestyle="--", linewidth=1.5, label=f"median: {median:,.0f}")
         axes.set_ylim(bottom=0)
@@ -111,7 +109,7 @@ def plot_gradient_norm(metrics: Mapping[str, Series], clip_norm: float, path: Pa
     """The global gradient norm of each step before clipping, with the norm above which it is clipped."""
     from matplotlib.ticker import LogLocator, NullLocator
 
-    with _axes(path, "Gradient norm", "optimizer step", "global norm before clipping (log scale)") as axes:
+    with _axes(path, "Gradient norm", STEP, "global norm before clipping (log scale)") as axes:
         axes.plot(*_points(metrics["train/grad_norm"]), color=BLUE, linewidth=1.2)
         axes.axhline(clip_norm, color=ORANGE, linestyle="--", linewidth=1.5, label=f"clipped above {clip_norm:g}")
         axes.set_yscale("log")
@@ -139,7 +137,8 @@ def plot_transfer(arms: Mapping[str, Sequence[float]], baselines: Mapping[str, f
             )  # fmt: skip
         axes.set_xticks([0, 1], ["few labels", "all labels"])
         axes.grid(visible=False, axis="x")
-        axes.set_ylim(0, min(1.0, 1.25 * max([*baselines.values(), *(max(scores) for scores in arms.values())])))
+        axes.set_ylim(0, 1.25 * max([*baselines.values(), *(max(scores) for scores in arms.values())]))
+        axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1])  # above is room for the legend, no score
         axes.legend(loc="upper left", ncols=3, handlelength=1.5, columnspacing=1.2)
         axes.text(1, -0.12, "bar: mean of the seeds; dots: the seeds", transform=axes.transAxes, ha="right", color=GREY)
     return path
@@ -169,11 +168,13 @@ def _axes(path: Path, title: str, x_label: str, y_label: str) -> Iterator[Any]:
     """Axes in the common style, saved when the block ends. No pyplot: it keeps figures alive, and asks for a screen."""
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.5), layout="constrained")
         axes = figure.subplots()
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         yield axes
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)

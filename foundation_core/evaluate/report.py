@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from textwrap import indent
 from typing import Any
 
+from foundation_core.files import read_json
 from foundation_core.store import Result
 
-GROUPS_SHOWN = 12
+GROUPS_SHOWN, SAMPLES_SHOWN = 12, 3
+SAMPLES_FILE = "samples.json"
 
 
 def model_card(name: str, alias: str, results: Mapping[str, Result]) -> str:
@@ -20,6 +24,7 @@ def model_card(name: str, alias: str, results: Mapping[str, Result]) -> str:
     model = results["trunk"].parts["spec"]["model"]
     shape, uri, precision = model["trunk"], f"models:/{name}@{alias}", trunk["precision"]
     fragment_tokens, classes = results["task"].parts["spec"]["fragment_tokens"], ", ".join(task["classes"])
+    language = scores["language"]
     return f"""\
 # Model card: {name}
 
@@ -43,9 +48,14 @@ needs and the wheel of its own code; its weights are safetensors.
 
 ## How well it predicts text
 
-On the test split, with the checkpoint that was best on validation: step {trunk["best_step"]:,} of {trunk["steps"]:,}.
+On {language["rows"]:,} of the {language["rows_of_split"]:,} rows of the test split, with the checkpoint that was best
+on validation: step {language["checkpoint_step"]:,} of {trunk["steps"]:,}.
 
 {_table(["measure", "value"], _language(scores))}
+
+Definitions from test documents, continued. The first samples, as they came:
+
+{_samples(results["scores"].folder / SAMPLES_FILE)}
 
 ## What pretraining is worth
 
@@ -82,8 +92,16 @@ def _language(scores: Mapping[str, Any]) -> list[list[str]]:
     return [
         ["bits per byte", f"{language['bits_per_byte']:.3f}"],
         ["perplexity per token", f"{language['perplexity']:.1f}"],
-        ["share of generated samples that `ast.parse` accepts", f"{samples['parsed_fraction']:.2f}"],
+        ["share of samples that `ast.parse` accepts", f"{samples['parsed_fraction']:.2f}"],
+        ["the same of the real text, cut alike", f"{samples['reference_parsed_fraction']:.2f}"],
+        ["statements in a sample that parses", f"{samples['statements_per_parsed_sample']:.1f}"],
     ]
+
+
+def _samples(path: Path) -> str:
+    """The first samples as indented code: nothing that a model writes can end such a block."""
+    texts = [sample["prompt"] + sample["completion"] for sample in read_json(path)[:SAMPLES_SHOWN]]
+    return "\n\n---\n\n".join(indent(text.rstrip(), "    ", lambda line: True) for text in texts)
 
 
 def _arms(arms: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[list[str]]:

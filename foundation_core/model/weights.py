@@ -51,12 +51,3 @@ def load_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a whole safetensors file: {error}", fix="restore it") from error
     return tensors
-
-
-def load_metadata(path: Path) -> dict[str, str]:
-    """What was written beside the tensors."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        metadata: dict[str, str] = json.loads(file.metadata()[_METADATA])
-    return metadata

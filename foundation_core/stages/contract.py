@@ -11,6 +11,7 @@ from foundation_core.events import EventLog
 from foundation_core.store import Result, StageResult
 from foundation_core.tracking.base import Tracker
 from foundation_core.train.engine import EngineFactory
+from foundation_core.train.precision import Precision, choose_precision
 
 Inputs = Mapping[str, Result]
 """Committed results of earlier stages, by role: corpus, trunk, task, scores."""
@@ -40,6 +41,7 @@ class Context:
     Args:
         folder: where the stage writes; it alone writes there.
         engine: builds the training engine around a model.
+        choose_precision: decides a number format; the same one on every rank.
     """
 
     folder: Path
@@ -50,6 +52,7 @@ class Context:
     engine: EngineFactory
     rank: int = 0
     world: int = 1
+    choose_precision: Callable[[str], Precision] = choose_precision
 
 
 Stage = Callable[[Any, Inputs, Context], StageResult]

@@ -1,6 +1,6 @@
 """Pretrain: tokens -> trunk. Every rank runs this same function; rank 0 writes.
 
-    shards -> windows -> order -> loader -> loop (step, validate, save) -> best weights
+shards -> windows -> order -> loader -> loop (step, validate, save) -> best weights
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 
 from foundation_core import plugins
+from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.tokenizer import load_tokenizer, token_bytes
-from foundation_core.evaluate.likelihood import score_rows
+from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
 from foundation_core.files import sha256_file, write_json
@@ -36,11 +37,9 @@ from foundation_core.store import Result, StageResult
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineRequest
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
-from foundation_core.train.precision import Precision, choose_precision
+from foundation_core.train.precision import Precision
 
-WEIGHTS_FILE = "weights.safetensors"
-MODEL_FILE = "model.json"
-MODEL_VERSION = 1
+_SCORED_ROWS = 16  # rows of one forward pass of the validation
 _LOGGED = ("tokens_per_second", "matmul_flops_per_second", "model_flops_utilisation")
 
 
@@ -77,16 +76,15 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     model = build(spec.model, corpus.vocabulary)
     initialize(model, spec.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    precision = choose_precision(spec.precision)
+    precision = context.choose_precision(spec.precision)
     objective: Objective = plugins.find("objectives", spec.objective)()
     engine = context.engine(model, EngineRequest(spec.optimizer, precision.name, spec.micro_batch_rows))
 
     order = Order(len(corpus.train), spec.seed)
     order_hash = order.digest(spec.steps * spec.batch_rows)
     loader = Loader(corpus.train, order, spec.batch_rows, spec.micro_batch_rows, engine.rank, engine.world)
-    checkpoints = Checkpoints(
-        context.folder / "checkpoints", engine, {"corpus": corpus.content, "order": order_hash}, spec.keep_checkpoints
-    )
+    identity = {"corpus": corpus.content, "order": order_hash, "precision": precision.name}
+    checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
     epochs = spec.steps * spec.batch_rows / len(corpus.train)
     context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
     context.events.say(
@@ -136,9 +134,9 @@ def _keep_weights(engine: Engine, path: Path, step: int) -> None:
 
 def _validate(engine: Engine, objective: Objective, corpus: Corpus, rows: int) -> LossSum:
     """The loss on the same validation rows every time, shared out over the ranks."""
-    count = min(rows, len(corpus.validation))
-    chosen = Order(len(corpus.validation), seed=0).take(0, count)[engine.rank :: engine.world]
-    mine = score_rows(engine.model, objective, corpus.validation, chosen, corpus.token_bytes)
+    size = len(corpus.validation)
+    loader = Loader(corpus.validation, Order(size, seed=0), min(rows, size), _SCORED_ROWS, engine.rank, engine.world)
+    mine = score_batches(engine.model, objective, loader.micro_batches(0), corpus.token_bytes)
     sums = torch.tensor([mine.nats, mine.labels, mine.bytes], dtype=torch.float64, device=engine.device)
     nats, labels, text_bytes = engine.sum_over_ranks(sums).tolist()
     return LossSum(nats, int(labels), int(text_bytes))

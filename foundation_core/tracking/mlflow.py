@@ -35,6 +35,8 @@ PARAM_CHARACTERS = 6000
 DIGEST_CHARACTERS = 36
 BATCH_METRICS = 1000
 BATCH_ENTRIES = 100
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Lets MLflow's pages begin with the view for training runs."""
 _PASSING = ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR", "REQUEST_LIMIT_EXCEEDED")
 
 
@@ -266,7 +268,7 @@ def _experiment_id(client: MlflowClient, name: str, artifact_root: Path | None) 
     if found is None:
         try:
             location = artifact_root.absolute().as_uri() if artifact_root else None
-            return str(client.create_experiment(name, artifact_location=location))
+            return str(client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

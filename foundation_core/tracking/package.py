@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pandas
 from mlflow.entities import LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
@@ -59,6 +60,9 @@ COLUMNS = {
     "probability": "double",
 }
 KINDS = {str: "string", int: "long", float: "double"}
+MODEL_URI = "models:/"
+DESCRIPTION_CHARACTERS = 5000
+"""What MLflow's registry keeps of a version's description."""
 PACKAGE_HASH = "foundation.package_hash"
 MODEL_VERSIONS = "mlflow.modelVersions"
 """MLflow's own tag, by which the page of a logged model links to its versions."""
@@ -91,9 +95,8 @@ def build_package(folder: Path, inputs: Mapping[str, Result]) -> str:
     corpus, trunk, task = inputs["corpus"], inputs["trunk"], inputs.get("task")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copyfile(corpus.folder / TOKENIZER_FILE, folder / TOKENIZER_FILE)
-    for name in (MODEL_FILE, WEIGHTS_FILE):
-        shutil.copyfile(trunk.folder / name, folder / name)
+    for result, name in ((corpus, TOKENIZER_FILE), (trunk, MODEL_FILE), (trunk, WEIGHTS_FILE)):
+        _copy(result, name, folder / name)
     pretrained = Pretrained.find(trunk.folder, trunk.outputs[WEIGHTS_FILE])
     classifier = None if task is None else _pack_classifier(folder, pretrained, task)
     trained = TextModel(pretrained, load_tokenizer(corpus.folder / TOKENIZER_FILE), classifier)
@@ -171,13 +174,15 @@ def register(folder: Path, package_hash: str, target: Target, tags: Mapping[str,
         tags: what leads back to the stages that it was made from.
         card: Markdown, the version's description.
     """
+    # A registry without a server looks `models:/` up in the store of the process.
+    mlflow.set_tracking_uri(target.tracking_uri)
     with reaching(target.tracking_uri):
         client = MlflowClient(tracking_uri=target.tracking_uri, registry_uri=target.tracking_uri)
         registered = _registered_before(client, package_hash, target)
         if registered is None:
             run = client.get_run(target.run_id)
             tags = {**tags, **_ties(run), PACKAGE_HASH: package_hash}
-            model_id = _log(client, folder, target, run.info.experiment_id, tags)
+            model_id = _log(client, folder, target, run, tags)
             registered = _create_version(client, model_id, target, tags, card)
         client.set_registered_model_alias(target.model_name, target.alias, registered.version)
     return registered
@@ -187,10 +192,21 @@ def _pack_classifier(folder: Path, trunk: Pretrained, task: Result) -> Classifie
     """Copy the best pretrained task model into the package; the one returned is read from where it was trained."""
     arm, spec = best_pretrained_arm(task), task.parts["spec"]
     weights = f"weights/{arm}.safetensors"
-    shutil.copyfile(task.folder / weights, folder / CLASSIFIER_WEIGHTS_FILE)
+    _copy(task, weights, folder / CLASSIFIER_WEIGHTS_FILE)
     described = {name: spec[name] for name in ("task", "fragment_tokens", "pool")}
     write_json(folder / CLASSIFIER_FILE, {**described, "arm": arm, "classes": task.summary["classes"]})
     return read_classifier(trunk, folder / CLASSIFIER_FILE, task.folder / weights, task.outputs[weights])
+
+
+def _copy(result: Result, name: str, path: Path) -> None:
+    """Copy an output of a stage, if it is still what the stage wrote."""
+    shutil.copyfile(result.folder / name, path)
+    if (found := sha256_file(path)) != result.outputs[name]:
+        raise CheckpointError(
+            f"{result.folder / name} has sha256 {found}",
+            allowed=result.outputs[name],
+            fix=f"it was edited after {result.stage} wrote it: restore it, or remove its folder and run again",
+        )
 
 
 def _stored_example(model: TextModel) -> dict[str, Any]:
@@ -209,29 +225,32 @@ def _registered_before(client: MlflowClient, package_hash: str, target: Target) 
     """The version that an interrupted publish of the same run left."""
     found = client.search_model_versions(f"name = '{target.model_name}' and run_id = '{target.run_id}'")
     same = [entry for entry in found if entry.tags.get(PACKAGE_HASH) == package_hash]
-    return Registered(str(same[0].version), same[0].model_id) if same else None
+    return Registered(str(same[0].version), same[0].source.removeprefix(MODEL_URI)) if same else None
 
 
 def _ties(run: Run) -> dict[str, str]:
     """The tags that tie a run to its pipeline, Prefect run, Ray job and commit."""
-    ties = {
-        name: value for name, value in run.data.tags.items() if name.startswith("foundation.") or name == GIT_COMMIT
-    }
-    return {**ties, PIPELINE_RUN: run.data.tags[PARENT]} if PARENT in run.data.tags else ties
+    tags: dict[str, str] = run.data.tags
+    ties = {name: value for name, value in tags.items() if name.startswith("foundation.") or name == GIT_COMMIT}
+    return {**ties, PIPELINE_RUN: tags[PARENT]} if PARENT in tags else ties
 
 
-def _log(client: MlflowClient, folder: Path, target: Target, experiment_id: str, tags: Mapping[str, str]) -> str:
-    """The id of the model, logged as the run's output with all its files."""
-    logged = client.create_logged_model(
-        experiment_id, name=target.model_name, source_run_id=target.run_id, tags=dict(tags), model_type="text"
-    )
+def _log(client: MlflowClient, folder: Path, target: Target, run: Run, tags: Mapping[str, str]) -> str:
+    """The id of the model, logged as the run's output with all its files; what an interruption left is completed."""
+    same = f"source_run_id = '{target.run_id}' and tags.`{PACKAGE_HASH}` = '{tags[PACKAGE_HASH]}'"
+    experiment = run.info.experiment_id
+    found = client.search_logged_models([experiment], filter_string=same) or [
+        client.create_logged_model(experiment, target.model_name, target.run_id, dict(tags), model_type="text")
+    ]
+    logged = found[0]
     model = Model.load(str(folder))
     model.model_id = model.model_uuid = logged.model_id
     model.artifact_path = logged.artifact_location
     model.save(str(folder / "MLmodel"))
     client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(target.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    if logged.model_id not in [output.model_id for output in run.outputs.model_outputs]:
+        client.log_outputs(target.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return str(logged.model_id)
 
 
@@ -243,9 +262,18 @@ def _create_version(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+    source, text = MODEL_URI + model_id, description(card)
     made = client.create_model_version(
-        target.model_name, f"models:/{model_id}", target.run_id, dict(tags), description=card, model_id=model_id
+        target.model_name, source, target.run_id, dict(tags), description=text, model_id=model_id
     )
     link = [{"name": made.name, "version": made.version}]
     client.set_logged_model_tags(model_id, {MODEL_VERSIONS: json.dumps(link)})
     return Registered(str(made.version), model_id)
+
+
+def description(card: str) -> str:
+    """The card, or as many of its first lines as the registry keeps, and where the whole of it is."""
+    if len(card) <= DESCRIPTION_CHARACTERS:
+        return card
+    pointer = "\n\n(The whole card is the run's artifact `cards/model_card.md`.)\n"
+    return card[: DESCRIPTION_CHARACTERS - len(pointer)].rpartition("\n")[0] + pointer

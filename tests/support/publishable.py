@@ -13,7 +13,7 @@ from foundation_core.identity import action_key
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.weights import save_weights
-from foundation_core.specs import FinetuneSpec, IngestSpec, ModelSpec, PretrainSpec, Spec, TrunkSpec
+from foundation_core.specs import EvaluateSpec, FinetuneSpec, IngestSpec, ModelSpec, PretrainSpec, Spec, TrunkSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import Result, StageResult, commit_result, load_result, record_ids
@@ -99,15 +99,21 @@ def _task(root: Path, trunk: Result) -> Result:
 
 
 def _scores(root: Path, trunk: Result, task: Result) -> Result:
-    from foundation_core.specs import EvaluateSpec
-
+    folder = root / "evaluate"
+    sample = {"document": "one.py", "prompt": "def first(value):\n", "completion": "    ```\n\n    return value\n"}
+    write_json(folder / "samples.json", [{**sample, "statements": 2, "reference_statements": 2}])
     summary = {
-        "language": {"bits_per_byte": 2.345, "perplexity": 87.6}, "samples": {"parsed_fraction": 0.25},
+        "language": {
+            "bits_per_byte": 2.345, "perplexity": 87.6, "rows": 256, "rows_of_split": 512, "checkpoint_step": 30,
+        },
+        "samples": {
+            "parsed_fraction": 0.25, "reference_parsed_fraction": 0.75, "statements_per_parsed_sample": 3.5,
+        },
         "baseline": BASELINE,
     }  # fmt: skip
-    done = StageResult({"scores.json": "0" * 64}, summary, 1.0)
+    done = StageResult({"samples.json": sha256_file(folder / "samples.json")}, summary, 1.0)
     inputs = {"trunk": trunk.content, "task": task.content}
-    return _committed("evaluate", root / "evaluate", EvaluateSpec(), inputs, done)
+    return _committed("evaluate", folder, EvaluateSpec(), inputs, done)
 
 
 def _committed(stage: str, folder: Path, spec: Spec, inputs: Mapping[str, str], done: StageResult) -> Result:

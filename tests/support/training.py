@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
@@ -22,6 +22,7 @@ from foundation_core.events import EventLog, read_events
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.transformer import Model
+from foundation_core.objectives.base import Example, Objective
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
 from foundation_core.tracking.base import EventTracker
@@ -71,6 +72,15 @@ def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
+class InfiniteGradient(NextToken):
+    """An objective whose loss is finite and whose gradient is not: the root at zero."""
+
+    def loss(self, model: nn.Module, example: Example) -> Tensor:
+        """The real loss, and nothing more that a value would show."""
+        real = super().loss(model, example)
+        return real + (real * 0).sqrt()
+
+
 @dataclass(frozen=True)
 class Trained:
     """What a training did: by step, and in the end."""
@@ -91,12 +101,15 @@ class Training:
         folder: where its checkpoints and events are.
         corpus: a token data set.
         engine: what learns.
+        objective: what is learned.
         batch_rows: rows of a step, over all ranks.
+        own_rows: whether each rank reads its own rows; if not, all read those of rank 0 (a mistake, for comparison).
     """
 
     folder: Path
     corpus: Path
     engine: EngineFactory = TorchEngine
+    objective: Objective = field(default_factory=NextToken)
     steps: int = 12
     batch_rows: int = 4
     micro_batch_rows: int = 2
@@ -106,13 +119,15 @@ class Training:
     validate_every_steps: int = 3
     checkpoint_every_steps: int = 5
     keep: int = 2
+    own_rows: bool = True
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> Trained:
         """Train to the end, or until somebody stops it."""
         engine = self._engine()
         windows = Windows(ShardDataset(self.corpus), MODEL.context_tokens)
         order = Order(len(windows), self.seed)
-        loader = Loader(windows, order, self.batch_rows, self.micro_batch_rows, engine.rank, engine.world)
+        share = (engine.rank if self.own_rows else 0, engine.world)
+        loader = Loader(windows, order, self.batch_rows, self.micro_batch_rows, *share)
         checkpoints = self._checkpoints(engine)
         plan = Plan(self.steps, self.optimizer, self.seed, self.validate_every_steps, self.checkpoint_every_steps)
         events = EventLog(self.folder / f"rank-{engine.rank}")
@@ -123,10 +138,10 @@ class Training:
             stop_requested=stop_requested,
             keep_best=lambda step: best.update({step: engine.weights()}),
             validate=lambda: score_rows(
-                engine.model, NextToken(), windows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64)
+                engine.model, self.objective, windows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64)
             ),
         )
-        progress = train(engine, NextToken(), loader, plan, checkpoints, around)
+        progress = train(engine, self.objective, loader, plan, checkpoints, around)
         logged = {name: metrics_by_step(events.path.parent, name) for name in LOGGED}
         return Trained(progress, *logged.values(), engine.weights(), best)
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from foundation_core.errors import CheckpointError, SetupError
+from foundation_core.errors import CheckpointError
 from foundation_core.files import PARTIAL, read_json, sha256_file, write_json
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.checkpoint import MANIFEST_FILE, Checkpoints, verify
@@ -162,7 +162,7 @@ def test_the_manifest_lists_every_file_of_the_checkpoint(tmp_path: Path) -> None
 
     _checkpoints(tmp_path, _engine(ManyFiles)).save(1, {})
     body = verify(_newest(tmp_path))
-    assert [(entry["file"], entry["bytes"]) for entry in body["files"]][0] == ("deep/part", 4)
+    assert next((entry["file"], entry["bytes"]) for entry in body["files"]) == ("deep/part", 4)
     (_newest(tmp_path) / "deep" / "part").write_bytes(b"trap")
     with pytest.raises(CheckpointError, match="deep/part is not what was saved"):
         verify(_newest(tmp_path))

@@ -20,7 +20,7 @@ from foundation_core.objectives.language import NextToken
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.step import train_step
-from tests.support.training import MODEL, tiny_model, weights_sha256
+from tests.support.training import MODEL, InfiniteGradient, tiny_model, weights_sha256
 
 ROWS = 12
 Batches = Sequence[dict[str, Tensor]]
@@ -117,14 +117,6 @@ class InfiniteLoss(NextToken):
         """The real loss once, then NaN."""
         self.calls += 1
         return super().loss(model, example) * (1.0 if self.calls == 1 else float("nan"))
-
-
-class InfiniteGradient(NextToken):
-    """An objective whose loss is finite and whose gradient is not: the root at zero."""
-
-    def loss(self, model: nn.Module, example: Example) -> Tensor:
-        """The real loss, and nothing more that a value would show."""
-        return super().loss(model, example) + (next(model.parameters()) * 0).sum().sqrt()
 
 
 @pytest.mark.parametrize(

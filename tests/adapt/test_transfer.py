@@ -1,0 +1,112 @@
+"""From a pretrained trunk to a task model."""
+
+import pytest
+import torch
+
+from foundation_core.adapt.classify import Classification
+from foundation_core.adapt.transfer import Pretrained, freeze, load_trunk, task_model
+from foundation_core.errors import CheckpointError, DataError
+from foundation_core.files import read_json, write_json
+from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
+from foundation_core.specs import OptimizerSpec
+from foundation_core.train.engine import EngineRequest, TorchEngine
+from foundation_core.train.step import train_step
+from tests.support.tasks import MODEL, VOCABULARY, pretrained
+
+CLASSES = 3
+
+
+@pytest.fixture
+def weights():
+    return initialize(build(MODEL, VOCABULARY), seed=7).state_dict()
+
+
+def model(seed=0, pool="mean"):
+    return task_model(MODEL, VOCABULARY, CLASSES, pool, seed)
+
+
+def trunk_of(weights):
+    return {name: value for name, value in weights.items() if not name.startswith("head.")}
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_task_model_from_pretrained_weights_has_their_trunk_and_one_from_scratch_has_not(weights):
+    scratch, adapted = model(), model()
+    load_trunk(adapted, weights)
+    assert equal(trunk_of(adapted.state_dict()), trunk_of(weights))
+    assert not equal(trunk_of(scratch.state_dict()), trunk_of(weights))
+
+
+def test_pretraining_leaves_the_head_as_the_seed_made_it(weights):
+    scratch, adapted = model(), model()
+    load_trunk(adapted, weights)
+    assert equal(scratch.head.state_dict(), adapted.head.state_dict())
+    assert not equal(model(seed=1).head.state_dict(), adapted.head.state_dict())
+
+
+def test_a_task_model_gives_a_logit_for_each_class(weights):
+    tokens = torch.randint(VOCABULARY, (5, 16), generator=torch.Generator().manual_seed(0))
+    mean, last = model(pool="mean")(tokens), model(pool="last")(tokens)
+    assert mean.shape == last.shape == (5, CLASSES)
+    assert not torch.equal(mean, last)
+
+
+@pytest.mark.parametrize("damage", ["name", "shape"])
+def test_weights_of_another_model_are_refused_by_name(weights, damage):
+    value = weights.pop("trunk.norm.weight")
+    weights["trunk.norm.other" if damage == "name" else "trunk.norm.weight"] = value[:4]
+    with pytest.raises(CheckpointError, match=r"trunk\.norm"):
+        load_trunk(model(), weights)
+
+
+def moved(adapt):
+    """Names of the parameters that a step moves."""
+    adapted = model()
+    freeze(adapted, adapt)
+    before = {name: value.clone() for name, value in adapted.state_dict().items()}
+    batch = {
+        "tokens": torch.randint(VOCABULARY, (6, 16), generator=torch.Generator().manual_seed(1)),
+        "labels": torch.tensor([0, 1, 2, 0, 1, 2]),
+    }
+    engine = TorchEngine(adapted, EngineRequest(OptimizerSpec(weight_decay=0.5)))
+    train_step(engine, Classification(), [batch], lr=1e-2, seed=0)
+    return {name for name, value in adapted.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_a_probe_moves_the_head_alone_and_full_adaptation_all():
+    assert moved("probe") == {"head.out.weight", "head.out.bias"}
+    assert moved("full") == set(model().state_dict())
+
+
+def test_a_pretrained_model_is_found_in_its_folder(tmp_path):
+    result = pretrained(tmp_path)
+    found = Pretrained.find(result.folder, result.outputs["weights.safetensors"])
+    assert (found.spec, found.vocabulary) == (MODEL, VOCABULARY)
+    assert equal(found.language_model().state_dict(), found.weights())
+    assert not found.language_model().training
+
+
+def test_edited_weights_are_refused(tmp_path):
+    result = pretrained(tmp_path)
+    found = Pretrained.find(result.folder, result.outputs["weights.safetensors"])
+    data = bytearray(found.path.read_bytes())
+    data[-1] ^= 1
+    found.path.write_bytes(data)
+    with pytest.raises(CheckpointError, match="sha256"):
+        found.weights()
+
+
+def test_a_model_of_a_newer_version_is_refused(tmp_path):
+    result = pretrained(tmp_path)
+    write_json(result.folder / "model.json", {**read_json(result.folder / "model.json"), "version": 2})
+    with pytest.raises(CheckpointError, match="version 2"):
+        Pretrained.find(result.folder, "")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"model\.json is not there"):
+        Pretrained.find(tmp_path, "")

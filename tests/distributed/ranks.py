@@ -1,0 +1,126 @@
+"""One rank of the trainings that this folder's tests compare: `python -m tests.distributed.ranks CORPUS OUT`.
+
+RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which rank this is. A process does all of the trainings, because
+starting it takes longer than they do. Rank 0 writes the outcome of each to OUT/<name>.pt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cluster.deepspeed_engine import DeepSpeedEngine, engine_factory
+from foundation_core.errors import DivergedError, Stopped
+from foundation_core.specs import OptimizerSpec
+from foundation_core.train.engine import Engine
+from tests.support.training import InfiniteGradient, Trained, Training, largest_difference
+
+ZERO_STAGES = (0, 1, 2, 3)
+LONG_STEPS = 30
+
+
+class OwnCount(DeepSpeedEngine):
+    """A mistake, for comparison: each rank divides its loss by its own labels, so that the mean is one of means."""
+
+    def sum_over_ranks(self, value: Tensor) -> Tensor:
+        """The sum; of counts, what it would be if every rank had this rank's."""
+        return value * self.world if value.dtype == torch.int64 else super().sum_over_ranks(value)
+
+
+class Unscaled(DeepSpeedEngine):
+    """A mistake, for comparison: the gradient is the ranks' mean and not their sum."""
+
+    def backward(self, loss: Tensor, *, last: bool) -> None:
+        """Accumulate too little."""
+        super().backward(loss / self.world, last=last)
+
+
+def outcome(trained: Trained) -> dict[str, Any]:
+    """What is compared of a training."""
+    body = asdict(trained)
+    return {name: body[name] for name in ("losses", "grad_norms", "validations", "weights")}
+
+
+def stop_at(step: int) -> Callable[[], bool]:
+    """A stop signal that rank 1 alone hears."""
+    asked = 0
+
+    def requested() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == step and dist.get_rank() == 1
+
+    return requested
+
+
+def interrupted(training: Training, step: int) -> Trained:
+    """The outcome of a training that is stopped after a step and then continued by a new engine."""
+    try:
+        training.run(stop_at(step))
+    except Stopped:
+        return training.run()
+    raise AssertionError("rank 1 asked for a stop and the ranks did not agree on it")
+
+
+def diverged(training: Training) -> dict[str, Any]:
+    """How a gradient that is not finite ends on this rank, and how far the weights moved from the last checkpoint."""
+    engines: list[Engine] = []
+    build = training.engine
+
+    def remembered(*arguments: Any) -> Engine:
+        engines.append(build(*arguments))
+        return engines[-1]
+
+    with contextlib.suppress(Stopped):
+        training.run(stop_at(2))
+    training.engine, training.objective = remembered, InfiniteGradient()
+    try:
+        training.run()
+    except DivergedError as error:
+        return {"error": error.found, "moved": largest_difference(engines[0].weights(), training.saved_weights())}
+    raise AssertionError("it did not diverge")
+
+
+def main(corpus: Path, out: Path) -> None:
+    """Do every training."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    run = partial(Training, corpus=corpus)
+
+    def write(name: str, body: dict[str, Any]) -> None:
+        if dist.get_rank() == 0:
+            torch.save(body, out / f"{name}.pt")
+
+    for zero in ZERO_STAGES:
+        engine = engine_factory("deepspeed", zero)
+        write(f"even-{zero}", outcome(run(out / f"even-{zero}", engine=engine).run()))
+        uneven = run(out / f"uneven-{zero}", engine=engine, batch_rows=5)
+        write(f"uneven-{zero}", outcome(uneven.run()))
+        again = run(out / f"resumed-{zero}", engine=engine, batch_rows=5)
+        write(f"resumed-{zero}", outcome(interrupted(again, step=4)))
+        verdicts: list[Any] = [None, None]
+        dist.all_gather_object(verdicts, diverged(run(out / f"diverged-{zero}", engine=engine)))
+        write(f"diverged-{zero}", {"ranks": verdicts})
+    for name, wrong in {"own-count": OwnCount, "unscaled": Unscaled}.items():
+        write(name, outcome(run(out / name, engine=wrong, batch_rows=5).run()))
+    write("same-rows", outcome(run(out / "same-rows", engine=DeepSpeedEngine, own_rows=False).run()))
+    for zero in (1, 3):
+        name, engine = f"bf16-{zero}", engine_factory("deepspeed", zero)
+        gentle = OptimizerSpec(lr=2e-2)
+        training = run(out / name, engine=engine, precision="bf16", steps=LONG_STEPS, optimizer=gentle)
+        write(name, outcome(training.run()))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,62 @@
+"""Scores are sums and counts until the last moment."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, f1_score
+
+from foundation_core.adapt.classify import confusion
+from foundation_core.evaluate.metrics import LossSum, accuracy, f1_by_class, gain, macro_f1, spread
+
+CLASSES = 4
+answers = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40)
+
+
+@given(answers)
+def test_scores_equal_those_of_scikit_learn(pairs):
+    truth, answered = torch.tensor(pairs).T
+    counts = confusion(truth, answered, CLASSES)
+    every = {"labels": list(range(CLASSES)), "zero_division": 0}
+    assert accuracy(counts) == pytest.approx(accuracy_score(truth, answered))
+    assert macro_f1(counts) == pytest.approx(f1_score(truth, answered, average="macro", **every))
+    assert f1_by_class(counts).tolist() == pytest.approx(f1_score(truth, answered, average=None, **every).tolist())
+
+
+def test_a_score_of_added_counts_is_the_score_of_all_rows_and_a_mean_of_scores_is_not():
+    truth = torch.tensor([0, 0, 0, 0, 0, 1, 1, 0])
+    answered = torch.tensor([0, 0, 0, 0, 1, 1, 0, 1])
+    whole = confusion(truth, answered, 2)
+    parts = [confusion(truth[rows], answered[rows], 2) for rows in (slice(0, 5), slice(5, 8))]
+    assert torch.equal(sum(parts), whole)
+    for score in (accuracy, macro_f1):
+        assert score(sum(parts)) == score(whole)
+        assert sum(map(score, parts)) / 2 != pytest.approx(score(whole), abs=0.01)
+
+
+def test_losses_add_up_and_a_mean_of_means_is_another_number():
+    short, long = LossSum(nats=8.0, labels=2, bytes=4), LossSum(nats=30.0, labels=30, bytes=120)
+    both = short + long
+    assert both == LossSum(38.0, 32, 124)
+    assert both.loss == pytest.approx(38 / 32)
+    assert both.bits_per_byte == pytest.approx(38 / 124 / math.log(2))
+    assert both.perplexity == pytest.approx(math.exp(38 / 32))
+    assert (short.loss + long.loss) / 2 != pytest.approx(both.loss, rel=0.5)
+    assert (short.bits_per_byte + long.bits_per_byte) / 2 != pytest.approx(both.bits_per_byte, rel=0.5)
+
+
+def test_guessing_evenly_among_256_bytes_costs_8_bits_a_byte():
+    assert LossSum(nats=100 * math.log(256), labels=100, bytes=100).bits_per_byte == pytest.approx(8.0)
+
+
+def test_the_gain_is_beyond_the_spread_where_the_worst_beats_the_best():
+    apart, mixed = gain([0.5, 0.6, 0.7], [0.3, 0.4, 0.49]), gain([0.5, 0.6, 0.7], [0.3, 0.4, 0.51])
+    assert (apart["worst_pretrained"], apart["best_scratch"], apart["beyond_spread"]) == (0.5, 0.49, True)
+    assert (mixed["best_scratch"], mixed["beyond_spread"]) == (0.51, False)
+    assert apart["mean_difference"] == pytest.approx(0.6 - 1.19 / 3)
+
+
+def test_a_spread_names_the_ends_and_keeps_the_order_of_the_seeds():
+    assert spread([0.5, 0.75, 0.25]) == {"mean": 0.5, "min": 0.25, "max": 0.75, "values": [0.5, 0.75, 0.25]}

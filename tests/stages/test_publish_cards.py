@@ -1,0 +1,98 @@
+"""Cards contain the figures that they were given; plots are drawn from the event log."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from foundation_core.evaluate.plots import draw_plots, series
+from foundation_core.evaluate.report import data_card, model_card
+from foundation_core.events import EventLog
+from foundation_core.stages.contract import Context
+from foundation_core.store import Result
+from tests.support.publishable import BASELINE, CLASSES, MACRO_F1, publishable
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, serial_context: Callable[..., Context]) -> dict[str, Result]:
+    """What the earlier stages left."""
+    return publishable(tmp_path_factory.mktemp("stages"), serial_context)
+
+
+def _rows(card: str) -> dict[str, list[str]]:
+    """Every table row of a card, by its first cell."""
+    lines = [line.strip("| ") for line in card.splitlines() if line.startswith("|")]
+    return {cells[0]: cells[1:] for cells in (re.split(r" *\| *", line) for line in lines)}
+
+
+def test_the_model_card_holds_every_score_that_it_was_given(results: dict[str, Result]) -> None:
+    card = model_card("tiny", "candidate", results)
+    rows = _rows(card)
+    assert rows["bits per byte"] == ["2.345"]
+    assert rows["perplexity per token"] == ["87.6"]
+    assert rows["share of samples that `ast.parse` accepts"] == ["0.25"]
+    assert "On 256 of the 512 rows" in card
+    for arm, scores in MACRO_F1.items():
+        mean = sum(scores) / 3
+        assert rows[arm][0] == f"{mean:.3f} ({min(scores):.3f} to {max(scores):.3f})"
+    for labels, baseline in BASELINE.items():
+        assert rows[f"TF-IDF + logistic regression, {labels}"][0] == f"{baseline['macro_f1']:.3f}"
+    assert "With few labels, pretraining adds +0.200 macro-F1" in card
+    assert re.search(r"With few labels.*beyond the spread", card)
+    assert re.search(r"With all labels.*within the spread", card)
+    assert all(name in card for name in CLASSES)
+
+
+def test_what_a_sample_says_cannot_break_the_card(results: dict[str, Result]) -> None:
+    lines = model_card("tiny", "candidate", results).splitlines()
+    assert "    def first(value):" in lines
+    assert "        ```" in lines
+    assert [line for line in lines if line.startswith("```")] == ["```python", "```"]
+
+
+def test_the_model_card_names_where_the_model_comes_from(results: dict[str, Result]) -> None:
+    rows = _rows(model_card("tiny", "candidate", results))
+    for result in results.values():
+        assert rows[result.stage] == [
+            f"`{result.content[:12]}`", f"`{result.key[:12]}`", f"`run-of-{result.stage}`",
+        ]  # fmt: skip
+
+
+def test_the_model_card_says_how_to_use_the_model(results: dict[str, Result]) -> None:
+    card = model_card("tiny", "candidate", results)
+    code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
+    assert code is not None
+    compile(code[1], "card", "exec")
+    assert 'load_model("models:/tiny@candidate")' in code[1]
+
+
+def test_the_data_card_accounts_for_every_document(results: dict[str, Result]) -> None:
+    corpus = results["corpus"]
+    card, counts = data_card(corpus), corpus.summary["documents"]
+    rows = _rows(card)
+    documents = [int(rows[split][0]) for split in ("train", "validation", "test")]
+    assert sum(documents) == counts["kept"] == counts["in"] - counts["dropped"] - counts["quarantined"]
+    assert "`characters >= 20`" in card
+    assert corpus.content in card
+    assert all(name in rows for name in CLASSES)
+
+
+def test_every_plot_is_a_picture(results: dict[str, Result], tmp_path: Path) -> None:
+    paths = draw_plots(results, tmp_path)
+    assert [path.name for path in paths] == [
+        "loss.png", "learning_rate.png", "throughput.png", "gradient_norm.png", "transfer.png",
+    ]  # fmt: skip
+    assert all(path.read_bytes().startswith(PNG) for path in paths)
+
+
+def test_of_a_step_that_was_done_twice_the_last_figure_is_drawn(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    for step, value in ((1, 3.0), (2, 2.5), (3, 9.0), (2, 2.4), (3, 2.0)):
+        log.write("metrics", values={"train/loss_nats": value}, step=step)
+    log.write("metrics", values={"speed/tokens_per_second": 1.0}, step=None)
+    assert series(tmp_path) == {"train/loss_nats": {1: 3.0, 2: 2.4, 3: 2.0}}
