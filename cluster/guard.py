@@ -58,15 +58,19 @@ def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_seconds)
+        child.kill()
+        child.wait()  # here and not below, where its status would be lost
+    _signal_all(signal.SIGTERM, max(1.0, min(3.0, deadline - time.monotonic())))
+    _signal_all(signal.SIGKILL, 5.0)
+
+
+def _signal_all(number: signal.Signals, patience_seconds: float) -> None:
+    """Send a signal to everything below this process, adopted orphans included, and wait for their end."""
     rest = psutil.Process().children(recursive=True)
     for process in rest:
         with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    _, alive = psutil.wait_procs(rest, timeout=max(1.0, min(3.0, deadline - time.monotonic())))
-    for process in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(alive, timeout=5)
+            process.send_signal(number)
+    psutil.wait_procs(rest, timeout=patience_seconds)
 
 
 if __name__ == "__main__":

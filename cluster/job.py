@@ -20,7 +20,7 @@ from typing import Any
 
 from cluster.stop import StopFile
 from foundation_core import specs
-from foundation_core.errors import FoundationError, Stopped, as_foundation_error
+from foundation_core.errors import DataError, FoundationError, Stopped, as_foundation_error
 from foundation_core.events import EventLog
 from foundation_core.files import read_json, remove_partial, write_json
 from foundation_core.identity import ActionKey
@@ -80,8 +80,16 @@ class Job:
 
     @staticmethod
     def read(path: Path) -> Job:
-        """The job that `write` wrote."""
-        return Job(**read_json(path))
+        """The job that `write` wrote.
+
+        Raises:
+            DataError: the file holds no job.
+        """
+        body = read_json(path)
+        try:
+            return Job(**body)
+        except TypeError as error:
+            raise DataError(f"{path} is not a job: {error}") from error
 
     def typed_spec(self) -> specs.Spec:
         """The spec, validated again: a job file may have been written by hand."""
@@ -159,9 +167,12 @@ def _serve() -> int:
                 importlib.import_module(module)
         elif command == "run":
             job = Job.read(Path(argument))
-            StopFile(Path(job.folder)).request_on_sigterm()
+            stop = StopFile(Path(job.folder))
+            stop.request_on_sigterm()
             run(job)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # between jobs there is nothing to save
+            if stop.requested():
+                return Stopped.exit_code
     return 0
 
 
@@ -172,7 +183,11 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1:
         print("usage: python -m cluster.job JOB.json | --serve", file=sys.stderr)
         return 2
-    job = Job.read(Path(argv[0]))
+    try:
+        job = Job.read(Path(argv[0]))
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
     StopFile(Path(job.folder)).request_on_sigterm()
     return run(job)
 

@@ -57,8 +57,9 @@ def test_packages_with_one_file_to_evaluate_on_come_last(corpus, tmp_path):
 
 def test_no_file_is_on_two_sides(task):
     train, validation, test = (set(rows.documents) for rows in splits(task))
-    assert train and validation and test
-    assert not (train & validation or train & test or validation & test)
+    assert all([train, validation, test])
+    assert train.isdisjoint(validation | test)
+    assert validation.isdisjoint(test)
 
 
 def test_every_class_has_as_many_rows(task):

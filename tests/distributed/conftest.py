@@ -16,10 +16,9 @@ from cluster.embedded import compile_operators, free_port
 from cluster.settings import Settings
 from foundation_core.specs import OptimizerSpec
 from tests.support.training import Trained, Training, write_corpus
+from tests.support.workplace import EXTENSIONS
 
 REPOSITORY = Path(__file__).parents[2]
-EXTENSIONS = Path.home() / ".cache" / "foundation-tests" / "torch_extensions"
-"""Outside the repository and kept: the compiler takes longer than all tests of this folder."""
 
 
 @pytest.fixture(scope="session")

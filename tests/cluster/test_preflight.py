@@ -1,0 +1,114 @@
+"""What cannot work is refused before anything starts, with the numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import embedded
+from cluster import preflight as preflight_module
+from cluster.embedded import compile_operators
+from cluster.preflight import preflight
+from cluster.settings import Settings, path_with_interpreter, usable_cpus
+from foundation_core.errors import ConfigError, SetupError
+from foundation_core.recipe import parse_recipe
+
+
+def _check(home: Path, settings: dict[str, str] | None = None, **stages: Any) -> None:
+    preflight(parse_recipe({"pretrain": {"workers": 1}, **stages}), Settings(home, **(settings or {})))
+
+
+def test_what_can_work_is_let_through_and_makes_the_data_folder(tmp_path: Path) -> None:
+    _check(tmp_path / "deep" / "home")
+    assert (tmp_path / "deep" / "home").is_dir()
+
+
+def test_every_unknown_name_is_in_one_message(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _check(
+            tmp_path,
+            ingest={"source": {"kind": "web"}, "filters": [{"measure": "beauty", "at_least": 1}]},
+            pretrain={"workers": 1, "objective": "guess", "model": {"family": "encoder"}},
+            finetune={"task": "nothing"},
+        )
+    lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
+    starts = [
+        "no source is called 'web'; allowed: folder, python_stdlib",
+        "no measure is called 'beauty'; allowed: alphanumeric_fraction, characters,",
+        "no family is called 'encoder'; allowed: decoder",
+        "no objective is called 'guess'; allowed: next_token",
+        "no task is called 'nothing'; allowed: package_of_fragment",
+    ]
+    assert len(lines) == len(starts)
+    assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True)), lines
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(usable_cpus() + 1, 1), (1, usable_cpus() + 1)])
+def test_more_workers_than_cpus_are_refused_with_the_numbers(tmp_path: Path, workers: int, threads: int) -> None:
+    with pytest.raises(SetupError) as caught:
+        _check(tmp_path, pretrain={"workers": workers, "threads_per_worker": threads})
+    assert f"{workers} workers of {threads} CPUs, and there are {usable_cpus()} CPUs" in caught.value.found
+    assert f"up to {usable_cpus()}" in caught.value.allowed
+
+
+def test_a_cluster_elsewhere_is_asked_for_its_own_number_of_cpus(tmp_path: Path) -> None:
+    _check(tmp_path, {"ray_dashboard": "http://cluster:8265"}, pretrain={"workers": usable_cpus() + 1})
+
+
+def test_the_torch_engine_has_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight_module, "usable_cpus", lambda: 8)
+    with pytest.raises(ConfigError, match=r"one process, and pretrain\.workers is 2"):
+        _check(tmp_path, pretrain={"workers": 2, "engine": "torch"})
+
+
+def test_without_a_compiler_deepspeed_is_refused_and_the_way_out_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    for refuse in (lambda: _check(tmp_path), lambda: compile_operators(Settings(tmp_path))):
+        with pytest.raises(SetupError, match=r"(?s)no C\+\+ compiler.*--pretrain\.engine torch"):
+            refuse()
+    _check(tmp_path, pretrain={"engine": "torch", "workers": 1})
+
+
+def test_with_the_operator_compiled_no_compiler_is_needed_and_no_dead_lock_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    settings = Settings(tmp_path, extensions_folder=str(tmp_path / "kept"))
+    operator = tmp_path / "kept" / "deepspeed_shm_comm" / "deepspeed_shm_comm.so"
+    operator.parent.mkdir(parents=True)
+    operator.touch()
+    (operator.parent / "lock").touch()
+    preflight(parse_recipe({"pretrain": {"workers": 1}}), settings)
+    assert compile_operators(settings) is None
+    assert not (operator.parent / "lock").exists()
+
+
+def test_ninja_is_found_in_an_environment_that_is_not_activated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert embedded.shutil.which("ninja") is None
+    assert embedded.shutil.which("ninja", path=path_with_interpreter()) is not None
+
+
+def test_too_little_room_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight_module, "LEAST_FREE_BYTES", 10**18)
+    with pytest.raises(SetupError, match=rf"{tmp_path} has \d+ MB free\n  Allowed: at least 1000000000000 MB"):
+        _check(tmp_path)
+
+
+def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("HOME", "RAY_ADDRESS", "MLFLOW_URI", "EXTENSIONS"):
+        monkeypatch.delenv(f"FOUNDATION_{name}", raising=False)
+    here = Settings.from_environment()
+    assert here.home == tmp_path / "data"
+    assert here.mlflow_uri == f"sqlite:///{tmp_path}/data/mlflow.db"
+    assert here.mlflow_artifacts == tmp_path / "data" / "mlflow-artifacts"
+    monkeypatch.setenv("FOUNDATION_HOME", "elsewhere")
+    monkeypatch.setenv("FOUNDATION_MLFLOW_URI", "http://mlflow:5000")
+    there = Settings.from_environment()
+    assert there.home == tmp_path / "elsewhere"
+    assert (there.mlflow_uri, there.mlflow_artifacts) == ("http://mlflow:5000", None)
