@@ -32,7 +32,13 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
         )
     if spec.engine == "deepspeed" and not settings.ray_dashboard:
         require_compiler(settings)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(
+            f"the data folder {settings.home} cannot be made: {error.strerror}",
+            fix="name another folder with FOUNDATION_HOME",
+        ) from error
     free_bytes = shutil.disk_usage(settings.home).free
     if free_bytes < LEAST_FREE_BYTES:
         raise SetupError(

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
+    if rest and arguments.command in ("fields", "look"):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if arguments.command == "fields":
             return _print_fields()

@@ -37,9 +37,10 @@ def load_recipe(path: Path, overrides: Overrides = ()) -> PipelineSpec:
     for name, value in overrides:
         place = tuple(name.split("."))
         try:
-            _set(body, place, yaml.safe_load(value), name)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"--{name} {value!r} is not YAML: {error}", fix="correct the value") from error
+            meant = yaml.safe_load(value)
+        except yaml.YAMLError:  # such as **/*.txt: a text without quotes
+            meant = value
+        _set(body, place, meant, name)
         origin[place] = f"--{name}"
     return parse_recipe(body, origin)
 

@@ -195,6 +195,8 @@ class OptimizerSpec(Spec):
 
     lr: float = Field(1e-3, gt=0)
     """Peak learning rate."""
+    embedding_lr_factor: float = Field(1.0, gt=0)
+    """Learning rate of embedding tables, in multiples of lr. A row learns only from the tokens that name it."""
     warmup_fraction: float = Field(0.05, ge=0, le=1)
     """Share of the steps with a rising learning rate."""
     final_lr_fraction: float = Field(0.1, ge=0, le=1)
@@ -266,21 +268,21 @@ class FinetuneSpec(Spec):
     """Training fragments a class in the few-labels arms."""
     all_labels: int = Field(240, ge=1)
     """Training fragments a class in the all-labels arms; a group needs as many to become a class."""
-    evaluation_labels: int = Field(32, ge=1)
+    evaluation_labels: int = Field(24, ge=1)
     """Validation fragments a class, and test fragments a class; a group needs as many to become a class."""
     pool: Literal["mean", "last"] = "mean"
     """How the tokens of a fragment become one vector."""
     adapt: Literal["full", "probe"] = "full"
     """What moves: every parameter, or the new head alone."""
-    steps: int = Field(60, ge=1)
+    steps: int = Field(80, ge=1)
     """Optimizer steps, the same for every arm."""
-    batch_rows: int = Field(24, ge=1)
+    batch_rows: int = Field(12, ge=1)
     """Fragments in one optimizer step."""
-    lr: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+    lr: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     """Peak learning rates that are tried; each arm keeps its best on validation."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of each arm; the figures are reported with their spread."""
-    optimizer: OptimizerSpec = OptimizerSpec(weight_decay=0.05)
+    optimizer: OptimizerSpec = OptimizerSpec(weight_decay=0.05, embedding_lr_factor=10)
     """Optimizer and schedule; its lr is replaced by each of `lr`."""
     workers: int = placement(2, ge=1)
     """Trials that run side by side, one process each."""

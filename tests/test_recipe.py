@@ -72,16 +72,16 @@ def test_an_override_fills_a_section_that_the_file_leaves_empty(tmp_path: Path) 
     assert load_recipe(_write(tmp_path, "pretrain:\n"), [("pretrain.steps", "7")]).pretrain.steps == 7
 
 
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("finetune.lr", "[0.001", r"--finetune\.lr.*not YAML"),
-        ("pretrain.steps.more", "1", r"--pretrain\.steps\.more reaches into 'steps'"),
-    ],
-)
-def test_an_override_that_cannot_be_read_is_named(tmp_path: Path, name: str, value: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_recipe(_write(tmp_path, "pretrain: { steps: 3 }"), [(name, value)])
+def test_an_override_that_is_not_yaml_is_the_text_it_is(tmp_path: Path) -> None:
+    recipe = load_recipe(_write(tmp_path, ""), [("ingest.source.pattern", "**/*.txt")])
+    assert recipe.ingest.source.pattern == "**/*.txt"
+    with pytest.raises(ConfigError, match=r"--finetune\.lr: finetune\.lr: .*'\[0\.001'"):
+        load_recipe(_write(tmp_path, ""), [("finetune.lr", "[0.001")])
+
+
+def test_an_override_that_reaches_into_a_single_value_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--pretrain\.steps\.more reaches into 'steps'"):
+        load_recipe(_write(tmp_path, "pretrain: { steps: 3 }"), [("pretrain.steps.more", "1")])
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""How a pretrained trunk becomes a task model."""

@@ -1,0 +1,1 @@
+"""Raw files -> documents -> shards -> windows -> batches."""

@@ -37,3 +37,9 @@ def test_the_readme_names_every_folder_of_the_tree() -> None:
     readme = (ROOT / "README.md").read_text()
     folders = FOLDERS.split("|")
     assert [folder for folder in folders if f"{folder}/" not in readme] == []
+
+
+def test_the_readme_has_a_line_for_every_module() -> None:
+    readme = (ROOT / "README.md").read_text()
+    modules = [path for package in ("foundation_core", "cluster", "flows") for path in (ROOT / package).rglob("*.py")]
+    assert [path.name for path in modules if path.name != "__init__.py" and f"  {path.name} " not in readme] == []

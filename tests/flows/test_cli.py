@@ -7,16 +7,33 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
 import pytest
 
-from cluster.settings import usable_cpus
+from cluster.embedded import PrefectApi
+from cluster.settings import Settings, usable_cpus
 from foundation_core.files import read_json, write_json
 from foundation_core.specs import PipelineSpec, described_leaves
 from foundation_core.store import RESULT_FILE
 from tests.support.workplace import Ended, Workplace
+
+pytestmark = pytest.mark.timeout(400)
+
+
+@dataclass(frozen=True)
+class ServedPlace(Workplace):
+    """A workplace beside a Prefect API that somebody else runs."""
+
+    api: str = ""
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that a command runs with."""
+        return {**super().environment, "PREFECT_API_URL": self.api}
+
 
 RECIPE = """\
 name: little
@@ -88,7 +105,10 @@ def test_every_problem_of_a_recipe_is_in_one_message_with_its_line(place: Workpl
         (["run", "nowhere.yaml"], "recipe nowhere.yaml cannot be read: No such file or directory"),
         (["run", "RECIPE", "--pretrain.steps"], "'--pretrain.steps' is not understood"),
         (["run", "RECIPE", "more"], "'more' is not understood"),
-        (["run", "RECIPE", "--finetune.lr", "[1"], "--finetune.lr '[1' is not YAML"),
+        (
+            ["run", "RECIPE", "--finetune.lr", "[1"],
+            "--finetune.lr: finetune.lr: Input should be a valid tuple, found '[1'",
+        ),
         (["run", "RECIPE", f"--pretrain.workers={usable_cpus() + 1}"], f"and there are {usable_cpus()} CPUs in all"),
         (["run", "RECIPE", "--ingest.source.path", "/nowhere"], "the source folder /nowhere is not there"),
         (["why", "RECIPE", "--ingest.source.path", "/nowhere"], "the source folder /nowhere is not there"),
@@ -97,9 +117,7 @@ def test_every_problem_of_a_recipe_is_in_one_message_with_its_line(place: Workpl
         (["run", "RECIPE", "--ingest.source.kind", "web"], "no source is called 'web'; allowed: folder, python_stdlib"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_starts(
-    place: Workplace, arguments: list[str], words: str
-) -> None:
+def test_what_cannot_be_is_refused_before_anything_starts(place: Workplace, arguments: list[str], words: str) -> None:
     (place.home.parent / "empty").mkdir()
     names = {"RECIPE": str(place.recipe), "EMPTY": str(place.home.parent / "empty")}
     _assert_refused(place.run(*(names.get(word, word) for word in arguments)), place, words)
@@ -136,18 +154,20 @@ def test_options_that_a_command_does_not_have_are_not_ignored(place: Workplace) 
 
 @pytest.fixture(scope="module")
 def ingested(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Workplace, Ended]]:
-    """Real ingest flows, started together because each waits for a Prefect API of its own."""
-    stories: dict[str, tuple[str, ...]] = {
-        "well": (),
-        "vocabulary": ("--ingest.tokenizer.vocabulary", "50000"),
-        "filters": ("--ingest.filters", "[{measure: characters, at_least: 1000000}]"),
-    }
-    places = {name: _place(tmp_path_factory.mktemp(name)) for name in stories}
-    commands = {name: place.start("ingest", str(place.recipe), *stories[name]) for name, place in places.items()}
-    ended = {}
-    for name, command in commands.items():
-        output, _ = command.communicate(timeout=170)
-        ended[name] = (places[name], Ended(command.returncode, output, 0.0))
+    """Real ingest flows: one with a Prefect API of its own, two with one that is there already."""
+    place = _place(tmp_path_factory.mktemp("well"))
+    ended = {"well": (place, place.run("ingest", str(place.recipe)))}
+    api = PrefectApi(Settings(tmp_path_factory.mktemp("api")))
+    try:
+        api.wait()
+        served = ServedPlace(place.home, place.recipe, api.url)
+        for name, option, value in [
+            ("vocabulary", "--ingest.tokenizer.vocabulary", "50000"),
+            ("filters", "--ingest.filters", "[{measure: characters, at_least: 1000000}]"),
+        ]:
+            ended[name] = (served, served.run("ingest", str(place.recipe), option, value))
+    finally:
+        api.end()
     return ended
 
 
@@ -258,7 +278,8 @@ def test_a_person_who_interrupts_is_told_how_to_go_on(place: Workplace) -> None:
     assert command.returncode == 130, output
     assert "stopped; run the same command again and it continues" in output
     assert "Traceback" not in output
-    assert place.processes() == []
+    _, alive = psutil.wait_procs(place.processes(), timeout=30)
+    assert alive == []
 
 
 def _wait_until(found: Callable[[], bool], command: subprocess.Popen[str]) -> None:

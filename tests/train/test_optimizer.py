@@ -47,7 +47,18 @@ def test_a_model_of_matrices_alone_has_one_group() -> None:
 
 def test_the_spec_reaches_the_optimizer_and_the_rate_reaches_every_group() -> None:
     optimizer = build_optimizer(tiny_model(), SPEC)
-    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.99)] * 2
-    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.0]
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.99)] * 3
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.3, 0.3, 0.0]
     set_lr(optimizer, 0.7)
-    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.7)] * 2
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.7)] * 3
+
+
+def test_embedding_tables_have_their_own_multiple_of_the_rate() -> None:
+    model = tiny_model()
+    optimizer = build_optimizer(model, SPEC.model_copy(update={"embedding_lr_factor": 5.0}))
+    set_lr(optimizer, 0.1)
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding)}
+    assert tables
+    for parameter in model.parameters():
+        assert rates[id(parameter)] == pytest.approx(0.5 if id(parameter) in tables else 0.1)

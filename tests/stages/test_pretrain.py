@@ -1,0 +1,186 @@
+"""The pretrain stage: what it keeps, what it says of itself, and how it goes on after an interruption."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from foundation_core.errors import CheckpointError, DataError, Stopped
+from foundation_core.evaluate.likelihood import score_rows
+from foundation_core.events import read_events
+from foundation_core.files import read_json, sha256_file
+from foundation_core.model.families import build
+from foundation_core.model.flops import flops_per_token
+from foundation_core.model.weights import load_weights
+from foundation_core.objectives.language import NextToken
+from foundation_core.specs import ModelSpec, OptimizerSpec, PretrainSpec, TrunkSpec
+from foundation_core.stages import pretrain as stage
+from foundation_core.stages.contract import Context
+from foundation_core.stages.pretrain import MODEL_FILE, WEIGHTS_FILE, Corpus, pretrain
+from foundation_core.store import Result, StageResult
+from tests.support.tasks import VOCABULARY, ingested
+
+MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
+SPEC = PretrainSpec(
+    model=MODEL, steps=10, batch_rows=4, micro_batch_rows=2, optimizer=OptimizerSpec(lr=2e-2), precision="float32",
+    validate_every_steps=2, validation_rows=20, checkpoint_every_steps=3, workers=1, engine="torch",
+)  # fmt: skip
+Contexts = Callable[..., Context]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return ingested(tmp_path_factory.mktemp("ingested"))
+
+
+@pytest.fixture(scope="module")
+def finished(
+    corpus: Result, tmp_path_factory: pytest.TempPathFactory, serial_context: Contexts
+) -> tuple[Path, StageResult]:
+    folder = tmp_path_factory.mktemp("pretrain")
+    return folder, pretrain(SPEC, {"corpus": corpus}, serial_context(folder))
+
+
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The matrix product costs more than a tiny training: time it once, in `finished`."""
+    monkeypatch.setattr(stage, "matmul_flops_per_second", lambda dtype: 1e9)
+
+
+class StopAfter:
+    """A stop that is asked for at the n-th question."""
+
+    def __init__(self, questions: int) -> None:
+        self.left = questions
+
+    def requested(self) -> bool:
+        """Whether that question was asked."""
+        self.left -= 1
+        return self.left <= 0
+
+
+def _logged(folder: Path, name: str) -> dict[int, float]:
+    events = (event for _, event in read_events(folder) if event["kind"] == "metrics")
+    return {event["step"]: event["values"][name] for event in events if name in event["values"]}
+
+
+def test_the_weights_that_are_kept_are_those_of_the_best_validation(
+    finished: tuple[Path, StageResult], corpus: Result
+) -> None:
+    folder, result = finished
+    validations = _logged(folder, "validation/bits_per_byte")
+    assert list(validations) == [2, 4, 6, 8, 10]
+    best = min(validations, key=lambda step: validations[step])
+    assert result.summary["best_step"] == best
+    model = build(MODEL, VOCABULARY)
+    model.load_state_dict(load_weights(folder / WEIGHTS_FILE))
+    opened = Corpus.open(corpus, MODEL.context_tokens)
+    rows = stage.Order(len(opened.validation), seed=0).take(0, min(SPEC.validation_rows, len(opened.validation)))
+    again = score_rows(model.eval(), NextToken(), opened.validation, rows, opened.token_bytes)
+    assert again.bits_per_byte == pytest.approx(validations[best], rel=1e-6)
+
+
+def test_it_learns(finished: tuple[Path, StageResult]) -> None:
+    losses = _logged(finished[0], "train/loss_nats")
+    assert list(losses) == list(range(1, 11))
+    assert losses[10] < 0.9 * losses[1]
+
+
+def test_the_outputs_are_the_model_and_its_weights(finished: tuple[Path, StageResult]) -> None:
+    folder, result = finished
+    assert result.outputs == {name: sha256_file(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE)}
+    body = read_json(folder / MODEL_FILE)
+    assert ModelSpec.model_validate(body["model"]) == MODEL
+    assert body["vocabulary"] == VOCABULARY
+
+
+def test_utilisation_is_the_flops_of_training_over_those_of_the_product(finished: tuple[Path, StageResult]) -> None:
+    summary = finished[1].summary
+    flops = flops_per_token(MODEL, VOCABULARY)
+    assert summary["flops_per_token"] == flops
+    share = summary["tokens_per_second"] * flops / summary["matmul_flops_per_second"]
+    assert summary["model_flops_utilisation"] == pytest.approx(share)
+    assert 0 < share < 1
+    assert summary["precision"] == {"name": "float32", "reason": "the recipe says so"}
+
+
+def test_the_order_and_the_corpus_are_said(finished: tuple[Path, StageResult], corpus: Result) -> None:
+    folder, result = finished
+    (dataset,) = [event for _, event in read_events(folder) if event["kind"] == "dataset"]
+    assert dataset["facts"]["digest"] == corpus.content
+    size = len(Corpus.open(corpus, MODEL.context_tokens).train)
+    assert result.summary["order_hash"] == stage.Order(size, SPEC.seed).digest(SPEC.steps * SPEC.batch_rows)
+    assert result.summary["epochs"] == pytest.approx(SPEC.steps * SPEC.batch_rows / size)
+
+
+@pytest.mark.usefixtures("untimed")
+@pytest.mark.parametrize("step", [2, 3, 7])
+def test_an_interrupted_stage_ends_with_the_same_outputs(
+    finished: tuple[Path, StageResult], corpus: Result, tmp_path: Path, serial_context: Contexts, step: int
+) -> None:
+    with pytest.raises(Stopped, match=f"after step {step} of 10"):
+        pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(step)))
+    again = pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path))
+    assert again.outputs == finished[1].outputs
+    for name in ("best_step", "best_validation_bits_per_byte", "order_hash", "steps", "parameters"):
+        assert again.summary[name] == finished[1].summary[name]
+
+
+@pytest.mark.usefixtures("untimed")
+def test_a_stage_that_died_before_it_could_say_so_has_the_same_outputs_and_times_nothing(
+    finished: tuple[Path, StageResult], corpus: Result, tmp_path: Path, serial_context: Contexts
+) -> None:
+    pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path))
+    again = pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path))
+    assert again.outputs == finished[1].outputs
+    assert "tokens_per_second" not in again.summary
+
+
+@pytest.mark.usefixtures("untimed")
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ({"checkpoint_every_steps": 1, "keep_checkpoints": 1}, True),
+        ({"seed": 1}, False),
+        ({"steps": 9}, False),
+        ({"optimizer": OptimizerSpec(lr=1e-2)}, False),
+    ],
+    ids=["saved more often", "another seed", "a step less", "another rate"],
+)
+def test_what_decides_the_outputs(
+    finished: tuple[Path, StageResult],
+    corpus: Result,
+    tmp_path: Path,
+    serial_context: Contexts,
+    change: dict[str, Any],
+    same: bool,
+) -> None:
+    other = pretrain(SPEC.model_copy(update=change), {"corpus": corpus}, serial_context(tmp_path))
+    assert (other.outputs[WEIGHTS_FILE] == finished[1].outputs[WEIGHTS_FILE]) is same
+
+
+@pytest.mark.usefixtures("untimed")
+def test_checkpoints_of_another_corpus_are_refused(corpus: Result, tmp_path: Path, serial_context: Contexts) -> None:
+    with pytest.raises(Stopped):
+        pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(1)))
+    other = Result(**{**corpus.__dict__, "content": "f" * 64})
+    with pytest.raises(CheckpointError, match="its corpus is"):
+        pretrain(SPEC, {"corpus": other}, serial_context(tmp_path))
+
+
+def test_an_edited_shard_is_named_before_a_step_is_made(
+    corpus: Result, tmp_path: Path, serial_context: Contexts
+) -> None:
+    shutil.copytree(corpus.folder, tmp_path / "edited")
+    edited = Result(**{**corpus.__dict__, "folder": tmp_path / "edited"})
+    shard = tmp_path / "edited" / "tokens" / "train" / "shard-00000.arrow"
+    body = bytearray(shard.read_bytes())
+    body[len(body) // 2] ^= 1
+    shard.write_bytes(body)
+    with pytest.raises(DataError, match=r"shard-00000\.arrow is damaged.*sha256"):
+        pretrain(SPEC, {"corpus": edited}, serial_context(tmp_path / "out"))
+    assert not (tmp_path / "out" / "checkpoints").exists()
