@@ -2,8 +2,10 @@
 
     test document -> the line of a definition (prompt) -> completion (generated) and reference (what really follows)
 
-A prompt ends where a body must follow, so writing nothing is no way to be accepted. Both texts are as long, in tokens,
-and both are cut after their last whole line, because a text that ends in the middle says nothing about its writer.
+A prompt ends at the colon, so writing nothing is no way to be accepted; and before the line's end, which the tokenizer
+joins with the indentation behind it: cut between the two, a model meets a place that its training never showed. Both
+texts are as long, in tokens, and both are cut after their last whole line, because a text that ends in the middle says
+nothing about its writer.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ class Prompt:
 
     Args:
         document: id of the document that it comes from.
-        text: the line of a definition, its end included.
+        text: the line of a definition, up to its colon.
         rest: how the document goes on.
     """
 
@@ -61,7 +63,7 @@ def choose_prompts(documents: Iterable[tuple[str, str]], count: int, seed: int) 
         lines = [match for match in _DEFINITION.finditer(text) if statements(f"{match[0]}    pass\n") is not None]
         if lines:
             match = min(lines, key=lambda line: _key(seed, document, line.start()))
-            found.append(Prompt(document, match[0], text[match.end() :]))
+            found.append(Prompt(document, match[0].rstrip("\n"), text[match.end() - 1 :]))
     return sorted(found, key=lambda prompt: _key(seed, prompt.document))[:count]
 
 

@@ -79,7 +79,7 @@ def test_without_a_sample_that_parses_the_figures_are_zero():
 def test_prompts_are_definitions_with_what_follows_them():
     documents = [(f"d{number}", SOURCE) for number in range(8)]
     prompts = choose_prompts(documents, 8, seed=0)
-    assert {prompt.text for prompt in prompts} == {"def first(a, b):\n", "class Second(Exception):\n"}
+    assert {prompt.text for prompt in prompts} == {"def first(a, b):", "class Second(Exception):"}
     for prompt in prompts:
         assert SOURCE.endswith(prompt.text + prompt.rest)
 
