@@ -9,13 +9,10 @@ again: a stage that was interrupted calls the same trials and gets at once what 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from foundation_core.adapt.classify import Answers, Classification, answer
@@ -29,6 +26,7 @@ from foundation_core.specs import FinetuneSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.schedule import lr_at
 from foundation_core.train.step import train_step
+from foundation_core.train.threads import one_thread
 
 Labels = Literal["few", "all"]
 
@@ -115,7 +113,7 @@ class TrialResult:
 
 def run_trial(piece: TrialPiece) -> TrialResult:
     """The result of a trial, from its files as far as they are there."""
-    with _one_thread():
+    with one_thread():
         if not piece.trained_file.exists():
             _train_and_commit(piece)
         if piece.test and not piece.tested_file.exists():
@@ -172,14 +170,3 @@ def _train(model: Model, rows: Fragments, trial: Trial, spec: FinetuneSpec) -> l
 
 def _answers(model: Model, rows: Fragments, classes: int) -> dict[str, Any]:
     return asdict(answer(model, rows.tokens, rows.labels, classes))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Trials run side by side; and sums taken by one thread do not depend on how many processors there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import torch
-
 from foundation_core.errors import ConfigError, Stopped
 from foundation_core.evaluate.plots import draw_plots
 from foundation_core.evaluate.report import data_card, model_card
@@ -25,6 +23,7 @@ from foundation_core.store import StageResult
 from foundation_core.tracking.lineage import result_tags
 from foundation_core.tracking.package import TOLERANCE, Target, build_package, compare, register, save_mlflow_model
 from foundation_core.tracking.pyfunc import check_package
+from foundation_core.train.threads import one_thread
 
 TRACKING_URI, RUN_ID = "FOUNDATION_TRACKING_URI", "FOUNDATION_RUN_ID"
 
@@ -41,12 +40,12 @@ def publish(spec: PublishSpec, inputs: Inputs, context: Context) -> StageResult:
     target = _target(spec)
     parts = _Parts(context)
     package, model = context.folder / "package", context.folder / "model"
-    with parts("package"), _one_thread():
+    with parts("package"), one_thread():
         package_hash = build_package(package, inputs)
         save_mlflow_model(package, model, target.run_id)
         outputs = {f"model/data/package/{name}": digest for name, digest in check_package(package).items()}
         shutil.rmtree(package)
-    with parts("reload and compare"), _one_thread():
+    with parts("reload and compare"), one_thread():
         difference = compare(model)
     if context.stop.requested():
         raise Stopped("publish stopped before the registration", fix="run the same command again")
@@ -93,17 +92,6 @@ class _Parts:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """For a few short texts: on two busy cores, to share such small products out took 16 s of CPU in place of 3 s."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _target(spec: PublishSpec) -> Target:
