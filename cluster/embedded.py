@@ -1,4 +1,4 @@
-"""The parts that a run starts for itself and ends with itself: a Ray head, a Prefect API, DeepSpeed's compiler run.
+"""The parts that a run starts for itself and ends with itself: a Ray head and a Prefect API.
 
 Each runs under a guard: when the process that wanted it is gone, however it went, so is the part.
 """
@@ -9,6 +9,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from cluster.guard import guard_command
-from cluster.settings import Settings, path_with_interpreter, usable_cpus
-from foundation_core.errors import SetupError, TransientError
+from cluster.settings import Settings, usable_cpus
+from cluster.templates import DatabaseTemplate
+from foundation_core.errors import TransientError
 
 START_SECONDS = 90.0
 QUIET = {
@@ -59,9 +61,13 @@ class Part:
                 start_new_session=True,
             )
 
-    def end(self) -> None:
-        """Ask it to leave, and wait until it has."""
-        self.process.terminate()
+    def end(self, *, at_once: bool = False) -> None:
+        """Ask it to leave, and wait until it has.
+
+        Args:
+            at_once: it has nothing to save.
+        """
+        self.process.send_signal(signal.SIGQUIT if at_once else signal.SIGTERM)
         self.process.wait()
 
 
@@ -80,10 +86,7 @@ class RayHead:
             *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--num-cpus={usable_cpus()}"),
             *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}", f"--temp-dir={self.folder}"),
         ]
-        jobs = {
-            "TORCH_EXTENSIONS_DIR": str(settings.extensions),
-            "RAY_JOB_STOP_WAIT_TIME_S": "60",  # a save takes longer than the 3 s after which Ray would kill
-        }
+        jobs = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # a save takes longer than the 3 s after which Ray would kill
         self.part = Part("ray", command, settings, {**self.environment, **jobs})
 
     def wait(self) -> None:
@@ -92,8 +95,8 @@ class RayHead:
         wait_until_answers(f"{self.address}/api/version", self.part.process, f"Ray (its log: {self.part.log})", token)
 
     def end(self) -> None:
-        """Stop every process of the cluster and remove its folder."""
-        self.part.end()
+        """Stop every process of the cluster, whose jobs are over, and remove its folder."""
+        self.part.end(at_once=True)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -103,8 +106,11 @@ class PrefectApi:
     def __init__(self, settings: Settings) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
+        self._database, self._template = settings.home / "prefect" / "prefect.db", DatabaseTemplate("prefect")
+        self._is_new = not self._database.exists()
+        self._template.fill(self._database)
         self.environment = {
-            "PREFECT_HOME": str(settings.home / "prefect"),
+            "PREFECT_HOME": str(self._database.parent),
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "PREFECT_SERVER_UI_ENABLED": "false",
             "DO_NOT_TRACK": "1",
@@ -119,53 +125,12 @@ class PrefectApi:
     def wait(self) -> None:
         """Return once flows can report to it."""
         wait_until_answers(f"{self.url}/health", self.part.process, f"the Prefect API (its log: {self.part.log})")
+        if self._is_new:
+            self._template.keep(self._database)
 
     def end(self) -> None:
         """Stop it."""
         self.part.end()
-
-
-def require_compiler(settings: Settings) -> None:
-    """Refuse a machine that cannot compile what DeepSpeed needs, even for one worker.
-
-    Raises:
-        SetupError: the operator is not compiled yet, and there is no C++ compiler.
-    """
-    if _operator(settings).exists() or shutil.which("c++") or shutil.which("g++"):
-        return
-    raise SetupError(
-        "no C++ compiler was found, and DeepSpeed compiles its shared-memory operator",
-        allowed="c++ or g++ on PATH",
-        fix="install one (Debian: apt-get install g++), or train without DeepSpeed, in one process:"
-        " --pretrain.engine torch --pretrain.workers 1",
-    )
-
-
-def _operator(settings: Settings) -> Path:
-    return settings.extensions / "deepspeed_shm_comm" / "deepspeed_shm_comm.so"
-
-
-def compile_operators(settings: Settings) -> subprocess.Popen[bytes] | None:
-    """Start compiling DeepSpeed's shared-memory operator, once per data folder; None if it is there.
-
-    Without it the first training would wait for the compiler; so it runs beside the ingestion.
-
-    Raises:
-        SetupError: there is no C++ compiler.
-    """
-    folder = _operator(settings).parent
-    (folder / "lock").unlink(missing_ok=True)  # a killed process leaves it, and the next would wait for ever
-    if _operator(settings).exists():
-        return None
-    require_compiler(settings)
-    shutil.rmtree(folder, ignore_errors=True)
-    code = "from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load(verbose=False)"
-    environment = {
-        "TORCH_EXTENSIONS_DIR": str(settings.extensions),
-        "DS_ACCELERATOR": "cpu",
-        "PATH": path_with_interpreter(),
-    }
-    return Part("compiler", [sys.executable, "-c", code], settings, environment).process
 
 
 def wait_until_answers(

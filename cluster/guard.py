@@ -1,8 +1,8 @@
 """A guard for a process that must not outlive the one that wanted it: `python -m cluster.guard PID SECONDS -- COMMAND`.
 
 When PID dies, or the guard gets SIGTERM, the command gets SIGTERM, some seconds to save its work, then SIGKILL, and
-so does everything it started. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), so that a daemon which detached from
-its parent is still found.
+so does everything it started. SIGQUIT says that there is nothing to save: the seconds are not waited for. The guard
+adopts orphans (PR_SET_CHILD_SUBREAPER), so that a daemon which detached from its parent is still found.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def main(argv: list[str]) -> int:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signal.signal(signal.SIGTERM, lambda *_: None)
+    for number in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(number, lambda *_: None)  # the wake-up pipe holds the number
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the owner, who will tell us
     child = subprocess.Popen(command, start_new_session=True, stdin=sys.stdin, preexec_fn=_die_with_the_guard)
     poll = select.poll()
@@ -43,13 +44,19 @@ def main(argv: list[str]) -> int:
         poll.register(os.pidfd_open(owner), select.POLLIN)
         if os.getppid() == owner or psutil.pid_exists(owner):
             poll.poll()
-    _end(child, grace_seconds)
+    _end(child, 0.0 if _was_told(signal.SIGQUIT, read_end) else grace_seconds)
     return child.wait()
 
 
 def _die_with_the_guard() -> None:
     """Runs in the command's process before the command: a guard that is killed takes the command with it."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def _was_told(number: signal.Signals, pipe: int) -> bool:
+    with contextlib.suppress(BlockingIOError):
+        return number in os.read(pipe, 64)
+    return False
 
 
 def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:

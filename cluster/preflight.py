@@ -1,10 +1,9 @@
-"""What can be known before anything starts: too few CPUs, no compiler, no room, no source, unknown names."""
+"""What can be known before anything starts: too few CPUs, no room, no source, unknown names."""
 
 from __future__ import annotations
 
 import shutil
 
-from cluster.embedded import require_compiler
 from cluster.ray_train import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
@@ -30,8 +29,6 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
             f"the torch engine runs in one process, and pretrain.workers is {spec.workers}",
             allowed="--pretrain.engine deepspeed, or --pretrain.workers 1",
         )
-    if spec.engine == "deepspeed" and not settings.ray_dashboard:
-        require_compiler(settings)
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

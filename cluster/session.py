@@ -11,16 +11,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
-from cluster.embedded import RayHead, compile_operators
+from cluster.embedded import RayHead
 from cluster.job import STAGES, Job
 from cluster.launch import Event, LocalLauncher, RayLauncher, follow
 from cluster.leases import is_held, lease
 from cluster.mirror import Mirror
 from cluster.planning import plan, stage_key
 from cluster.settings import Settings
-from foundation_core.errors import FoundationError, SetupError, Stopped
+from foundation_core.errors import FoundationError, Stopped
 from foundation_core.files import sha256_json
 from foundation_core.identity import ActionKey
 from foundation_core.specs import PipelineSpec, leaves
@@ -62,17 +62,13 @@ class Session:
         self._local = LocalLauncher(settings)
         self._head: RayHead | None = None
         self._ray: Future[RayLauncher] | None = None
-        self._compiler: Any = None
 
     def __enter__(self) -> Self:
         """Start what the coming stages need, all at once; nobody waits yet."""
         steps = plan(self.recipe, self.store, self.source_content)
         due = [step.stage for step in steps if step.result is None and step.stage in self._wanted]
-        spec = self.recipe.pretrain
         if "ingest" in due:
             self._local.warm("ingest")
-        if "pretrain" in due and spec.engine == "deepspeed" and not self.settings.ray_dashboard:
-            self._compiler = compile_operators(self.settings)
         if any(STAGES[stage].on_ray for stage in due):
             if not self.settings.ray_dashboard:
                 self._head = RayHead(self.settings)
@@ -161,10 +157,6 @@ class Session:
             environment=environment,
         )
         self._report(stage, {"kind": "launch"})
-        if STAGES[stage].on_ray and self._compiler is not None and self._compiler.wait() != 0:
-            raise SetupError(
-                "DeepSpeed's shared-memory operator did not compile", fix=f"read {self.settings.logs / 'compiler.log'}"
-            )
         launcher = self._ray.result() if STAGES[stage].on_ray and self._ray else self._local
         if stage == "finetune":
             self._local.warm("evaluate")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +15,11 @@ class Settings:
         home: folder of all data (FOUNDATION_HOME, `data` in the current folder).
         ray_dashboard: address of a running Ray cluster's dashboard (FOUNDATION_RAY_ADDRESS); empty: one is started.
         tracking_uri: MLflow server or database (FOUNDATION_MLFLOW_URI); empty: SQLite below the home.
-        extensions_folder: where compiled operators are kept (FOUNDATION_EXTENSIONS); empty: below the home.
     """
 
     home: Path
     ray_dashboard: str = ""
     tracking_uri: str = ""
-    extensions_folder: str = ""
 
     @staticmethod
     def from_environment() -> Settings:
@@ -31,7 +28,6 @@ class Settings:
             home=Path(os.environ.get("FOUNDATION_HOME", "data")).absolute(),
             ray_dashboard=os.environ.get("FOUNDATION_RAY_ADDRESS", ""),
             tracking_uri=os.environ.get("FOUNDATION_MLFLOW_URI", ""),
-            extensions_folder=os.environ.get("FOUNDATION_EXTENSIONS", ""),
         )
 
     @property
@@ -50,19 +46,9 @@ class Settings:
         return None if self.tracking_uri else self.home / "mlflow-artifacts"
 
     @property
-    def extensions(self) -> Path:
-        """Where DeepSpeed's compiled operators are kept."""
-        return Path(self.extensions_folder) if self.extensions_folder else self.home / "torch_extensions"
-
-    @property
     def logs(self) -> Path:
         """What the started processes print."""
         return self.home / "logs"
-
-
-def path_with_interpreter() -> str:
-    """PATH with this Python's folder in front: ninja lies there, and the virtual environment may not be activated."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def usable_cpus() -> int:

@@ -52,7 +52,7 @@ class CheckpointError(FoundationError):
 
 
 class SetupError(FoundationError):
-    """The machine lacks something: workers, a compiler, disk space."""
+    """The machine lacks something: workers, disk space."""
 
     exit_code = 2
 

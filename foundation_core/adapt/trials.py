@@ -19,6 +19,7 @@ from foundation_core.adapt.classify import Answers, Classification, answer
 from foundation_core.adapt.tasks import Fragments, TaskData, few_of, load_task
 from foundation_core.adapt.transfer import Pretrained, freeze, load_trunk, task_model
 from foundation_core.data.order import Order
+from foundation_core.events import EventLog
 from foundation_core.files import read_json, write_json
 from foundation_core.model.transformer import Model
 from foundation_core.model.weights import load_weights, save_weights
@@ -129,6 +130,7 @@ def _train_and_commit(piece: TrialPiece) -> None:
     if piece.trial.arm.pretrained:
         load_trunk(model, piece.trunk.weights())
     freeze(model, piece.spec.adapt)
+    EventLog(piece.folder).write("trial", name=piece.trial.name)
     losses = _train(model, _training_rows(piece.trial, piece.spec, task), piece.trial, piece.spec)
     digest = save_weights(piece.weights_file, model.state_dict(), {"trial": piece.trial.name})
     body = {"trial": piece.trial.name, "weights": digest, "losses": losses}

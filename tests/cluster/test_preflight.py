@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from cluster import embedded
 from cluster import preflight as preflight_module
-from cluster.embedded import compile_operators
 from cluster.preflight import preflight
-from cluster.settings import Settings, path_with_interpreter, usable_cpus
+from cluster.settings import Settings, usable_cpus
 from foundation_core.errors import ConfigError, SetupError
 from foundation_core.recipe import parse_recipe
 
@@ -63,36 +61,6 @@ def test_the_torch_engine_has_one_worker(tmp_path: Path, monkeypatch: pytest.Mon
         _check(tmp_path, pretrain={"workers": 2, "engine": "torch"})
 
 
-def test_without_a_compiler_deepspeed_is_refused_and_the_way_out_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    for refuse in (lambda: _check(tmp_path), lambda: compile_operators(Settings(tmp_path))):
-        with pytest.raises(SetupError, match=r"(?s)no C\+\+ compiler.*--pretrain\.engine torch"):
-            refuse()
-    _check(tmp_path, pretrain={"engine": "torch", "workers": 1})
-
-
-def test_with_the_operator_compiled_no_compiler_is_needed_and_no_dead_lock_stays(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", "")
-    settings = Settings(tmp_path, extensions_folder=str(tmp_path / "kept"))
-    operator = tmp_path / "kept" / "deepspeed_shm_comm" / "deepspeed_shm_comm.so"
-    operator.parent.mkdir(parents=True)
-    operator.touch()
-    (operator.parent / "lock").touch()
-    preflight(parse_recipe({"pretrain": {"workers": 1}}), settings)
-    assert compile_operators(settings) is None
-    assert not (operator.parent / "lock").exists()
-
-
-def test_ninja_is_found_in_an_environment_that_is_not_activated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    assert embedded.shutil.which("ninja") is None
-    assert embedded.shutil.which("ninja", path=path_with_interpreter()) is not None
-
-
 def test_too_little_room_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight_module, "LEAST_FREE_BYTES", 10**18)
     with pytest.raises(SetupError, match=rf"{tmp_path} has \d+ MB free\n  Allowed: at least 1000000000000 MB"):
@@ -101,7 +69,7 @@ def test_too_little_room_is_refused_with_the_numbers(tmp_path: Path, monkeypatch
 
 def test_settings_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("HOME", "RAY_ADDRESS", "MLFLOW_URI", "EXTENSIONS"):
+    for name in ("HOME", "RAY_ADDRESS", "MLFLOW_URI"):
         monkeypatch.delenv(f"FOUNDATION_{name}", raising=False)
     here = Settings.from_environment()
     assert here.home == tmp_path / "data"

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from cluster.embedded import compile_operators, free_port
-from cluster.settings import Settings
+from cluster.embedded import free_port
 from foundation_core.specs import OptimizerSpec
 from tests.support.training import Trained, Training, write_corpus
-from tests.support.workplace import EXTENSIONS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -31,16 +29,13 @@ def distributed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_ranks(distributed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
     """Gives the outcome of a training of two DeepSpeed ranks, by its name in `ranks.py`."""
     out = tmp_path_factory.mktemp("two_ranks")
-    compiler = compile_operators(Settings(out, extensions_folder=str(EXTENSIONS)))
-    if compiler is not None:
-        assert compiler.wait() == 0, (out / "logs" / "compiler.log").read_text()
     common = {
         **os.environ,
         "WORLD_SIZE": "2",
         "LOCAL_SIZE": "2",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        "TORCH_EXTENSIONS_DIR": str(EXTENSIONS),
+        "PATH": "",  # neither a compiler nor ninja: nothing may need them
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-m", "tests.distributed.ranks", str(distributed_corpus), str(out)]

@@ -124,16 +124,6 @@ def test_what_cannot_be_is_refused_before_anything_starts(place: Workplace, argu
     assert not (place.home / "logs").exists()
 
 
-def test_a_machine_without_a_compiler_is_refused_at_once(place: Workplace) -> None:
-    class WithoutTools(Workplace):
-        @property
-        def environment(self) -> dict[str, str]:
-            return {**super().environment, "PATH": "", "FOUNDATION_EXTENSIONS": ""}
-
-    bare = WithoutTools(place.home, place.recipe)
-    _assert_refused(bare.run("run", str(place.recipe)), place, "no C++ compiler was found", "apt-get install g++")
-
-
 def test_a_data_folder_that_cannot_be_one_is_named(place: Workplace) -> None:
     (place.home / "file").touch()
     wrong = replace(place, home=place.home / "file")

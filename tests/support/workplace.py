@@ -15,9 +15,6 @@ import psutil
 
 PACKAGES = ("asyncio", "email", "encodings", "importlib", "multiprocessing", "tkinter", "unittest", "xml")
 
-EXTENSIONS = Path.home() / ".cache" / "foundation-tests" / "torch_extensions"
-"""Outside the repository and kept: DeepSpeed's operator takes longer to compile than most tests together."""
-
 RECIPE = """
 name: miniature
 ingest:
@@ -70,7 +67,7 @@ class Workplace:
     def environment(self) -> dict[str, str]:
         """The variables that a command runs with; no service is named, so every part is the run's own."""
         quiet = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "RAY_"))}
-        return {**quiet, "FOUNDATION_HOME": str(self.home), "FOUNDATION_EXTENSIONS": str(EXTENSIONS)}
+        return {**quiet, "FOUNDATION_HOME": str(self.home)}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start `foundation` with arguments."""
