@@ -76,8 +76,12 @@ class Tracker(Protocol):
     def params(self, values: Mapping[str, Any]) -> None:
         """Log settings, once."""
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log figures, at a step or as final ones."""
+    def metrics(self, values: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
+        """Log figures, at a step or as final ones.
+
+        Args:
+            at: when they were measured, in seconds since the epoch; now, if not said.
+        """
 
     def dataset(self, name: str, facts: Mapping[str, Any]) -> None:
         """Log an input data set: digest, rows, tokens, source."""
@@ -95,7 +99,7 @@ class NullTracker:
     def params(self, values: Mapping[str, Any]) -> None:
         """Drop."""
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+    def metrics(self, values: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
         """Drop."""
 
     def dataset(self, name: str, facts: Mapping[str, Any]) -> None:
@@ -118,10 +122,11 @@ class EventTracker:
         """Append the settings."""
         self.events.write("params", values=dict(values))
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+    def metrics(self, values: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
         """Append the figures; unknown names are refused here, where the mistake is."""
         check_metrics(values)
-        self.events.write("metrics", values=dict(values), step=step)
+        when = {} if at is None else {"time": at}
+        self.events.write("metrics", values=dict(values), step=step, **when)
 
     def dataset(self, name: str, facts: Mapping[str, Any]) -> None:
         """Append the data set."""
@@ -142,7 +147,7 @@ def replay(event: Mapping[str, Any], tracker: Tracker) -> None:
     if kind == "params":
         tracker.params(event["values"])
     elif kind == "metrics":
-        tracker.metrics(event["values"], event["step"])
+        tracker.metrics(event["values"], event["step"], event["time"])
     elif kind == "dataset":
         tracker.dataset(event["name"], event["facts"])
     elif kind == "artifact":

@@ -140,10 +140,10 @@ class MlflowTracker:
         self._params |= {param.key: param.value for param in new}
         self.tags(changed)
 
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+    def metrics(self, values: Mapping[str, float], step: int | None = None, at: float | None = None) -> None:
         """Keep figures for the next `flush`; a step that the run already has is passed over."""
         check_metrics(values)
-        now_ms = int(time.time() * 1000)
+        milliseconds = int((at or time.time()) * 1000)
         for name, value in values.items():
             if step is None:
                 if self._final(name) == value:
@@ -153,7 +153,7 @@ class MlflowTracker:
                 continue
             else:
                 self._last_steps[name] = step
-            self._waiting.append(Metric(name, float(value), now_ms, step or 0))
+            self._waiting.append(Metric(name, float(value), milliseconds, step or 0))
         if len(self._waiting) >= BATCH_METRICS:
             self.flush()
 

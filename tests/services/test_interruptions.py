@@ -21,20 +21,28 @@ LONG = ("--pretrain.steps", "400", "--pretrain.checkpoint_every_steps", "10", "-
 
 
 @pytest.mark.parametrize(
-    ("how", "status"), [("interrupt", "KILLED"), ("kill the command", "RUNNING"), ("kill a worker", None)]
+    ("victim", "last_word", "status"),
+    [
+        ("bin/foundation", signal.SIGINT, "KILLED"),
+        ("bin/foundation", signal.SIGKILL, "RUNNING"),
+        ("RayTrainWorker", signal.SIGKILL, None),  # replaced within the job
+        pytest.param("-m cluster.job /", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),
+        pytest.param("raylet/raylet", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),
+        pytest.param("gcs_server", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),
+        pytest.param("prefect.server", signal.SIGKILL, None, marks=pytest.mark.slow),
+    ],
 )
 def test_training_goes_on_from_its_checkpoint(
-    how: str, status: str | None, finished: tuple[Workplace, Ended], copied: Callable[[], Workplace]
+    victim: str,
+    last_word: signal.Signals,
+    status: str | None,
+    finished: tuple[Workplace, Ended],
+    copied: Callable[[], Workplace],
 ) -> None:
     place = copied()
     command = place.start("pretrain", str(place.recipe), *LONG)
     folder = _wait_for_step(place, 25)
-    if how == "interrupt":
-        command.send_signal(signal.SIGINT)
-    elif how == "kill the command":
-        command.kill()
-    else:
-        _a_worker(place).kill()
+    _process(place, victim).send_signal(last_word)
     command.communicate(timeout=200)
     _wait_until_nothing_runs(place)
     if status is not None:
@@ -69,8 +77,10 @@ def _wait_for_step(place: Workplace, step: int) -> Path:
     raise AssertionError("the training did not begin")
 
 
-def _a_worker(place: Workplace) -> psutil.Process:
-    return next(p for p in place.processes() if "RayTrainWorker" in " ".join(p.cmdline()))
+def _process(place: Workplace, words: str) -> psutil.Process:
+    """The process with those words in its command line; not its guard, which has them too."""
+    lines = {process: " ".join(process.cmdline()) for process in place.processes()}
+    return next(process for process, line in lines.items() if words in line and "cluster.guard" not in line)
 
 
 def _wait_until_nothing_runs(place: Workplace) -> None:

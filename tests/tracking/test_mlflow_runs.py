@@ -85,6 +85,17 @@ def test_a_final_figure_is_logged_again_only_when_it_changed(open_runs: OpenRuns
     assert client.get_run(run_id).data.metrics["stage/seconds"] == 4.5
 
 
+def test_a_figure_keeps_the_time_at_which_it_was_measured(open_runs: OpenRuns, client: MlflowClient) -> None:
+    runs = open_runs()
+    run_id = runs.open_pipeline("quickstart", "key", {}, {})
+    runs.tracker(run_id).metrics({"train/loss_nats": 1.0}, step=1, at=1_700_000_000.5)
+    runs.tracker(run_id).metrics({"train/loss_nats": 0.5}, step=2)
+    runs.tracker(run_id).flush()
+    measured, now = (metric.timestamp for metric in client.get_metric_history(run_id, "train/loss_nats"))
+    assert measured == 1_700_000_000_500
+    assert now > measured + 10**10
+
+
 def test_a_changed_setting_is_no_error_and_is_kept_as_a_tag(open_runs: OpenRuns, client: MlflowClient) -> None:
     first = open_runs().open_stage("", "pretrain", "key", {"workers": 2, "steps": 200}, {})
     again = open_runs().open_stage("", "pretrain", "key", {"workers": 1, "steps": 200}, {})
