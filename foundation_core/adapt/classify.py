@@ -50,7 +50,7 @@ class Answers:
         return sum(map(sum, self.confusion))
 
 
-def answer(model: nn.Module, tokens: Tensor, labels: Tensor, classes: int, batch_rows: int = 64) -> Answers:
+def answer(model: nn.Module, tokens: Tensor, labels: Tensor, classes: int, batch_rows: int = 16) -> Answers:
     """The answers of a task model in evaluation mode.
 
     Args:
