@@ -9,7 +9,9 @@ FOUNDATION_HOME ?= $(CURDIR)/data
 TORCH_INDEX ?=
 export FOUNDATION_HOME
 
-PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
+# pip compiles to bytecode on one core; `compileall` below does it on all of them.
+PIP = $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet --no-compile --constraint constraints.txt
+COMPILE = $(VENV)/bin/python -m compileall -q -j 0 $(VENV)/lib > /dev/null || true # some packages ship broken templates
 ifneq ($(TORCH_INDEX),)
 PIP += --extra-index-url $(TORCH_INDEX)
 endif
@@ -46,8 +48,10 @@ $(VENV)/bin/python:
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) hatchling editables
 	$(PIP) --no-build-isolation --editable ".[all]"
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run
 	$(PIP) --no-build-isolation --editable ".[dev]"
+	$(COMPILE)
 	touch $@

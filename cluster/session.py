@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 from cluster.embedded import RayHead
 from cluster.job import STAGES, Job
-from cluster.launch import Event, LocalLauncher, RayLauncher, follow
+from cluster.launch import Event, RayLauncher, follow, ready_launcher
 from cluster.leases import is_held, lease
 from cluster.mirror import Mirror
 from cluster.planning import plan, stage_key
@@ -59,7 +59,7 @@ class Session:
         self._report, self._prefect_run = report, prefect_run
         self._commit = git_commit(Path(__file__).parent)
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="session")
-        self._local = LocalLauncher(settings)
+        self._local = ready_launcher(settings)
         self._head: RayHead | None = None
         self._ray: Future[RayLauncher] | None = None
 

@@ -94,15 +94,16 @@ def _run(flow_name: str, path: Path, overrides: Sequence[tuple[str, str]]) -> in
     steps = plan(recipe, Store(settings.results), content)[: len(stages)]
     done = all(step.result is not None and step.result.ids for step in steps)
     if not done:
-        _run_flow(flow_name, recipe, settings)
+        _run_flow(flow_name, recipe, settings, starts_with_ingest=steps[0].result is None)
         steps = plan(recipe, Store(settings.results), content)[: len(stages)]
     print_summary([step.result for step in steps if step.result], settings, nothing_done=done)
     return 0
 
 
-def _run_flow(flow_name: str, recipe: Any, settings: Any) -> None:
+def _run_flow(flow_name: str, recipe: Any, settings: Any, *, starts_with_ingest: bool) -> None:
     """Run a flow against a Prefect API of its own, or the one that PREFECT_API_URL names."""
     from cluster.embedded import PrefectApi
+    from cluster.launch import get_ready
     from flows.console import Console, use_console
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -112,6 +113,8 @@ def _run_flow(flow_name: str, recipe: Any, settings: Any) -> None:
         os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # the console speaks; errors reach main()
         if api is not None:
             os.environ.update({**api.environment, "PREFECT_API_URL": api.url})
+        if starts_with_ingest:
+            get_ready(settings, "ingest")
         from flows import pipeline
 
         if api is not None:
