@@ -6,6 +6,7 @@ Exit status: 0 done, 1 failed, 2 a mistake in the recipe, the data or the set-up
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import signal
 import sys
@@ -94,13 +95,14 @@ def _run(flow_name: str, path: Path, overrides: Sequence[tuple[str, str]]) -> in
     steps = plan(recipe, Store(settings.results), content)[: len(stages)]
     done = all(step.result is not None and step.result.ids for step in steps)
     if not done:
-        _run_flow(flow_name, recipe, settings, starts_with_ingest=steps[0].result is None)
+        _run_flow(flow_name, recipe, content, settings, starts_with_ingest=steps[0].result is None)
         steps = plan(recipe, Store(settings.results), content)[: len(stages)]
     print_summary([step.result for step in steps if step.result], settings, nothing_done=done)
+    gc.freeze()  # or Python looks through every module for garbage before it leaves, for a second
     return 0
 
 
-def _run_flow(flow_name: str, recipe: Any, settings: Any, *, starts_with_ingest: bool) -> None:
+def _run_flow(flow_name: str, recipe: Any, content: str, settings: Any, *, starts_with_ingest: bool) -> None:
     """Run a flow against a Prefect API of its own, or the one that PREFECT_API_URL names."""
     from cluster.embedded import PrefectApi
     from cluster.launch import get_ready
@@ -120,7 +122,7 @@ def _run_flow(flow_name: str, recipe: Any, settings: Any, *, starts_with_ingest:
         if api is not None:
             api.wait()
         use_console(console)
-        getattr(pipeline, flow_name)(recipe)
+        getattr(pipeline, flow_name)(recipe, content)
     except FoundationError:
         raise
     except Exception as error:

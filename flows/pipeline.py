@@ -20,9 +20,13 @@ from foundation_core.store import Result
 
 
 @flow(name="pipeline")
-def pipeline(recipe: PipelineSpec) -> None:
-    """Raw files -> corpus -> trunk -> task models -> scores -> registered version."""
-    with open_session(recipe) as session:
+def pipeline(recipe: PipelineSpec, source_content: str = "") -> None:
+    """Raw files -> corpus -> trunk -> task models -> scores -> registered version.
+
+    Args:
+        source_content: content hash of the raw files, as in every flow here; looked for, if not said.
+    """
+    with open_session(recipe, source_content) as session:
         corpus = run_stage(session, "ingest")
         trunk = run_stage(session, "pretrain", corpus=corpus)
         task_models = run_stage(session, "finetune", corpus=corpus, trunk=trunk)
@@ -31,38 +35,38 @@ def pipeline(recipe: PipelineSpec) -> None:
 
 
 @flow(name="ingest")
-def ingest(recipe: PipelineSpec) -> None:
+def ingest(recipe: PipelineSpec, source_content: str = "") -> None:
     """Raw files -> corpus."""
-    run_until(recipe, "ingest")
+    run_until(recipe, source_content, "ingest")
 
 
 @flow(name="pretrain")
-def pretrain(recipe: PipelineSpec) -> None:
+def pretrain(recipe: PipelineSpec, source_content: str = "") -> None:
     """Corpus -> trunk; the corpus is made first where it is not there."""
-    run_until(recipe, "pretrain")
+    run_until(recipe, source_content, "pretrain")
 
 
 @flow(name="finetune")
-def finetune(recipe: PipelineSpec) -> None:
+def finetune(recipe: PipelineSpec, source_content: str = "") -> None:
     """Trunk -> task models; what comes before is made first where it is not there."""
-    run_until(recipe, "finetune")
+    run_until(recipe, source_content, "finetune")
 
 
 @flow(name="evaluate")
-def evaluate(recipe: PipelineSpec) -> None:
+def evaluate(recipe: PipelineSpec, source_content: str = "") -> None:
     """Models -> scores; what comes before is made first where it is not there."""
-    run_until(recipe, "evaluate")
+    run_until(recipe, source_content, "evaluate")
 
 
 @flow(name="publish")
-def publish(recipe: PipelineSpec) -> None:
+def publish(recipe: PipelineSpec, source_content: str = "") -> None:
     """Models and scores -> registered version; what comes before is made first where it is not there."""
-    run_until(recipe, "publish")
+    run_until(recipe, source_content, "publish")
 
 
-def run_until(recipe: PipelineSpec, last: str) -> None:
+def run_until(recipe: PipelineSpec, source_content: str, last: str) -> None:
     """Run the stages in order up to one of them."""
-    with open_session(recipe, last) as session:
+    with open_session(recipe, source_content, last) as session:
         results: dict[str, Result] = {}
         for stage, roles in INPUTS.items():
             result = run_stage(session, stage, **{role: results[role] for role in roles})
@@ -78,7 +82,7 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 
 
 @contextmanager
-def open_session(recipe: PipelineSpec, last: str = "publish") -> Iterator[Session]:
+def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
     log = get_run_logger()
     console = current_console()
@@ -88,6 +92,6 @@ def open_session(recipe: PipelineSpec, last: str = "publish") -> Iterator[Sessio
         if event["kind"] == "say":
             log.info("%s: %s", stage, event["text"])
 
-    settings = Settings.from_environment()
-    with Session(recipe, settings, source_content_of(recipe), report, last, str(flow_run.id or "")) as session:
+    settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
+    with Session(recipe, settings, content, report, last, str(flow_run.id or "")) as session:
         yield session
