@@ -33,6 +33,10 @@ QUIET = {
 }
 
 
+JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+"""For a Ray head: a job's save takes longer than the 3 s after which Ray would kill it."""
+
+
 class Part:
     """A guarded process with a log file.
 
@@ -71,6 +75,15 @@ class Part:
         self.process.wait()
 
 
+def ray_head_command(dashboard_port: int, folder: Path) -> list[str]:
+    """The command that is a Ray head for this machine alone."""
+    return [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--num-cpus={usable_cpus()}"),
+        *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}", f"--temp-dir={folder}"),
+    ]
+
+
 class RayHead:
     """A Ray cluster of this machine alone, open to nobody without its token."""
 
@@ -81,13 +94,7 @@ class RayHead:
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **QUIET}
         # Ray makes sockets below it, whose paths may have 107 bytes at the most: the data folder may be too deep.
         self.folder = Path(tempfile.mkdtemp(prefix="fnd-", dir="/tmp"))
-        command = [
-            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-            *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--num-cpus={usable_cpus()}"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={self.port}", f"--temp-dir={self.folder}"),
-        ]
-        jobs = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}  # a save takes longer than the 3 s after which Ray would kill
-        self.part = Part("ray", command, settings, {**self.environment, **jobs})
+        self.part = Part("ray", ray_head_command(self.port, self.folder), settings, {**self.environment, **JOBS})
 
     def wait(self) -> None:
         """Return once jobs can be submitted."""
@@ -109,12 +116,7 @@ class PrefectApi:
         self._database, self._template = settings.home / "prefect" / "prefect.db", DatabaseTemplate("prefect")
         self._is_new = not self._database.exists()
         self._template.fill(self._database)
-        self.environment = {
-            "PREFECT_HOME": str(self._database.parent),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_UI_ENABLED": "false",
-            "DO_NOT_TRACK": "1",
-        }
+        self.environment = {**prefect_environment(settings), "PREFECT_SERVER_UI_ENABLED": "false"}
         command = [
             *(sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"),
             *("--host", "127.0.0.1", "--port", str(self.port), "--log-level", "error"),
@@ -137,6 +139,12 @@ class PrefectApi:
         self.part.end()
 
 
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """Where a Prefect server keeps its data, and that it tells nobody."""
+    home = str(settings.home / "prefect")
+    return {"PREFECT_HOME": home, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
+
+
 def wait_until_answers(
     url: str, process: subprocess.Popen[Any], name: str, headers: dict[str, str] | None = None
 ) -> None:
@@ -156,8 +164,12 @@ def wait_until_answers(
     raise TransientError(f"{name} did not start", fix="read its log, then run the same command again")
 
 
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
+def free_port(wanted: int = 0) -> int:
+    """A loopback port that nobody listens on now: the wanted one, if that is free."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return free_port()
         return int(probe.getsockname()[1])

@@ -22,9 +22,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def guard_command(command: list[str], grace_seconds: float) -> list[str]:
-    """The command line that runs `command` under a guard tied to the calling process."""
-    return [sys.executable, "-m", "cluster.guard", str(os.getpid()), str(grace_seconds), "--", *command]
+def guard_command(command: list[str], grace_seconds: float, owner: int | None = None) -> list[str]:
+    """The command line that runs `command` under a guard tied to a process: the calling one, if not said."""
+    return [sys.executable, "-m", "cluster.guard", str(owner or os.getpid()), str(grace_seconds), "--", *command]
 
 
 def main(argv: list[str]) -> int:

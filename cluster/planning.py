@@ -18,8 +18,14 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
 }
 """What each stage reads, by role."""
 
-ROLES: Mapping[str, str] = {"ingest": "corpus", "pretrain": "trunk", "finetune": "task", "evaluate": "scores"}
-"""What each stage's result is to the stages after it."""
+ROLES: Mapping[str, str] = {
+    "ingest": "corpus",
+    "pretrain": "trunk",
+    "finetune": "task",
+    "evaluate": "scores",
+    "publish": "version",
+}
+"""What each stage's result is to the stages after it, and to people."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ def plan(recipe: PipelineSpec, store: Store, source_content: str) -> list[Step]:
         key = stage_key(recipe, stage, {role: results[role] for role in roles}, source_content)
         result = store.find(key)
         steps.append(Step(stage, key, result, () if result else _reasons(key, store)))
-        if result is not None and stage in ROLES:
+        if result is not None:
             results[ROLES[stage]] = result
     return steps
 

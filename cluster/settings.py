@@ -15,11 +15,13 @@ class Settings:
         home: folder of all data (FOUNDATION_HOME, `data` in the current folder).
         ray_dashboard: address of a running Ray cluster's dashboard (FOUNDATION_RAY_ADDRESS); empty: one is started.
         tracking_uri: MLflow server or database (FOUNDATION_MLFLOW_URI); empty: SQLite below the home.
+        recipes: folder of the recipes that forms offer (FOUNDATION_RECIPES, `recipes` in the current folder).
     """
 
     home: Path
     ray_dashboard: str = ""
     tracking_uri: str = ""
+    recipes: Path = Path("recipes")
 
     @staticmethod
     def from_environment() -> Settings:
@@ -28,6 +30,7 @@ class Settings:
             home=Path(os.environ.get("FOUNDATION_HOME", "data")).absolute(),
             ray_dashboard=os.environ.get("FOUNDATION_RAY_ADDRESS", ""),
             tracking_uri=os.environ.get("FOUNDATION_MLFLOW_URI", ""),
+            recipes=Path(os.environ.get("FOUNDATION_RECIPES", "recipes")).absolute(),
         )
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from flows.recipes import find_recipe, parse_overrides
 from foundation_core.errors import ConfigError, FoundationError, TransientError
 
 STAGE_COMMANDS = {
@@ -26,21 +27,30 @@ STAGE_COMMANDS = {
 }
 
 
+SERVICE_COMMANDS = {
+    "up": "start Prefect, MLflow, Ray and the runner for this data folder, and print their addresses",
+    "status": "how each of them is; exit status 1 if one is not well",
+    "down": "end all of them",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; its exit status."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
-    if rest and arguments.command in ("fields", "look"):
+    if rest and arguments.command in ("fields", "look", *SERVICE_COMMANDS):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     try:
         if arguments.command == "fields":
             return _print_fields()
         if arguments.command == "look":
             _look(arguments.port)
-        overrides = _overrides(rest)
+        if arguments.command in SERVICE_COMMANDS:
+            return _operate(arguments)
+        overrides = parse_overrides(rest)
         if arguments.command == "why":
-            return _why(Path(arguments.recipe), overrides)
-        return _run(STAGE_COMMANDS[arguments.command][0], Path(arguments.recipe), overrides)
+            return _why(find_recipe(arguments.recipe), overrides)
+        return _run(STAGE_COMMANDS[arguments.command][0], find_recipe(arguments.recipe), overrides)
     except FoundationError as error:
         print(f"foundation: {error}", file=sys.stderr)
         return error.exit_code
@@ -60,34 +70,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (_, text) in STAGE_COMMANDS.items():
-        commands.add_parser(name, help=text).add_argument("recipe", help="a YAML file, such as recipes/quickstart.yaml")
+        commands.add_parser(name, help=text).add_argument("recipe", help="a YAML file, or the name of one in recipes/")
     why = commands.add_parser("why", help="for each stage: reuse, or what changed; starts nothing")
     why.add_argument("recipe", help="a YAML file")
     look = commands.add_parser("look", help="MLflow in the browser: runs, plots, cards, registered models")
     look.add_argument("--port", type=int, default=5000, help="loopback port, 5000 if not said")
+    for name, text in SERVICE_COMMANDS.items():
+        service = commands.add_parser(name, help=text)
+        if name == "status":
+            service.add_argument("--json", action="store_true", help="for a script")
     commands.add_parser("fields", help="every field of a recipe, with its default and meaning")
     return parser
-
-
-def _overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
-    """`--a.b 1` and `--a.b=1` as (a.b, 1)."""
-    found, words = [], list(rest)
-    while words:
-        name, equals, value = words.pop(0).partition("=")
-        if not name.startswith("--") or (not equals and not words):
-            raise ConfigError(f"{name!r} is not understood", allowed="--dotted.field value")
-        found.append((name[2:], value if equals else words.pop(0)))
-    return found
 
 
 def _run(flow_name: str, path: Path, overrides: Sequence[tuple[str, str]]) -> int:
     from cluster.planning import INPUTS, plan, source_content_of
     from cluster.preflight import preflight
     from cluster.settings import Settings
+    from cluster.stack import Stack
     from flows.summary import print_summary
     from foundation_core.recipe import load_recipe
     from foundation_core.store import Store
 
+    os.environ.update(Stack(Settings.from_environment()).environment())
     recipe, settings = load_recipe(path, overrides), Settings.from_environment()
     preflight(recipe, settings)
     content = source_content_of(recipe)
@@ -133,6 +138,16 @@ def _run_flow(flow_name: str, recipe: Any, content: str, settings: Any, *, start
         console.close()
         if api is not None:
             api.end()
+
+
+def _operate(arguments: argparse.Namespace) -> int:
+    from cluster.settings import Settings
+    from flows import operate
+
+    settings = Settings.from_environment()
+    if arguments.command == "status":
+        return operate.status(settings, as_json=arguments.json)
+    return operate.up(settings) if arguments.command == "up" else operate.down(settings)
 
 
 def _interrupt(*_: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,13 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from cluster.planning import INPUTS, ROLES, source_content_of
+from cluster.planning import INPUTS, ROLES, plan, source_content_of
 from cluster.session import Session
 from cluster.settings import Settings
+from flows.artifacts import ProgressArtifact, show_links, show_plan, show_results
 from flows.console import current_console
 from foundation_core.specs import PipelineSpec
-from foundation_core.store import Result
+from foundation_core.store import Result, Store
 
 
 @flow(name="pipeline")
@@ -31,7 +33,8 @@ def pipeline(recipe: PipelineSpec, source_content: str = "") -> None:
         trunk = run_stage(session, "pretrain", corpus=corpus)
         task_models = run_stage(session, "finetune", corpus=corpus, trunk=trunk)
         scores = run_stage(session, "evaluate", corpus=corpus, trunk=trunk, task=task_models)
-        run_stage(session, "publish", corpus=corpus, trunk=trunk, task=task_models, scores=scores)
+        version = run_stage(session, "publish", corpus=corpus, trunk=trunk, task=task_models, scores=scores)
+    show_results([corpus, trunk, task_models, scores, version])
 
 
 @flow(name="ingest")
@@ -66,32 +69,36 @@ def publish(recipe: PipelineSpec, source_content: str = "") -> None:
 
 def run_until(recipe: PipelineSpec, source_content: str, last: str) -> None:
     """Run the stages in order up to one of them."""
+    results: dict[str, Result] = {}
     with open_session(recipe, source_content, last) as session:
-        results: dict[str, Result] = {}
         for stage, roles in INPUTS.items():
-            result = run_stage(session, stage, **{role: results[role] for role in roles})
+            results[ROLES[stage]] = run_stage(session, stage, **{role: results[role] for role in roles})
             if stage == last:
-                return
-            results[ROLES[stage]] = result
+                break
+    show_results(results.values())
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
 def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
     """One stage, as one Prefect task. Our own keys decide what is reused; two caches would disagree."""
-    return session.run(stage, inputs)
+    result = session.run(stage, inputs)
+    show_links(result, session.settings)
+    return result
 
 
 @contextmanager
 def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
-    log = get_run_logger()
-    console = current_console()
+    log, console = get_run_logger(), current_console()
+    bars: dict[str, ProgressArtifact] = defaultdict(ProgressArtifact)
 
     def report(stage: str, event: dict[str, Any]) -> None:
         console.report(stage, event)
+        bars[stage].report(stage, event)
         if event["kind"] == "say":
             log.info("%s: %s", stage, event["text"])
 
     settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
+    show_plan(plan(recipe, Store(settings.results), content), last)
     with Session(recipe, settings, content, report, last, str(flow_run.id or "")) as session:
         yield session

@@ -21,14 +21,19 @@ def print_summary(results: Sequence[Result], settings: Settings, *, nothing_done
     table.add_column("scores")
     table.add_column("took", justify="right")
     for result in results:
-        made, scores = _ROWS[result.stage](result.summary)
-        table.add_row(result.stage, made, scores, f"{result.seconds:.1f} s")
+        table.add_row(*summary_row(result).values())
     console.print(table)
     console.print(f"results   {settings.results}")
     console.print("look      make look        (MLflow in the browser; runs, plots, cards, the registered model)")
     published = next((result for result in results if result.stage == "publish"), None)
     if published is not None:
         console.print(f"model     models:/{published.summary['model_name']}@{published.summary['alias']}")
+
+
+def summary_row(result: Result) -> dict[str, str]:
+    """The row of one stage, by column."""
+    made, scores = _ROWS[result.stage](result.summary)
+    return {"stage": result.stage, "made": made, "scores": scores, "took": f"{result.seconds:.1f} s"}
 
 
 def _ingest(summary: Mapping[str, Any]) -> tuple[str, str]:

@@ -1,0 +1,56 @@
+"""The recipes that people choose from by name, and the fields that they set beside one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cluster.settings import Settings
+from foundation_core.errors import ConfigError
+
+SUFFIX = ".yaml"
+
+
+def recipe_folder() -> Path:
+    """Where recipes are looked for."""
+    return Settings.from_environment().recipes
+
+
+def recipe_names() -> list[str]:
+    """The recipes there are, in alphabetical order."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in recipe_folder().glob(f"*{SUFFIX}"))
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe: a path as it is, a bare name in the folder of recipes.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    path = Path(name)
+    if path.suffix or len(path.parts) > 1:
+        return path
+    if name not in recipe_names():
+        raise ConfigError(
+            f"no recipe is called {name!r}",
+            allowed=", ".join(recipe_names()) or f"none: {recipe_folder()} has no {SUFFIX} file",
+            fix="choose one of these, or give the path of a file",
+        )
+    return recipe_folder() / f"{name}{SUFFIX}"
+
+
+def summary_of(name: str) -> str:
+    """The first line of a recipe's opening comment: what it makes."""
+    first = find_recipe(name).read_text(encoding="utf-8").splitlines()[:1]
+    return first[0].lstrip("# ").strip() if first and first[0].startswith("#") else ""
+
+
+def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
+    """`--a.b 1` and `--a.b=1` as (a.b, 1)."""
+    found, words = [], list(rest)
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--") or (not equals and not words):
+            raise ConfigError(f"{name!r} is not understood", allowed="--dotted.field value")
+        found.append((name[2:], value if equals else words.pop(0)))
+    return found
