@@ -59,6 +59,7 @@ def test_every_form_asks_for_a_recipe_first_and_for_nothing_else_that_must_be_sa
     assert schemas["pipeline"]["definitions"]["Recipe"]["enum"] == ["miniature"]
 
 
+@pytest.mark.slow
 def test_a_run_from_the_form_moves_its_bar_and_links_what_it_made(stack: RunningStack) -> None:
     run_id = stack.start("pretrain", recipe="miniature", steps=120, others="--pretrain.checkpoint_every_steps 60")
     seen: set[float] = set()
@@ -80,6 +81,7 @@ def test_a_run_from_the_form_moves_its_bar_and_links_what_it_made(stack: Running
     assert _mlflow_status(stack, result.ids["mlflow_run"]) == "FINISHED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
@@ -102,6 +104,7 @@ def test_a_value_out_of_bounds_does_not_even_become_a_run(stack: RunningStack) -
     assert refused.value.response.status_code in (409, 422)
 
 
+@pytest.mark.slow
 def test_cancelling_saves_stops_the_job_and_closes_the_run_as_killed(stack: RunningStack) -> None:
     run_id = stack.start("pretrain", recipe="miniature", steps=4000, others="--pretrain.checkpoint_every_steps 2000")
     stack.wait_for(run_id, lambda run: bool(_bar(stack, run_id)), seconds=180)
@@ -116,6 +119,7 @@ def test_cancelling_saves_stops_the_job_and_closes_the_run_as_killed(stack: Runn
     assert "KILLED" in _pretrain_statuses(stack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["prefect", "mlflow", "ray", "runner"])
 def test_status_tells_who_died_and_up_mends_it(stack: RunningStack, victim: str) -> None:
     before = stack.states()
