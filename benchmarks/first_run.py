@@ -25,6 +25,8 @@ from typing import NamedTuple
 
 import psutil
 
+from cluster.system_metrics import pss_bytes
+
 ROOT = Path(__file__).parents[1]
 SAMPLE_SECONDS = 1.0
 RAY_STAGES = ("pretrain", "finetune")
@@ -43,22 +45,19 @@ class Memory:
     def sample_until_done(self) -> None:
         """Look once a second."""
         while not self._done.wait(SAMPLE_SECONDS):
-            self.peak_bytes = max(
-                self.peak_bytes, sum(_pss_bytes(process, self.home) for process in psutil.process_iter())
-            )
+            alive = [process for process in psutil.process_iter() if _works_for(process, self.home)]
+            self.peak_bytes = max(self.peak_bytes, sum(map(pss_bytes, alive)))
 
     def stop(self) -> None:
         """Stop looking."""
         self._done.set()
 
 
-def _pss_bytes(process: psutil.Process, home: Path) -> int:
+def _works_for(process: psutil.Process, home: Path) -> bool:
     try:
-        if process.environ().get("FOUNDATION_HOME") != str(home):
-            return 0
-        return int(process.memory_full_info().pss)
+        return process.environ().get("FOUNDATION_HOME") == str(home)
     except psutil.Error:
-        return 0
+        return False
 
 
 def make_run(clone: Path) -> tuple[float, int]:

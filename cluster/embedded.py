@@ -5,7 +5,6 @@ Each runs under a guard: when the process that wanted it is gone, however it wen
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shutil
@@ -15,8 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +30,6 @@ QUIET = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "CUDA_VISIBLE_DEVICES": "",  # this version trains on CPUs; half of the parts would take a GPU that they find
 }
-
-
 JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
 """For a Ray head: a job's save takes longer than the 3 s after which Ray would kill it."""
 
@@ -75,6 +72,11 @@ class Part:
         self.process.wait()
 
 
+def ray_access(token: str) -> dict[str, str]:
+    """What a process needs in its environment to use a Ray cluster with a token."""
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+
+
 def ray_head_command(dashboard_port: int, folder: Path) -> list[str]:
     """The command that is a Ray head for this machine alone."""
     return [
@@ -91,7 +93,7 @@ class RayHead:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self.token = secrets.token_hex(32)
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token, **QUIET}
+        self.environment = {**ray_access(self.token), **QUIET}
         # Ray makes sockets below it, whose paths may have 107 bytes at the most: the data folder may be too deep.
         self.folder = Path(tempfile.mkdtemp(prefix="fnd-", dir="/tmp"))
         self.part = Part("ray", ray_head_command(self.port, self.folder), settings, {**self.environment, **JOBS})
@@ -146,7 +148,7 @@ def prefect_environment(settings: Settings) -> dict[str, str]:
 
 
 def wait_until_answers(
-    url: str, process: subprocess.Popen[Any], name: str, headers: dict[str, str] | None = None
+    url: str, process: subprocess.Popen[Any], name: str, headers: Mapping[str, str] | None = None
 ) -> None:
     """Return once a started process answers 200 at an address.
 
@@ -155,13 +157,19 @@ def wait_until_answers(
     """
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(urllib.error.URLError, OSError):
-            request = urllib.request.Request(url, headers=headers or {})
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                if answer.status == 200:
-                    return
+        if answers(url, headers):
+            return
         time.sleep(0.05)
     raise TransientError(f"{name} did not start", fix="read its log, then run the same command again")
+
+
+def answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
+    """Whether an address says 200 within some seconds."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers or {})), timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:  # urllib's own errors are OSErrors
+        return False
 
 
 def free_port(wanted: int = 0) -> int:

@@ -14,8 +14,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.embedded import JOBS, free_port, prefect_environment, ray_head_command
+from cluster.embedded import JOBS, free_port, prefect_environment, ray_access, ray_head_command
 from cluster.settings import Settings
+from foundation_core.errors import ConfigError
 
 PORTS = {"prefect": 4200, "mlflow": 5000, "ray": 8265, "runner": 8280}
 """Taken where they are free. FOUNDATION_PREFECT_PORT and so on name others."""
@@ -122,17 +123,21 @@ def ray_token(settings: Settings) -> str:
     return path.read_text().strip()
 
 
-def ray_access(token: str) -> dict[str, str]:
-    """What a process needs in its environment to use a Ray cluster with a token."""
-    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
-
-
 def ray_folder(settings: Settings) -> Path:
     """Ray's own folder: short, since paths of sockets have 107 bytes at the most, and another for each data folder."""
     return Path("/tmp") / f"fnd-{hashlib.sha256(str(settings.home).encode()).hexdigest()[:8]}"
 
 
 def port_for(name: str) -> int:
-    """The configured port of a service; else its usual one if that is free; else any that is."""
-    configured = os.environ.get(f"FOUNDATION_{name.upper()}_PORT")
-    return int(configured) if configured else free_port(PORTS[name])
+    """The configured port of a service; else its usual one if that is free; else any that is.
+
+    Raises:
+        ConfigError: what is configured is no port.
+    """
+    variable = f"FOUNDATION_{name.upper()}_PORT"
+    configured = os.environ.get(variable)
+    if not configured:
+        return free_port(PORTS[name])
+    if not configured.isdecimal() or not 0 < int(configured) < 2**16:
+        raise ConfigError(f"{variable} is {configured!r}", allowed="a port, 1 to 65535", fix="correct or unset it")
+    return int(configured)

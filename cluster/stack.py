@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from urllib.parse import urlsplit
 
 import psutil
 
-from cluster.embedded import QUIET
+from cluster.embedded import QUIET, answers, ray_access
 from cluster.guard import guard_command
-from cluster.services import SERVICES, Service, port_for, ray_access, ray_token
+from cluster.services import SERVICES, Service, port_for, ray_folder, ray_token
 from cluster.settings import Settings
+from cluster.system_metrics import pss_bytes
 from foundation_core.errors import DataError, TransientError
 from foundation_core.files import read_json, write_json
 
@@ -106,6 +107,7 @@ class Stack:
             self._write(name, Record(url=record.url))
         if left := _end(self.processes()):
             say(f"ended {left} processes that a killed service had left")
+        shutil.rmtree(ray_folder(self.settings), ignore_errors=True)
 
     def environment(self) -> dict[str, str]:
         """What a command needs to work with the services that are up; what the caller has set already stays."""
@@ -131,11 +133,12 @@ class Stack:
         _end(self.processes(name))  # what a killed guard left still holds the port
         self.settings.logs.mkdir(parents=True, exist_ok=True)
         environment = {**os.environ, **QUIET, **self.environment(), **service.environment}
-        environment |= {"FOUNDATION_HOME": str(self.settings.home), "FOUNDATION_RECIPES": str(self.settings.recipes)}
         environment |= {
+            "FOUNDATION_HOME": str(self.settings.home),
+            "FOUNDATION_RECIPES": str(self.settings.recipes),
+            "PYTHONSAFEPATH": "1",  # a folder beside the data may be called flows
             MARK: f"{name}@{self.settings.home}",
-            "PYTHONSAFEPATH": "1",
-        }  # a user's folder may be called flows
+        }
         with open(self.settings.logs / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
                 guard_command(service.command, GRACE_SECONDS, owner=INIT),
@@ -197,7 +200,7 @@ class Record:
         if not self.alive:
             return State(service.name, self.url, False, False, self.pid)
         family = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
-        memory = sum(_pss_bytes(process) for process in family)
+        memory = sum(pss_bytes(process) for process in family)
         return State(service.name, self.url, True, answers(service.health, service.headers), self.pid, memory)
 
 
@@ -213,19 +216,3 @@ def _end(processes: Iterable[psutil.Process]) -> int:
             process.kill()
     psutil.wait_procs(deaf, timeout=10)
     return len(alive)
-
-
-def answers(url: str, headers: Mapping[str, str]) -> bool:
-    """Whether an address says 200 within some seconds."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:  # urllib's own errors are OSErrors
-        return False
-
-
-def _pss_bytes(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_full_info().pss)
-    except psutil.Error:
-        return 0

@@ -1,4 +1,4 @@
-"""Samples what the machine is doing while a stage runs, as metrics of the stage's event log."""
+"""What the machine is doing: samples while a stage runs, as metrics of its event log; the memory of a process."""
 
 from __future__ import annotations
 
@@ -32,6 +32,14 @@ def system_metrics(tracker: Tracker, folder: Path) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
+
+
+def pss_bytes(process: psutil.Process) -> int:
+    """A process's memory, what it shares counted by its share; 0 for one that is gone or another user's."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.Error:
+        return 0
 
 
 def _sample(tracker: Tracker, folder: Path, first: float, done: threading.Event) -> None:

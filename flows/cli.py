@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, (_, text) in STAGE_COMMANDS.items():
         commands.add_parser(name, help=text).add_argument("recipe", help="a YAML file, or the name of one in recipes/")
     why = commands.add_parser("why", help="for each stage: reuse, or what changed; starts nothing")
-    why.add_argument("recipe", help="a YAML file")
+    why.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
     look = commands.add_parser("look", help="MLflow in the browser: runs, plots, cards, registered models")
     look.add_argument("--port", type=int, default=5000, help="loopback port, 5000 if not said")
     for name, text in SERVICE_COMMANDS.items():

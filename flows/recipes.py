@@ -39,12 +39,6 @@ def find_recipe(name: str) -> Path:
     return recipe_folder() / f"{name}{SUFFIX}"
 
 
-def summary_of(name: str) -> str:
-    """The first line of a recipe's opening comment: what it makes."""
-    first = find_recipe(name).read_text(encoding="utf-8").splitlines()[:1]
-    return first[0].lstrip("# ").strip() if first and first[0].startswith("#") else ""
-
-
 def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
     """`--a.b 1` and `--a.b=1` as (a.b, 1)."""
     found, words = [], list(rest)

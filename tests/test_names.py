@@ -52,8 +52,12 @@ def test_every_metric_has_a_unit_and_a_meaning() -> None:
     assert [name for name, metric in {**METRICS, **PREFIXES}.items() if not (metric.unit and metric.meaning)] == []
 
 
-def test_a_null_tracker_takes_everything() -> None:
-    NullTracker().metrics({"anything": float("nan")})
+def test_a_null_tracker_takes_what_a_job_would_be_refused(tmp_path: Path) -> None:
+    refused = {"anything": float("nan")}
+    with pytest.raises(ConfigError):
+        EventTracker(EventLog(tmp_path)).metrics(refused)
+    NullTracker().metrics(refused)
+    assert list(read_events(tmp_path)) == []
 
 
 def test_an_unknown_plugin_is_answered_with_the_names_there_are() -> None:
