@@ -61,6 +61,7 @@ class Session:
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="session")
         self._local = ready_launcher(settings)
         self._head: RayHead | None = None
+        self._due_on_ray: list[str] = []
         self._ray: Future[RayLauncher] | None = None
 
     def __enter__(self) -> Self:
@@ -69,7 +70,8 @@ class Session:
         due = [step.stage for step in steps if step.result is None and step.stage in self._wanted]
         if "ingest" in due:
             self._local.warm("ingest")
-        if any(STAGES[stage].on_ray for stage in due):
+        self._due_on_ray = [stage for stage in due if STAGES[stage].on_ray]
+        if self._due_on_ray:
             if not self.settings.ray_dashboard:
                 self._head = RayHead(self.settings)
             self._ray = self._threads.submit(self._connect_to_ray)
@@ -89,8 +91,7 @@ class Session:
             self._report("pipeline", {"kind": "say", "text": str(away)})
         finally:
             self._local.end()
-            if self._head is not None:
-                self._head.end()
+            self._end_ray()
             self._threads.shutdown()
 
     @property
@@ -161,7 +162,15 @@ class Session:
         if stage == "finetune":
             self._local.warm("evaluate")
             self._local.warm("publish")
-        return follow(launcher, job, lambda event: self._report(stage, event))
+        job_id = follow(launcher, job, lambda event: self._report(stage, event))
+        if self._due_on_ray[-1:] == [stage]:  # it takes a second to leave, and what follows has use for its memory
+            self._threads.submit(self._end_ray)
+        return job_id
+
+    def _end_ray(self) -> None:
+        head, self._head = self._head, None
+        if head is not None:
+            head.end()
 
     def _connect_to_ray(self) -> RayLauncher:
         if self._head is not None:

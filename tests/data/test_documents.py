@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sysconfig
 import unicodedata
 from pathlib import Path
 
@@ -105,6 +106,15 @@ def test_the_standard_library_is_read_without_tests_installed_packages_and_this_
     foreign = ("/test/", "/tests/", "idle_test", "site-packages", "_sysconfigdata", "/config-")
     assert not [name for name in documents if any(part in name for part in foreign)]
     assert "Python Software Foundation" in source.licence
+
+
+@pytest.mark.parametrize("pattern", ["*.py", "**/*.py", "json/*.py", "**/json/*.py", "email/**/[a-m]*.py", "*/*.py"])
+def test_a_pattern_means_for_the_standard_library_what_it_means_to_glob(pattern: str) -> None:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    named = {file.path for file in open_source(SourceSpec(kind="python_stdlib", pattern=pattern)).files()}
+    everything = {file.path for file in open_source(SourceSpec(kind="python_stdlib")).files()}
+    assert named == everything & set(root.glob(pattern))
+    assert named
 
 
 @pytest.mark.parametrize(
