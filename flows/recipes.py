@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,6 +38,20 @@ def find_recipe(name: str) -> Path:
             fix="choose one of these, or give the path of a file",
         )
     return recipe_folder() / f"{name}{SUFFIX}"
+
+
+def take_recipe(parser: argparse.ArgumentParser) -> None:
+    """Let a command take a recipe, and any of its fields behind it; its help shows those of a stage of its name."""
+    from foundation_core.specs import PipelineSpec, described_leaves
+
+    command = parser.prog.rpartition(" ")[2]
+    parser.add_argument("recipe", help="a YAML file, or the name of one in recipes/")
+    parser.set_defaults(overrides=[])
+    parser.usage = f"{parser.prog} RECIPE [--dotted.field VALUE ...]"
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    fields = [field for field in described_leaves(PipelineSpec) if field[0].startswith(f"{command}.")]
+    lines = [f"  --{name} {default}\n      {text}" for name, default, text in fields]
+    parser.epilog = "\n".join(["fields:", *lines] if lines else ["`foundation fields` lists every field of a recipe."])
 
 
 def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:

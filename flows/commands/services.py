@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-
-from cluster.settings import Settings
-from cluster.stack import Stack, State
+if TYPE_CHECKING:
+    from cluster.stack import Stack, State
 
 OPEN = {"prefect": "start runs, watch them", "mlflow": "runs, models, cards", "ray": "jobs, workers", "runner": ""}
 """What a person does at each address."""
 
 
-def up(settings: Settings) -> int:
+def configure(parser: argparse.ArgumentParser, name: str) -> None:
+    """Nothing, or the form of the answer."""
+    if name == "status":
+        parser.add_argument("--json", action="store_true", help="for a script")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the command says to the services of the data folder."""
+    from cluster.settings import Settings
+    from cluster.stack import Stack
+
+    stack = Stack(Settings.from_environment())
+    if arguments.command == "status":
+        return _status(stack, as_json=arguments.json)
+    return _up(stack) if arguments.command == "up" else _down(stack)
+
+
+def _up(stack: Stack) -> int:
     """Start what does not run, wait until everything answers, print the addresses."""
-    states = Stack(settings).up(print)
-    _print(states)
-    print(f"Ray's token is in {settings.home / 'stack' / 'ray-token'}; `foundation down` ends everything")
+    _print(stack.up(print))
+    print(f"Ray's token is in {stack.folder / 'ray-token'}; `foundation down` ends everything")
     return 0
 
 
-def status(settings: Settings, *, as_json: bool) -> int:
+def _status(stack: Stack, *, as_json: bool) -> int:
     """How every service is; 1 if one that was started is not up."""
-    states = Stack(settings).status()
+    states = stack.status()
     if as_json:
         rows = [{"name": s.name, "state": s.word, "url": s.url, "pid": s.pid, "bytes": s.bytes} for s in states]
         print(json.dumps(rows))
@@ -33,13 +49,16 @@ def status(settings: Settings, *, as_json: bool) -> int:
     return int(any(state.word not in ("up", "down") for state in states))
 
 
-def down(settings: Settings) -> int:
+def _down(stack: Stack) -> int:
     """End every service."""
-    Stack(settings).down(print)
+    stack.down(print)
     return 0
 
 
-def _print(states: list[State]) -> None:
+def _print(states: Sequence[State]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(show_edge=False)
     for column in ("service", "state", "address", "memory", ""):
         table.add_column(column, justify="right" if column == "memory" else "left")
