@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from cluster.templates import DatabaseTemplate
 from foundation_core.errors import TransientError
 
 START_SECONDS = 90.0
+RESTARTS = 3
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -110,7 +113,7 @@ class RayHead:
 
 
 class PrefectApi:
-    """A Prefect API on loopback that lives as long as the run."""
+    """A Prefect API on loopback that lives as long as the run; one that dies is started again where it was."""
 
     def __init__(self, settings: Settings) -> None:
         self.port = free_port()
@@ -128,17 +131,29 @@ class PrefectApi:
             "PREFECT__SERVER_FINAL": "1",  # with the line above: no schedulers, no loops that look for late runs
             "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",  # flows here use none, and it takes a second
         }
-        self.part = Part("prefect", command, settings, {**self.environment, **ephemeral})
+        self._start = partial(Part, "prefect", command, settings, {**self.environment, **ephemeral})
+        self.part = self._start()
+        self._ended = threading.Event()
 
     def wait(self) -> None:
         """Return once flows can report to it."""
         wait_until_answers(f"{self.url}/health", self.part.process, f"the Prefect API (its log: {self.part.log})")
         if self._is_new:
             self._template.keep(self._database)
+        threading.Thread(target=self._keep_alive, name="prefect-api", daemon=True).start()
 
     def end(self) -> None:
         """Stop it."""
+        self._ended.set()
         self.part.end()
+
+    def _keep_alive(self) -> None:
+        """Those who report to it try again for a while, so that its death costs them seconds."""
+        for _ in range(RESTARTS):
+            self.part.process.wait()
+            if self._ended.is_set():
+                return
+            self.part = self._start()
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ Event = dict[str, Any]
 POLL_SECONDS = 0.1
 LOOK_SECONDS = 1.0
 """How often the launcher asks whether a silent job still lives."""
+AGENT_SECONDS = 60.0
+NO_AGENT = "No available agent"
+"""In Ray's words, which has no type for it."""
 STOP_SECONDS = 45.0
 """How long a stage may take to save its work after it was asked to stop."""
 
@@ -126,13 +130,13 @@ class RayLauncher:
         for name, status in mine.items():
             if status in (JobStatus.PENDING, JobStatus.RUNNING):
                 return name
-        return str(
-            self._client.submit_job(
-                entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
-                submission_id=f"{prefix}{len(mine)}",
-                runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
-            )
+        submit = partial(
+            self._client.submit_job,
+            entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
+            submission_id=f"{prefix}{len(mine)}",
+            runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
         )
+        return _patiently(submit)
 
     def is_alive(self, job_id: str) -> bool:
         """Whether Ray says that the job waits or runs; a cluster that does not answer runs nothing for us."""
@@ -145,6 +149,21 @@ class RayLauncher:
         """Stop the job by Ray."""
         with contextlib.suppress(OSError, RuntimeError):
             self._client.stop_job(job_id)
+
+
+def _patiently(submit: Callable[[], str]) -> str:
+    """The id of a submitted job. A head answers seconds before the agent is there that starts jobs."""
+    deadline = time.monotonic() + AGENT_SECONDS
+    while True:
+        try:
+            return submit()
+        except RuntimeError as error:
+            if NO_AGENT not in str(error):
+                raise
+            if time.monotonic() > deadline:
+                fix = "see that the cluster's head runs, then run the same command again"
+                raise TransientError(f"Ray has nobody to start jobs after {AGENT_SECONDS:.0f} s", fix=fix) from error
+            time.sleep(POLL_SECONDS)
 
 
 def follow(launcher: Launcher, job: Job, report: Callable[[Event], None]) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterable
-from typing import Any
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Self
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.artifacts import (
     create_link_artifact,
     create_markdown_artifact,
@@ -22,34 +26,67 @@ from foundation_core.store import Result
 
 UPDATE_SECONDS = 2.0
 """Seconds between two movements of a bar: each is a call of the API."""
+LAST_WORD_SECONDS = 5.0
 
 
-class ProgressArtifact:
-    """The bar of one stage; it begins with the first progress that the stage reports."""
+class ProgressBars:
+    """The bars of a run, one a stage; a bar begins with the first progress that its stage reports.
+
+    They move in a thread of their own: an API that is away makes a call last for minutes, and nobody waits for a bar.
+    """
 
     def __init__(self) -> None:
-        self._id: UUID | None = None
-        self._next_update = 0.0
+        self._bars: dict[str, UUID] = {}
         self._phase = ""
+        self._wanted: dict[str, tuple[float, str]] = {}
+        self._changed = threading.Condition()
+        self._ended = False
+        mover = partial(copy_context().run, self._move)  # the bars belong to the flow run of the caller
+        self._thread = threading.Thread(target=mover, name="progress-bars", daemon=True)
 
     def report(self, stage: str, event: dict[str, Any]) -> None:
-        """Move the bar, if the event says how far the stage is and the last movement was long enough ago."""
+        """Say where a bar should be, if the event tells how far the stage is."""
         if event["kind"] == "phase":
             self._phase = event["name"]
-        if event["kind"] != "progress":
-            return
-        done, total, now = event["done"], event["total"], time.monotonic()
-        if now < self._next_update and done < total:
-            return
-        self._next_update = now + UPDATE_SECONDS
-        text = f"{stage} · {self._phase}: {done} of {total} {event['unit']}  {event['note']}".rstrip()
-        percent = 100.0 * done / total
-        if self._id is None:
+        if event["kind"] == "progress":
+            done, total = event["done"], event["total"]
+            text = f"{stage} · {self._phase}: {done} of {total} {event['unit']}  {event['note']}".rstrip()
+            with self._changed:
+                self._wanted[stage] = (100.0 * done / total, text)
+                self._changed.notify()
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let the bars reach their last place, if the API answers."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify()
+        self._thread.join(LAST_WORD_SECONDS)
+
+    def _move(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted or self._ended)
+                wanted, self._wanted = self._wanted, {}
+                if not wanted:
+                    return
+            for stage, (percent, text) in wanted.items():
+                with suppress(HTTPError):
+                    self._show(stage, percent, text)
+            with self._changed:
+                self._changed.wait_for(lambda: self._ended, UPDATE_SECONDS)
+
+    def _show(self, stage: str, percent: float, text: str) -> None:
+        if stage in self._bars:
+            update_progress_artifact(self._bars[stage], progress=percent, description=text)
+        else:
             created = create_progress_artifact(percent, key=f"{stage}-progress", description=text)
             assert isinstance(created, UUID)
-            self._id = created
-        else:
-            update_progress_artifact(self._id, progress=percent, description=text)
+            self._bars[stage] = created
 
 
 def show_plan(steps: Iterable[Step], last: str) -> None:

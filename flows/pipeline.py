@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ from prefect.runtime import flow_run
 from cluster.planning import INPUTS, ROLES, plan, source_content_of
 from cluster.session import Session
 from cluster.settings import Settings
-from flows.artifacts import ProgressArtifact, show_links, show_plan, show_results
+from flows.artifacts import ProgressBars, show_links, show_plan, show_results
 from flows.console import current_console
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result, Store
@@ -89,16 +88,15 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 @contextmanager
 def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
-    log, console = get_run_logger(), current_console()
-    bars: dict[str, ProgressArtifact] = defaultdict(ProgressArtifact)
+    log, console, bars = get_run_logger(), current_console(), ProgressBars()
 
     def report(stage: str, event: dict[str, Any]) -> None:
         console.report(stage, event)
-        bars[stage].report(stage, event)
+        bars.report(stage, event)
         if event["kind"] == "say":
             log.info("%s: %s", stage, event["text"])
 
     settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
     show_plan(plan(recipe, Store(settings.results), content), last)
-    with Session(recipe, settings, content, report, last, str(flow_run.id or "")) as session:
+    with bars, Session(recipe, settings, content, report, last, str(flow_run.id or "")) as session:
         yield session

@@ -8,6 +8,7 @@ from torch import nn
 from foundation_core.model.attention import Attention
 from foundation_core.model.families import build
 from foundation_core.model.heads import TiedHead
+from foundation_core.model.size import Size, training_flops
 from foundation_core.specs import ModelSpec
 
 FORMULA = "training FLOPs per token = 6 x (weights that multiply) + 12 x (sum of attention widths) x (context tokens)"
@@ -18,8 +19,15 @@ and looked-up embeddings are not. Source: Chowdhery et al. 2022, PaLM, appendix 
 
 def flops_per_token(spec: ModelSpec, vocabulary: int) -> int:
     """Floating-point operations of training on one token, forward and backward, by `FORMULA`."""
-    with torch.device("meta"):  # shapes without memory
+    return training_flops(counted(spec, vocabulary), spec.context_tokens)
+
+
+def counted(spec: ModelSpec, vocabulary: int) -> Size:
+    """The counts of a model that is built for it, without memory."""
+    with torch.device("meta"):
         model = build(spec, vocabulary)
-    weights = sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead)))
-    widths = sum(part.out.in_features for part in model.modules() if isinstance(part, Attention))
-    return 6 * weights + 12 * widths * spec.context_tokens
+    return Size(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        multiplying=sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead))),
+        attention_width=sum(part.out.in_features for part in model.modules() if isinstance(part, Attention)),
+    )

@@ -12,7 +12,7 @@ import pytest
 
 from cluster import launch
 from cluster.job import Job, run
-from cluster.launch import Event, LocalLauncher, follow
+from cluster.launch import NO_AGENT, Event, LocalLauncher, _patiently, follow
 from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import DataError, Stopped, TransientError
@@ -170,3 +170,23 @@ class LastWords(DeadJob):
 def test_the_last_word_of_a_dead_job_is_heard(ingest_job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "LOOK_SECONDS", 0.01)
     assert follow(LastWords(), ingest_job(), lambda event: None) == "dead"
+
+
+def test_a_head_whose_agent_is_not_there_yet_is_asked_again() -> None:
+    answers = iter([RuntimeError(f"Request failed: {NO_AGENT} to submit job"), "job-1"])
+
+    def submit() -> str:
+        answer = next(answers)
+        if isinstance(answer, RuntimeError):
+            raise answer
+        return answer
+
+    assert _patiently(submit) == "job-1"
+
+
+def test_what_ray_refuses_is_not_asked_again() -> None:
+    def submit() -> str:
+        raise RuntimeError("the job exists")
+
+    with pytest.raises(RuntimeError, match="exists"):
+        _patiently(submit)
