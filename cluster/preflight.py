@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import shutil
 
+import psutil
+
+from cluster.forecast import WORKER_BYTES, Forecast, forecast
+from cluster.planning import Step, plan
 from cluster.ray_train import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
 from foundation_core.errors import ConfigError, SetupError
 from foundation_core.specs import PipelineSpec
+from foundation_core.store import Store
 
 LEAST_FREE_BYTES = 500_000_000
 
@@ -43,6 +48,40 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
             allowed=f"at least {LEAST_FREE_BYTES / 1e6:.0f} MB",
             fix="free some space, or name another folder with FOUNDATION_HOME",
         )
+
+
+def checked_plan(recipe: PipelineSpec, settings: Settings, source_content: str) -> tuple[list[Step], Forecast]:
+    """What a recipe would do and take.
+
+    Raises:
+        SetupError: there is no room for it here; of memory, only what is certain counts.
+    """
+    store = Store(settings.results)
+    steps = plan(recipe, store, source_content)
+    found = forecast(recipe, steps, store)
+    if "pretrain" in found.seconds and not settings.ray_dashboard:
+        _fits_memory(recipe.pretrain.workers, found)
+    free_bytes = shutil.disk_usage(settings.home).free
+    if found.disk_bytes > free_bytes:
+        raise SetupError(
+            f"the run will write about {_gb(found.disk_bytes)}, and {settings.home} has {_gb(free_bytes)} free",
+            fix="free some space, name another folder with FOUNDATION_HOME, or lower --pretrain.keep_checkpoints",
+        )
+    return steps, found
+
+
+def _fits_memory(workers: int, found: Forecast) -> None:
+    needed, there = workers * (WORKER_BYTES + found.state_bytes), psutil.virtual_memory().total
+    if needed > there:
+        raise SetupError(
+            f"{workers} workers need {_gb(needed)} for {found.parameters / 1e6:.0f} M parameters with gradients and"
+            f" optimizer state, and this machine has {_gb(there)}",
+            fix="take a smaller model, fewer workers, or a ZeRO stage that shards more (--pretrain.zero_stage 3)",
+        )
+
+
+def _gb(count: int) -> str:
+    return f"{count / 1e9:.1f} GB"
 
 
 def _names_exist(recipe: PipelineSpec) -> None:

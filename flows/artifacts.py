@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -19,9 +19,12 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from cluster.forecast import Forecast
 from cluster.planning import Step
 from cluster.settings import Settings
+from flows.planned import plan_markdown
 from flows.summary import summary_row
+from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
 
 UPDATE_SECONDS = 2.0
@@ -89,15 +92,9 @@ class ProgressBars:
             self._bars[stage] = created
 
 
-def show_plan(steps: Iterable[Step], last: str) -> None:
-    """What will be reused and what will run up to a stage, and why."""
-    rows = ["| stage | | why |", "| --- | --- | --- |"]
-    for step in steps:
-        what, why = ("reuse", "found by its key") if step.result is not None else ("run", "; ".join(step.reasons))
-        rows.append(f"| {step.stage} | {what} | {why} |")
-        if step.stage == last:
-            break
-    create_markdown_artifact("\n".join(rows), key="plan", description="What this run will do")
+def show_plan(recipe: PipelineSpec, steps: Sequence[Step], found: Forecast, last: str) -> None:
+    """What a run up to a stage will reuse and run, why, and what it takes."""
+    create_markdown_artifact(plan_markdown(recipe, steps, found, last), key="plan", description="What this run will do")
 
 
 def show_links(result: Result, settings: Settings) -> None:

@@ -33,7 +33,8 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "publish": Command("stages", "models and scores -> registered version"),
     },
     "look before": {
-        "why": Command("why", "for each stage: reuse, or what changed; starts nothing"),
+        "plan": Command("why", "what a recipe would do and take: stages, parameters, memory, disk, time"),
+        "why": Command("why", "for each stage: reuse, or what changed, and what that costs"),
         "fields": Command("fields", "every field of a recipe, with its default and meaning"),
     },
     "look after": {

@@ -11,13 +11,14 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
-from cluster.planning import INPUTS, ROLES, plan, source_content_of
+from cluster.planning import INPUTS, ROLES, source_content_of
+from cluster.preflight import checked_plan
 from cluster.session import Session
 from cluster.settings import Settings
 from flows.artifacts import ProgressBars, show_links, show_plan, show_results
 from flows.console import current_console
 from foundation_core.specs import PipelineSpec
-from foundation_core.store import Result, Store
+from foundation_core.store import Result
 
 
 @flow(name="pipeline")
@@ -97,6 +98,6 @@ def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish
             log.info("%s: %s", stage, event["text"])
 
     settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
-    show_plan(plan(recipe, Store(settings.results), content), last)
+    show_plan(recipe, *checked_plan(recipe, settings, content), last)
     with bars, Session(recipe, settings, content, report, last, str(flow_run.id or "")) as session:
         yield session

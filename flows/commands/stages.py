@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do what is not done yet, and print the table of what there is."""
     from cluster.planning import INPUTS, plan, source_content_of
-    from cluster.preflight import preflight
+    from cluster.preflight import checked_plan, preflight
     from cluster.settings import Settings
     from cluster.stack import Stack
     from flows.summary import print_summary
@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     preflight(recipe, settings)
     content = source_content_of(recipe)
     stages = list(INPUTS) if flow_name == "pipeline" else list(INPUTS)[: list(INPUTS).index(flow_name) + 1]
-    steps = plan(recipe, Store(settings.results), content)[: len(stages)]
+    steps = checked_plan(recipe, settings, content)[0][: len(stages)]
     done = all(step.result is not None and step.result.ids for step in steps)
     if not done:
         _run_flow(flow_name, recipe, content, settings, starts_with_ingest=steps[0].result is None)

@@ -1,0 +1,169 @@
+"""What a run will take before anything is held: parameters, tokens, epochs, memory, disk, time. By arithmetic alone.
+
+Time and bytes a token come from earlier results of the data folder; where there is none, from the machine that the
+README describes, and the forecast says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cluster.planning import INPUTS, Step
+from foundation_core.data.documents import open_source
+from foundation_core.model.size import Size, size_of, training_flops
+from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
+from foundation_core.store import Result, Store
+
+REFERENCE_FLOPS = 35e9
+"""FLOP/s that a training gets out of one CPU, on the machine that the README describes."""
+REFERENCE_SECONDS = {"evaluate": 10.0, "publish": 4.0}
+REFERENCE_INGEST_BYTES_PER_SECOND = 0.9e6
+REFERENCE_BYTES_PER_TOKEN = 3.7
+START_SECONDS = {"ingest": 8.0, "pretrain": 25.0, "finetune": 9.0, "evaluate": 1.0, "publish": 1.0}
+"""Services, imports and processes before the first step of a stage, there."""
+
+WORKER_BYTES = 500_000_000
+"""A worker that imported torch, DeepSpeed and Ray, before it has a model."""
+CORPUS_FACTOR = 4.0
+"""Bytes on disk for each byte of the source: the text that is kept, what was dropped, tokens, units."""
+SCORED_TOKENS = 512
+"""Tokens whose logits exist at a time: see `objectives.language`."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run will take.
+
+    Args:
+        parameters: of the model.
+        corpus_tokens: in the training split.
+        trained_tokens: that pretraining reads, repetitions included.
+        epochs: by source, how often pretraining reads its documents.
+        state_bytes: of one worker: weights, gradients and optimizer state; exact.
+        worker_bytes: of one worker: state, activations and libraries; about.
+        disk_bytes: below the data folder, of the stages that run; about.
+        seconds: of each stage that runs; about.
+        basis: where the seconds come from.
+    """
+
+    parameters: int
+    corpus_tokens: int
+    trained_tokens: int
+    epochs: Mapping[str, float]
+    state_bytes: int
+    worker_bytes: int
+    disk_bytes: int
+    seconds: Mapping[str, float]
+    basis: str
+
+
+def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forecast:
+    """What the steps of a plan that are not found will take."""
+    source_bytes = sum(file.bytes for file in open_source(recipe.ingest.source).files())
+    size = size_of(recipe.pretrain.model, recipe.ingest.tokenizer.vocabulary)
+    corpus_tokens = _corpus_tokens(recipe, steps[0].result, source_bytes, store)
+    spec, context = recipe.pretrain, recipe.pretrain.model.context_tokens
+    trained = spec.steps * spec.batch_rows * context
+    flops = _measured_flops(store)
+    state = state_bytes(spec, size.parameters)
+    due = [step.stage for step in steps if step.result is None]
+    return Forecast(
+        parameters=size.parameters,
+        corpus_tokens=corpus_tokens,
+        trained_tokens=trained,
+        epochs={recipe.ingest.source.kind: trained / max(1, corpus_tokens)},
+        state_bytes=state,
+        worker_bytes=WORKER_BYTES + state + activation_bytes(spec, recipe.ingest.tokenizer.vocabulary),
+        disk_bytes=sum(_disk_bytes(stage, recipe, size, source_bytes) for stage in due),
+        seconds={stage: _seconds(stage, recipe, size, source_bytes, store, flops) for stage in due},
+        basis="as measured in this data folder" if flops else "a guess from two cores without bfloat16; none ran here",
+    )
+
+
+def state_bytes(spec: PretrainSpec, parameters: int) -> int:
+    """Weights, gradients and AdamW's two averages of one worker, by what its ZeRO stage shards.
+
+    In bf16, products use 2-byte copies of weights and gradients beside the 4-byte ones that the optimizer keeps.
+    """
+    shared = spec.workers if spec.engine == "deepspeed" else 1
+    weights = gradients = 2 if spec.precision == "bf16" else 4
+    optimizer = 12 if spec.precision == "bf16" else 8
+    held = (
+        weights / (shared if spec.zero_stage >= 3 else 1)
+        + gradients / (shared if spec.zero_stage >= 2 else 1)
+        + optimizer / (shared if spec.zero_stage >= 1 else 1)
+    )
+    return round(parameters * held)
+
+
+def activation_bytes(spec: PretrainSpec, vocabulary: int) -> int:
+    """What a forward pass of one worker keeps for its backward pass, and the logits of one piece.
+
+    Coefficients were fitted to peaks of resident memory; `tests/cluster/test_forecast.py` holds them to new ones.
+    """
+    trunk, tokens = spec.model.trunk, min(spec.micro_batch_rows, spec.batch_rows) * spec.model.context_tokens
+    hidden = trunk.hidden or 4 * trunk.width
+    number = 2 if spec.precision == "bf16" else 4
+    kept = trunk.depth * (14 * trunk.width + 2 * hidden) + 54 * trunk.width
+    return number * tokens * kept + 28 * SCORED_TOKENS * vocabulary
+
+
+def _corpus_tokens(recipe: PipelineSpec, corpus: Result | None, source_bytes: int, store: Store) -> int:
+    if corpus is not None:
+        return int(corpus.summary["splits"]["train"]["tokens"])
+    earlier = store.history("ingest")
+    bytes_per_token = earlier[0].summary["bytes_per_token"] if earlier else REFERENCE_BYTES_PER_TOKEN
+    split = recipe.ingest.split
+    return round(source_bytes * (1 - split.validation_fraction - split.test_fraction) / bytes_per_token)
+
+
+def _measured_flops(store: Store) -> float:
+    """FLOP/s of the newest training of this data folder; 0 if there is none."""
+    for result in store.history("pretrain"):
+        if "tokens_per_second" in result.summary:
+            return float(result.summary["tokens_per_second"] * result.summary["flops_per_token"])
+    return 0.0
+
+
+def _seconds(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int, store: Store, flops: float) -> float:
+    """Start and work of a stage."""
+    start, spec = START_SECONDS[stage], recipe.pretrain
+    earlier = store.history(stage)
+    if stage == "ingest":
+        rate = REFERENCE_INGEST_BYTES_PER_SECOND
+        if earlier:
+            rate = earlier[0].summary["text_bytes"] / max(0.1, earlier[0].seconds)
+        return start + source_bytes / rate
+    if stage == "pretrain":
+        work = spec.steps * spec.batch_rows * spec.model.context_tokens
+        work *= training_flops(size, spec.model.context_tokens)
+        return start + work / (flops or REFERENCE_FLOPS * spec.workers * spec.threads_per_worker)
+    if stage == "finetune":
+        return start + _finetune_flops(recipe, size) / (flops or REFERENCE_FLOPS * recipe.finetune.workers)
+    return start + (earlier[0].seconds if earlier else REFERENCE_SECONDS[stage])
+
+
+def _finetune_flops(recipe: PipelineSpec, size: Size) -> float:
+    spec: FinetuneSpec = recipe.finetune
+    arms = 4
+    trials = arms * (len(spec.lr) + len(spec.seeds) - 1)  # rates with the first seed, the best one with the others
+    without_head = size.multiplying - recipe.ingest.tokenizer.vocabulary * recipe.pretrain.model.trunk.width
+    per_token = training_flops(size._replace(multiplying=without_head), spec.fragment_tokens)
+    return trials * spec.steps * spec.batch_rows * spec.fragment_tokens * per_token
+
+
+def _disk_bytes(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int) -> int:
+    weights = 4 * size.parameters
+    saved = 4 * weights  # weights, their master copy, two averages
+    if stage == "ingest":
+        return round(CORPUS_FACTOR * source_bytes)
+    if stage == "pretrain":
+        return weights + saved * (recipe.pretrain.keep_checkpoints + 1)  # one more while the next is written
+    return {"finetune": 4 * weights, "evaluate": 0, "publish": 4 * weights}[stage]
+
+
+def total_seconds(found: Forecast, last: str) -> float:
+    """Seconds of the stages that run, up to one of them."""
+    wanted = list(INPUTS)[: list(INPUTS).index(last) + 1]
+    return sum(seconds for stage, seconds in found.seconds.items() if stage in wanted)
