@@ -122,14 +122,11 @@ class RayLauncher:
 
     def start(self, job: Job) -> str:
         """Submit the job, or find the live one of the same key."""
-        from ray.job_submission import JobStatus
-
         prefix = f"{job.stage}-{job.key['digest'][:12]}-"
-        known = {j.submission_id: j.status for j in self._client.list_jobs() if j.submission_id}
-        mine = {name: status for name, status in known.items() if name.startswith(prefix)}
-        for name, status in mine.items():
-            if status in (JobStatus.PENDING, JobStatus.RUNNING):
+        for name in self.live():
+            if name.startswith(prefix):
                 return name
+        mine = [j for j in self._client.list_jobs() if j.submission_id and j.submission_id.startswith(prefix)]
         submit = partial(
             self._client.submit_job,
             entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
@@ -137,6 +134,14 @@ class RayLauncher:
             runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
         )
         return _patiently(submit)
+
+    def live(self) -> dict[str, str]:
+        """The command of every job that waits or runs, by its id."""
+        return {
+            job.submission_id: job.entrypoint
+            for job in self._client.list_jobs()
+            if job.submission_id and not job.status.is_terminal()
+        }
 
     def is_alive(self, job_id: str) -> bool:
         """Whether Ray says that the job waits or runs; a cluster that does not answer runs nothing for us."""

@@ -99,6 +99,7 @@ def runner_service(settings: Settings, port: int) -> Service:
             "PREFECT_RUNNER_SERVER_HOST": "127.0.0.1",
             "PREFECT_RUNNER_SERVER_PORT": str(port),
             "PREFECT_RUNNER_POLL_FREQUENCY": "1",
+            "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
         },
     )
 
@@ -128,8 +129,11 @@ def ray_folder(settings: Settings) -> Path:
     return Path("/tmp") / f"fnd-{hashlib.sha256(str(settings.home).encode()).hexdigest()[:8]}"
 
 
-def port_for(name: str) -> int:
+def port_for(name: str, usual: int = 0) -> int:
     """The configured port of a service; else its usual one if that is free; else any that is.
+
+    Args:
+        usual: its port, if not the one in `PORTS`.
 
     Raises:
         ConfigError: what is configured is no port.
@@ -137,7 +141,7 @@ def port_for(name: str) -> int:
     variable = f"FOUNDATION_{name.upper()}_PORT"
     configured = os.environ.get(variable)
     if not configured:
-        return free_port(PORTS[name])
+        return free_port(usual or PORTS[name])
     if not configured.isdecimal() or not 0 < int(configured) < 2**16:
         raise ConfigError(f"{variable} is {configured!r}", allowed="a port, 1 to 65535", fix="correct or unset it")
     return int(configured)

@@ -44,6 +44,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "up": Command("services", "start Prefect, MLflow, Ray and the runner, and print their addresses"),
         "status": Command("services", "how each of them is; exit status 1 if one is not well"),
         "down": Command("services", "end all of them"),
+        "doctor": Command("doctor", "what is wrong here and what to do; ends what was killed and left traces"),
     },
 }
 COMMANDS: Mapping[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}

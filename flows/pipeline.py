@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
+from cluster.orphans import owning
 from cluster.planning import INPUTS, ROLES, source_content_of
 from cluster.preflight import checked_plan
 from cluster.session import Session
@@ -99,5 +100,6 @@ def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish
 
     settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
     show_plan(recipe, *checked_plan(recipe, settings, content), last)
-    with bars, Session(recipe, settings, content, report, last, str(flow_run.id or "")) as session:
+    run_id = str(flow_run.id)
+    with owning(settings, run_id), bars, Session(recipe, settings, content, report, last, run_id) as session:
         yield session

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _up(stack: Stack) -> int:
     """Start what does not run, wait until everything answers, print the addresses."""
+    broken = any(state.word == "died" for state in stack.status())
     _print(stack.up(print))
+    if broken:
+        _settle(stack)
     print(f"Ray's token is in {stack.folder / 'ray-token'}; `foundation down` ends everything")
     return 0
+
+
+def _settle(stack: Stack) -> None:
+    """Bring what died with a service to a true end, now; the runner looks every few seconds too."""
+    from cluster.settings import Settings
+
+    os.environ.update(stack.environment())
+    from flows.reconcile import reconcile  # Prefect reads its address when it is imported
+
+    reconcile(Settings.from_environment(), print)
 
 
 def _status(stack: Stack, *, as_json: bool) -> int:

@@ -1,30 +1,21 @@
-"""What a person sees in MLflow after a run: a real server over the data folder, a real Chromium on its pages.
-
-With FOUNDATION_SCREENSHOTS set to a folder, the pictures are kept there (`docs/images` is made so).
-"""
+"""What a person sees in MLflow after a run: a real server over the data folder, a real Chromium on its pages."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mlflow.tracking import MlflowClient
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from cluster.embedded import free_port, wait_until_answers
+from tests.support.browser import NEEDS_CHROMIUM, WAIT_MS, picture
 from tests.support.workplace import Ended, Workplace
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.timeout(300),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed (Debian: apt-get install chromium)"),
-]
-WAIT_MS = 60_000
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(300), NEEDS_CHROMIUM]
 
 
 @pytest.fixture(scope="module")
@@ -49,16 +40,6 @@ def address(place: Workplace) -> Iterator[str]:
         server.communicate(timeout=30)
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[Page]:
-    """A window of a headless Chromium that asks nobody but the page."""
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=quiet)
-        yield browser.new_page(viewport={"width": 1440, "height": 900})
-        browser.close()
-
-
 def test_the_pretraining_run_shows_its_figures_and_its_lineage(place: Workplace, address: str, page: Page) -> None:
     client = MlflowClient(tracking_uri=f"sqlite:///{place.home / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("foundation").experiment_id
@@ -67,13 +48,13 @@ def test_the_pretraining_run_shows_its_figures_and_its_lineage(place: Workplace,
     expect(page.get_by_text("Finished").first).to_be_visible(timeout=WAIT_MS)
     for shown in ("validation/bits_per_byte", "foundation.action_key", "foundation.ray_job", "corpus"):
         expect(page.get_by_text(re.compile(re.escape(shown))).first).to_be_attached(timeout=WAIT_MS)
-    _keep(page, "mlflow-run")
+    picture(page, "mlflow-run")
     close = page.get_by_role("button", name="Close")
     if close.count():
         close.first.click()  # the assistant that MLflow opens beside every page
     page.goto(f"{address}/#/experiments/{experiment}/runs/{run.info.run_id}/model-metrics")
     expect(page.locator(".js-plotly-plot").first).to_be_visible(timeout=WAIT_MS)
-    _keep(page, "mlflow-metrics")
+    picture(page, "mlflow-metrics")
 
 
 def test_the_registered_model_has_its_alias(place: Workplace, address: str, page: Page) -> None:
@@ -81,10 +62,4 @@ def test_the_registered_model_has_its_alias(place: Workplace, address: str, page
     name = client.search_registered_models()[0].name
     page.goto(f"{address}/#/models/{name}")
     expect(page.get_by_text("candidate").first).to_be_visible(timeout=WAIT_MS)
-    _keep(page, "mlflow-model")
-
-
-def _keep(page: Page, name: str) -> None:
-    folder = os.environ.get("FOUNDATION_SCREENSHOTS")
-    if folder:
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+    picture(page, "mlflow-model")
