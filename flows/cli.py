@@ -39,6 +39,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     "look after": {
         "look": Command("look", "MLflow in the browser: runs, plots, cards, registered models"),
     },
+    "use a model": {
+        "generate": Command("generate", "text from a published model"),
+    },
     "services of a data folder": {
         "up": Command("services", "start Prefect, MLflow, Ray and the runner, and print their addresses"),
         "status": Command("services", "how each of them is; exit status 1 if one is not well"),
