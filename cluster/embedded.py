@@ -83,6 +83,7 @@ def ray_head_command(dashboard_port: int, folder: Path) -> list[str]:
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--num-cpus={usable_cpus()}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}", f"--temp-dir={folder}"),
+        f"--dashboard-agent-listen-port={free_port()}",  # the usual one is taken where another head runs: no jobs then
     ]
 
 

@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.embedded import Part
+from cluster.embedded import START_SECONDS, Part
 from cluster.job import Job
 from cluster.settings import Settings
 from cluster.stop import StopFile
@@ -126,13 +126,23 @@ class RayLauncher:
         for name, status in mine.items():
             if status in (JobStatus.PENDING, JobStatus.RUNNING):
                 return name
-        return str(
-            self._client.submit_job(
-                entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
-                submission_id=f"{prefix}{len(mine)}",
-                runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
-            )
+        return self._submit(
+            entrypoint=f"{sys.executable} -m {job.module} {job.write()}",
+            submission_id=f"{prefix}{len(mine)}",
+            runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
         )
+
+    def _submit(self, **job: Any) -> str:
+        """Submit a job; a head that has just started answers before it has an agent that takes jobs."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return str(self._client.submit_job(**job))
+            except RuntimeError as error:
+                if "No available agent" not in str(error):
+                    raise
+                if time.monotonic() > deadline:
+                    raise TransientError("Ray takes no jobs", fix="read its log, then run again") from error
 
     def is_alive(self, job_id: str) -> bool:
         """Whether Ray says that the job waits or runs; a cluster that does not answer runs nothing for us."""

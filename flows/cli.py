@@ -41,6 +41,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "use a model": {
         "generate": Command("generate", "text from a published model"),
+        "predict": Command("predict", "the class of each text of a table, with the probability of every class"),
     },
     "services of a data folder": {
         "up": Command("services", "start Prefect, MLflow, Ray and the runner, and print their addresses"),

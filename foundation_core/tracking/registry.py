@@ -49,7 +49,7 @@ def model_files(model: str, tracking_uri: str, beside: Path | None = None) -> It
     if (Path(model) / MODEL_FILE).is_file():
         yield Path(model).absolute()
         return
-    if Path(model).is_dir() or Path(model).is_absolute() or model.startswith((".", "~")):
+    if Path(model).is_absolute() or model.startswith((".", "~")):  # any other folder may only share a model's name
         raise ConfigError(f"{model} is not the folder of a model: it has no file {MODEL_FILE}", fix=_HOW)
     uri = model_uri(model, tracking_uri)
     mlflow.set_tracking_uri(tracking_uri)

@@ -62,6 +62,15 @@ def test_every_way_loads_the_same_model_and_leaves_the_store_as_it_was(published
     assert {path: sha256_file(path) for path in files} == before
 
 
+def test_a_folder_of_the_same_name_hides_no_model(
+    published_place: PublishedPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tiny").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with model_files("tiny", published_place.tracking_uri) as folder:
+        assert load_text_model(folder).tasks
+
+
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
     for model in (str(tmp_path), str(tmp_path / "nothing"), "./nothing"):
         with pytest.raises(ConfigError, match="not the folder of a model"), model_files(model, "sqlite:///nowhere.db"):
