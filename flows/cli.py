@@ -24,6 +24,9 @@ class Command(NamedTuple):
 
 
 GROUPS: Mapping[str, Mapping[str, Command]] = {
+    "begin": {
+        "init": Command("init", "a recipe for your own texts, with sizes that fit them"),
+    },
     "do the work": {
         "run": Command("stages", "the whole pipeline: from raw files to a registered model"),
         "ingest": Command("stages", "raw files -> corpus"),

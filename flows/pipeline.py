@@ -23,18 +23,12 @@ from foundation_core.store import Result, Store
 
 @flow(name="pipeline")
 def pipeline(recipe: PipelineSpec, source_content: str = "") -> None:
-    """Raw files -> corpus -> trunk -> task models -> scores -> registered version.
+    """Raw files -> corpus -> trunk -> task models -> scores -> registered version, or as far as the recipe goes.
 
     Args:
         source_content: content hash of the raw files, as in every flow here; looked for, if not said.
     """
-    with open_session(recipe, source_content) as session:
-        corpus = run_stage(session, "ingest")
-        trunk = run_stage(session, "pretrain", corpus=corpus)
-        task_models = run_stage(session, "finetune", corpus=corpus, trunk=trunk)
-        scores = run_stage(session, "evaluate", corpus=corpus, trunk=trunk, task=task_models)
-        version = run_stage(session, "publish", corpus=corpus, trunk=trunk, task=task_models, scores=scores)
-    show_results([corpus, trunk, task_models, scores, version])
+    run_until(recipe, source_content, recipe.last)
 
 
 @flow(name="ingest")

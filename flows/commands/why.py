@@ -14,13 +14,14 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line a stage."""
-    from cluster.planning import plan, source_content_of
+    from cluster.planning import INPUTS, plan, source_content_of
     from cluster.settings import Settings
     from foundation_core.recipe import load_recipe
     from foundation_core.store import Store
 
     recipe, settings = load_recipe(find_recipe(arguments.recipe), arguments.overrides), Settings.from_environment()
-    for step in plan(recipe, Store(settings.results), source_content_of(recipe)):
+    count = list(INPUTS).index(recipe.last) + 1
+    for step in plan(recipe, Store(settings.results), source_content_of(recipe))[:count]:
         if step.result is not None:
             print(f"{step.stage:<9} reuse  {step.result.folder}")
         else:
