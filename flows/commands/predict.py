@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cluster.settings import Settings
 
 RAY_ABOVE_ROWS = 50_000
-"""A cluster of this machine takes some fifteen seconds to start and to leave."""
+"""Below it, starting a cluster is not worth its time. A guess that nobody measured yet."""
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
