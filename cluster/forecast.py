@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cluster.planning import INPUTS, Step
+from cluster.planning import Step
 from foundation_core.data.documents import open_source
 from foundation_core.model.size import Size, size_of, training_flops
 from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
@@ -161,9 +161,3 @@ def _disk_bytes(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int)
     if stage == "pretrain":
         return weights + saved * (recipe.pretrain.keep_checkpoints + 1)  # one more while the next is written
     return {"finetune": 4 * weights, "evaluate": 0, "publish": 4 * weights}[stage]
-
-
-def total_seconds(found: Forecast, last: str) -> float:
-    """Seconds of the stages that run, up to one of them."""
-    wanted = list(INPUTS)[: list(INPUTS).index(last) + 1]
-    return sum(seconds for stage, seconds in found.seconds.items() if stage in wanted)

@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,11 @@ STAGES: Mapping[str, StageEntry] = {
 
 @dataclass(frozen=True)
 class Job:
-    """All that a job needs, as JSON: it may run on another machine that sees the same folders."""
+    """All that a job needs, as JSON: it may run on another machine that sees the same folders.
+
+    Args:
+        module: its entry point, `python -m MODULE JOB.json`.
+    """
 
     stage: str
     spec: dict[str, Any]
@@ -71,6 +75,7 @@ class Job:
     folder: str
     key: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
+    module: str = "cluster.job"
 
     def write(self) -> Path:
         """Write the job into its folder; the path of the file."""
@@ -106,13 +111,22 @@ def run(job: Job) -> int:
     events = EventLog(folder)
     os.environ.update(job.environment)
     remove_partial(folder)
-    try:
+
+    def work() -> None:
         if STAGES[job.stage].ranks:
             from cluster.ray_train import run_ranks
 
             run_ranks(job)
         else:
             _run_alone(job, events)
+
+    return reported(events, work)
+
+
+def reported(events: EventLog, work: Callable[[], None]) -> int:
+    """Do the work of a job and say how it ended in the event log; the exit status."""
+    try:
+        work()
     except Stopped as error:
         events.write("end", status="stopped", error=error.to_json())
         return error.exit_code

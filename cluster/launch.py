@@ -129,7 +129,7 @@ class RayLauncher:
         mine = [j for j in self._client.list_jobs() if j.submission_id and j.submission_id.startswith(prefix)]
         submit = partial(
             self._client.submit_job,
-            entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
+            entrypoint=f"{sys.executable} -m {job.module} {job.write()}",
             submission_id=f"{prefix}{len(mine)}",
             runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
         )

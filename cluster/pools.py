@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypeVar
 
 from foundation_core.errors import TransientError
@@ -48,6 +50,22 @@ class RayPool:
                     flying.append(remote.remote(waiting.pop(0)))
                 done, flying = ray.wait(flying)
                 yield _value(done[0])
+        finally:
+            for reference in flying:
+                ray.cancel(reference, force=True)
+
+    def map_in_order(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
+        """The result of each piece, in the order of the pieces; only two a worker are taken ahead."""
+        import ray
+
+        remote = ray.remote(num_cpus=1, max_retries=3)(function)
+        waiting = iter(pieces)
+        flying = deque(remote.remote(piece) for piece in islice(waiting, 2 * workers))
+        try:
+            while flying:
+                done = _value(flying.popleft())
+                flying.extend(remote.remote(piece) for piece in islice(waiting, 1))
+                yield done
         finally:
             for reference in flying:
                 ray.cancel(reference, force=True)

@@ -7,7 +7,7 @@ import shutil
 import psutil
 
 from cluster.forecast import WORKER_BYTES, Forecast, forecast
-from cluster.planning import Step, plan
+from cluster.planning import INPUTS, Step, plan
 from cluster.ray_train import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
@@ -50,14 +50,16 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
         )
 
 
-def checked_plan(recipe: PipelineSpec, settings: Settings, source_content: str) -> tuple[list[Step], Forecast]:
-    """What a recipe would do and take.
+def checked_plan(
+    recipe: PipelineSpec, settings: Settings, source_content: str, last: str = "publish"
+) -> tuple[list[Step], Forecast]:
+    """What a recipe would do up to a stage, and take.
 
     Raises:
         SetupError: there is no room for it here; of memory, only what is certain counts.
     """
     store = Store(settings.results)
-    steps = plan(recipe, store, source_content)
+    steps = plan(recipe, store, source_content)[: list(INPUTS).index(last) + 1]
     found = forecast(recipe, steps, store)
     if "pretrain" in found.seconds and not settings.ray_dashboard:
         _fits_memory(recipe.pretrain.workers, found)

@@ -92,9 +92,9 @@ class ProgressBars:
             self._bars[stage] = created
 
 
-def show_plan(recipe: PipelineSpec, steps: Sequence[Step], found: Forecast, last: str) -> None:
-    """What a run up to a stage will reuse and run, why, and what it takes."""
-    create_markdown_artifact(plan_markdown(recipe, steps, found, last), key="plan", description="What this run will do")
+def show_plan(recipe: PipelineSpec, steps: Sequence[Step], found: Forecast) -> None:
+    """What a run will reuse and run, why, and what it takes."""
+    create_markdown_artifact(plan_markdown(recipe, steps, found), key="plan", description="What this run will do")
 
 
 def show_links(result: Result, settings: Settings) -> None:

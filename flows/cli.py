@@ -24,6 +24,9 @@ class Command(NamedTuple):
 
 
 GROUPS: Mapping[str, Mapping[str, Command]] = {
+    "begin": {
+        "init": Command("init", "a recipe for your own texts, with sizes that fit them"),
+    },
     "do the work": {
         "run": Command("stages", "the whole pipeline: from raw files to a registered model"),
         "ingest": Command("stages", "raw files -> corpus"),
@@ -39,6 +42,10 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "look after": {
         "look": Command("look", "MLflow in the browser: runs, plots, cards, registered models"),
+    },
+    "use a model": {
+        "generate": Command("generate", "text from a published model"),
+        "predict": Command("predict", "the class of each text of a table, with the probability of every class"),
     },
     "services of a data folder": {
         "up": Command("services", "start Prefect, MLflow, Ray and the runner, and print their addresses"),

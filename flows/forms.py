@@ -50,7 +50,7 @@ def pipeline(
     """
     training = {"steps": steps, "optimizer.lr": learning_rate, "workers": workers}
     tuning, naming = {"steps": finetune_steps}, {"model_name": model_name}
-    run_chosen("publish", recipe, others, pretrain=training, finetune=tuning, publish=naming)
+    run_chosen("", recipe, others, pretrain=training, finetune=tuning, publish=naming)
 
 
 @flow(name="ingest")
@@ -123,10 +123,13 @@ FORMS = (pipeline, ingest, pretrain, finetune, evaluate, publish)
 def run_chosen(last: str, recipe: str, others: str, **knobs: Mapping[str, Any]) -> None:
     """Run a recipe up to a stage, with the knobs that somebody turned and the other fields that he wrote.
 
+    Args:
+        last: the stage; empty: as far as the recipe goes.
+
     Raises:
         FoundationError: what the command line would say.
     """
     turned = [(f"{stage}.{name}", str(value)) for stage, part in knobs.items() for name, value in part.items() if value]
     spec = load_recipe(find_recipe(recipe), [*turned, *parse_overrides(shlex.split(others))])
     preflight(spec, Settings.from_environment())
-    run_until(spec, "", last)
+    run_until(spec, "", last or spec.last)

@@ -24,18 +24,12 @@ from foundation_core.store import Result
 
 @flow(name="pipeline")
 def pipeline(recipe: PipelineSpec, source_content: str = "") -> None:
-    """Raw files -> corpus -> trunk -> task models -> scores -> registered version.
+    """Raw files -> corpus -> trunk -> task models -> scores -> registered version, or as far as the recipe goes.
 
     Args:
         source_content: content hash of the raw files, as in every flow here; looked for, if not said.
     """
-    with open_session(recipe, source_content) as session:
-        corpus = run_stage(session, "ingest")
-        trunk = run_stage(session, "pretrain", corpus=corpus)
-        task_models = run_stage(session, "finetune", corpus=corpus, trunk=trunk)
-        scores = run_stage(session, "evaluate", corpus=corpus, trunk=trunk, task=task_models)
-        version = run_stage(session, "publish", corpus=corpus, trunk=trunk, task=task_models, scores=scores)
-    show_results([corpus, trunk, task_models, scores, version])
+    run_until(recipe, source_content, recipe.last)
 
 
 @flow(name="ingest")
@@ -99,7 +93,7 @@ def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish
             log.info("%s: %s", stage, event["text"])
 
     settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
-    show_plan(recipe, *checked_plan(recipe, settings, content), last)
+    show_plan(recipe, *checked_plan(recipe, settings, content, last))
     run_id = str(flow_run.id)
     with owning(settings, run_id), bars, Session(recipe, settings, content, report, last, run_id) as session:
         yield session

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 from cluster.forecast import Forecast
-from cluster.planning import INPUTS, Step
+from cluster.planning import Step
 from foundation_core.specs import PipelineSpec
 
 
@@ -39,10 +39,8 @@ def fact_rows(recipe: PipelineSpec, found: Forecast) -> list[tuple[str, str]]:
     ]
 
 
-def plan_markdown(recipe: PipelineSpec, steps: Sequence[Step], found: Forecast, last: str) -> str:
-    """The plan of a run up to a stage."""
-    wanted = list(INPUTS)[: list(INPUTS).index(last) + 1]
-    steps = [step for step in steps if step.stage in wanted]
+def plan_markdown(recipe: PipelineSpec, steps: Sequence[Step], found: Forecast) -> str:
+    """The plan of a run."""
     lines = ["| stage | | time | why |", "| --- | --- | ---: | --- |"]
     lines += [f"| {row['stage']} | {row['what']} | {row['time']} | {row['why']} |" for row in stage_rows(steps, found)]
     lines += ["", "| the run | |", "| --- | --- |"]

@@ -74,11 +74,15 @@ class SourceSpec(Spec):
     """Where the raw documents are."""
 
     kind: str = "python_stdlib"
-    """Registered source: python_stdlib, folder, or one that an installed package adds."""
+    """Registered source: python_stdlib, folder, table, or one that an installed package adds."""
     path: str | None = placement(None)
-    """Folder to read; not needed by python_stdlib. Its location is not part of the identity, its content is."""
+    """Folder or table to read; not needed by python_stdlib. Its place is not part of the identity, its content is."""
     pattern: str = "**/*.py"
-    """Which files below the folder are documents."""
+    """Which files below the folder are documents, or tables of them."""
+    text_field: str = placement("text")
+    """Column of a table that holds the texts. Its name is not part of the identity, its content is."""
+    label_field: str | None = placement(None)
+    """Column of a table that holds the labels, which become the documents' groups. Empty: no labels."""
 
 
 class FilterSpec(Spec):
@@ -346,6 +350,8 @@ class PipelineSpec(Spec):
     """Models -> scores."""
     publish: PublishSpec = PublishSpec()
     """Models and scores -> registry."""
+    last: Literal["ingest", "pretrain", "finetune", "evaluate", "publish"] = presentation("publish")
+    """The last stage of a whole run. A corpus without labels ends with pretrain: fine-tuning needs classes."""
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:

@@ -14,7 +14,12 @@ from hypothesis import settings
 from foundation_core.alone import alone
 from foundation_core.stages.contract import Context
 
-pytest_plugins = ["tests.support.pipeline", "tests.support.stack", "tests.support.browser"]
+pytest_plugins = [
+    "tests.support.pipeline",
+    "tests.support.published",
+    "tests.support.stack",
+    "tests.support.browser",
+]
 torch.set_num_threads(1)
 # The same examples in every run, and no clock: a busy machine is not a bug.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

@@ -13,6 +13,8 @@ from foundation_core.specs import FilterSpec, IngestSpec, PipelineSpec, Spec, Tr
 
 PLACE = {
     "ingest.source.path",
+    "ingest.source.text_field",
+    "ingest.source.label_field",
     "ingest.unit_bytes",
     "ingest.workers",
     "pretrain.checkpoint_every_steps",
@@ -49,8 +51,8 @@ def _meanings(body: dict[str, Any], prefix: str = "") -> set[str]:
 def test_where_and_how_wide_is_placement_and_all_else_is_meaning() -> None:
     roles = _fields(PipelineSpec)
     assert {name for name, role in roles.items() if role == "placement"} == PLACE
-    assert {name for name, role in roles.items() if role == "presentation"} == {"name"}
-    assert _meanings(PipelineSpec().meaning()) == roles.keys() - PLACE - {"name"}
+    assert {name for name, role in roles.items() if role == "presentation"} == {"name", "last"}
+    assert _meanings(PipelineSpec().meaning()) == roles.keys() - PLACE - {"name", "last"}
 
 
 def test_meaning_reaches_into_specs_inside_tuples() -> None:

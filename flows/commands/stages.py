@@ -19,7 +19,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what is not done yet, and print the table of what there is."""
-    from cluster.planning import INPUTS, plan, source_content_of
+    from cluster.planning import plan, source_content_of
     from cluster.preflight import checked_plan, preflight
     from cluster.settings import Settings
     from cluster.stack import Stack
@@ -32,12 +32,12 @@ def run(arguments: argparse.Namespace) -> int:
     recipe, settings = load_recipe(find_recipe(arguments.recipe), arguments.overrides), Settings.from_environment()
     preflight(recipe, settings)
     content = source_content_of(recipe)
-    stages = list(INPUTS) if flow_name == "pipeline" else list(INPUTS)[: list(INPUTS).index(flow_name) + 1]
-    steps = checked_plan(recipe, settings, content)[0][: len(stages)]
+    last = recipe.last if flow_name == "pipeline" else flow_name
+    steps, _ = checked_plan(recipe, settings, content, last)
     done = all(step.result is not None and step.result.ids for step in steps)
     if not done:
         _run_flow(flow_name, recipe, content, settings, starts_with_ingest=steps[0].result is None)
-        steps = plan(recipe, Store(settings.results), content)[: len(stages)]
+        steps = plan(recipe, Store(settings.results), content)[: len(steps)]
     print_summary([step.result for step in steps if step.result], settings, nothing_done=done)
     gc.freeze()  # or Python looks through every module for garbage before it leaves, for a second
     return 0

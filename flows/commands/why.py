@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     recipe, settings = load_recipe(find_recipe(arguments.recipe), arguments.overrides), Settings.from_environment()
     preflight(recipe, settings)
-    steps, found = checked_plan(recipe, settings, source_content_of(recipe))
+    steps, found = checked_plan(recipe, settings, source_content_of(recipe), recipe.last)
     if arguments.json:
         print(plan_json(steps, found))
         return 0

@@ -7,6 +7,7 @@ A document's id is the source's name and the path below its root, so that it is 
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 import os
 import platform
@@ -41,7 +42,7 @@ QUARANTINED = pa.schema({"document": pa.string(), "reason": pa.string()})
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file of a source.
+    """One file of a source, or a part of one that a source reads in a way of its own.
 
     Args:
         document: its id, "<source>/<relative path>".
@@ -53,6 +54,22 @@ class SourceFile:
     path: Path
     bytes: int
     group: str
+
+    def read(self) -> builtins.bytes:
+        """The bytes of its text.
+
+        Raises:
+            OSError: it cannot be read.
+            ValueError: it holds no text.
+        """
+        return self.path.read_bytes()
+
+    def digest(self) -> str:
+        """Hex sha256 of all that decides the document beside its id; or why it cannot be read."""
+        try:
+            return hashlib.sha256(self.read()).hexdigest()
+        except OSError as error:  # the read quarantines it for the same reason, so the reason is its content
+            return f"unreadable: {error.strerror}"
 
 
 class Source(Protocol):
@@ -156,7 +173,7 @@ def source_content(files: Iterable[SourceFile]) -> str:
         if file.document in known:
             raise DataError(f"the source lists {file.document} twice", fix="give each file an id of its own")
         known.add(file.document)
-        content.update(f"{file.document}\0{_digest(file.path)}\n".encode())
+        content.update(f"{file.document}\0{file.digest()}\n".encode())
     if not known:
         raise DataError(
             "the source is empty: no file matches", fix="check source.path and source.pattern, or choose another source"
@@ -170,7 +187,7 @@ def read_files(files: Sequence[SourceFile]) -> tuple[pa.Table, pa.Table]:
     quarantined: list[dict[str, object]] = []
     for file in files:
         try:
-            text = normalise(file.path.read_bytes())
+            text = normalise(file.read())
         except (OSError, ValueError) as error:
             reason = f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)
             quarantined.append({"document": file.document, "reason": reason})
@@ -220,10 +237,3 @@ def _listed(source: str, root: Path, paths: Iterable[PurePath]) -> list[SourceFi
 def _name(path: PurePath) -> str:
     """A path as text that UTF-8 can hold, whatever bytes the file system allowed in it."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _digest(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:  # the read quarantines it for the same reason, so the reason is its content
-        return f"unreadable: {error.strerror}"

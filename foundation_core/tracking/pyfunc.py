@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained, task_model
 from foundation_core.data.documents import normalise
@@ -72,6 +72,10 @@ class TextModel:
         """What can be asked."""
         return ["generate", "score"] + (["classify"] if self.classifier else [])
 
+    def get_raw_model(self) -> TextModel:
+        """The model itself, which MLflow gives to those who ask for what its wrapper cannot do."""
+        return self
+
     def predict(self, data: pandas.DataFrame, params: Mapping[str, Any] | None = None) -> pandas.DataFrame:
         """One row for each row of `data`, which has a column `text`.
 
@@ -119,14 +123,32 @@ class TextModel:
             total += LossSum(nats, len(labels), int(self._token_bytes[labels].sum()))
         return {"bits_per_byte": total.bits_per_byte if total.bytes else math.nan, "tokens": len(ids)}
 
+    def class_probabilities(self, text: str) -> dict[str, float]:
+        """The probability of each class for a text; they sum to 1.
+
+        Raises:
+            ConfigError: the model has no classifier.
+            ValueError: it is not text: a NUL, half a surrogate pair.
+        """
+        if self.classifier is None:
+            raise ConfigError("this model has no classifier", fix="publish one from a recipe with labels")
+        with torch.inference_mode():
+            probabilities = self._probabilities(self.tokenizer.encode(normalise(text.encode())).ids)
+        return dict(zip(self.classifier.classes, probabilities.tolist(), strict=True))
+
     def _classify(self, ids: list[int]) -> Row:
+        assert self.classifier is not None
+        probabilities = self._probabilities(ids)
+        best = int(probabilities.argmax())
+        return {"label": self.classifier.classes[best], "probability": probabilities[best].item()}
+
+    def _probabilities(self, ids: list[int]) -> Tensor:
         """The mean over the text's fragments; a last one that is not whole counts only if there is no other."""
         assert self.classifier is not None
         fragments = torch.split(torch.tensor(ids or [END_ID]), self.classifier.fragment_tokens)
         whole = [fragment for fragment in fragments if len(fragment) == self.classifier.fragment_tokens]
-        probabilities = self.classifier.model(torch.stack(whole or [fragments[0]])).softmax(dim=-1).mean(dim=0)
-        best = int(probabilities.argmax())
-        return {"label": self.classifier.classes[best], "probability": probabilities[best].item()}
+        logits: Tensor = self.classifier.model(torch.stack(whole or [fragments[0]]))
+        return logits.softmax(dim=-1).mean(dim=0)
 
 
 def read_classifier(trunk: Pretrained, description: Path, weights: Path, sha256: str) -> Classifier:
