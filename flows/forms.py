@@ -24,6 +24,7 @@ Recipe = StrEnum("Recipe", {name: name for name in recipe_names() or ["none"]})
 
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, le=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Workers = Annotated[int, Field(ge=0, le=1024)]
 
 
@@ -32,7 +33,8 @@ def pipeline(
     recipe: Recipe,
     steps: Count = 0,
     learning_rate: Rate = 0.0,
-    workers: Workers = 0,
+    max_seconds: Seconds = 0.0,
+    max_tokens: Count = 0,
     finetune_steps: Count = 0,
     model_name: str = "",
     others: str = "",
@@ -43,12 +45,15 @@ def pipeline(
         recipe: What to run. All that follows is optional.
         steps: Optimizer steps of pretraining. 0: as the recipe says.
         learning_rate: Peak learning rate of pretraining. 0: as the recipe says.
-        workers: Data-parallel processes of pretraining. 0: as the recipe says.
+        max_seconds: Seconds after which pretraining ends, and the next stages go on. 0: as the recipe says.
+        max_tokens: Tokens after which pretraining ends, and the next stages go on. 0: as the recipe says.
         finetune_steps: Optimizer steps of each trial of fine-tuning. 0: as the recipe says.
         model_name: The model's name in MLflow. Empty: as the recipe says.
-        others: Any other field, as on the command line: --pretrain.batch_rows 8 --ingest.split.seed 3
+        others: Any other field, as on the command line: --pretrain.workers 1 --ingest.split.seed 3
     """
-    training = {"steps": steps, "optimizer.lr": learning_rate, "workers": workers}
+    training = {
+        "steps": steps, "optimizer.lr": learning_rate, "max_seconds": max_seconds, "max_tokens": max_tokens,
+    }  # fmt: skip
     tuning, naming = {"steps": finetune_steps}, {"model_name": model_name}
     run_chosen("publish", recipe, others, pretrain=training, finetune=tuning, publish=naming)
 
@@ -66,7 +71,13 @@ def ingest(recipe: Recipe, others: str = "") -> None:
 
 @flow(name="pretrain")
 def pretrain(
-    recipe: Recipe, steps: Count = 0, learning_rate: Rate = 0.0, workers: Workers = 0, others: str = ""
+    recipe: Recipe,
+    steps: Count = 0,
+    learning_rate: Rate = 0.0,
+    max_seconds: Seconds = 0.0,
+    max_tokens: Count = 0,
+    workers: Workers = 0,
+    others: str = "",
 ) -> None:
     """A corpus to a trunk. The corpus is made first where it is not there.
 
@@ -74,10 +85,15 @@ def pretrain(
         recipe: What to run. All that follows is optional.
         steps: Optimizer steps. 0: as the recipe says.
         learning_rate: Peak learning rate. 0: as the recipe says.
+        max_seconds: Seconds after which training ends and keeps what there is. 0: as the recipe says.
+        max_tokens: Tokens after which training ends and keeps what there is. 0: as the recipe says.
         workers: Data-parallel processes. 0: as the recipe says.
         others: Any other field, as on the command line: --pretrain.batch_rows 8
     """
-    training = {"steps": steps, "optimizer.lr": learning_rate, "workers": workers}
+    training = {
+        "steps": steps, "optimizer.lr": learning_rate, "max_seconds": max_seconds, "max_tokens": max_tokens,
+        "workers": workers,
+    }  # fmt: skip
     run_chosen("pretrain", recipe, others, pretrain=training)
 
 

@@ -43,7 +43,9 @@ def _ingest(summary: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:
-    made = f"{summary['parameters'] / 1e6:.2f} M parameters, {summary['steps']} steps, {summary['precision']['name']}"
+    ended = f" of {summary['planned_steps']} ({summary['ended_by']})" if summary["ended_by"] else ""
+    steps = f"{summary['steps']}{ended} steps"
+    made = f"{summary['parameters'] / 1e6:.2f} M parameters, {steps}, {summary['precision']['name']}"
     return made, f"{summary['best_validation_bits_per_byte']:.3f} bits/byte on validation (step {summary['best_step']})"
 
 
