@@ -117,7 +117,11 @@ class RayLauncher:
         self._client = JobSubmissionClient(address)
 
     def start(self, job: Job) -> str:
-        """Submit the job, or find the live one of the same key."""
+        """Submit the job, or find the live one of the same key.
+
+        Raises:
+            TransientError: Ray did not take it.
+        """
         from ray.job_submission import JobStatus
 
         prefix = f"{job.stage}-{job.key['digest'][:12]}-"
@@ -126,13 +130,18 @@ class RayLauncher:
         for name, status in mine.items():
             if status in (JobStatus.PENDING, JobStatus.RUNNING):
                 return name
-        return str(
-            self._client.submit_job(
-                entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
-                submission_id=f"{prefix}{len(mine)}",
-                runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
+        path = job.write()
+        try:
+            return str(
+                self._client.submit_job(
+                    entrypoint=f"{sys.executable} -m cluster.job {path}",
+                    submission_id=f"{prefix}{len(mine)}",
+                    runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
+                )
             )
-        )
+        except RuntimeError as refused:
+            fix = "read Ray's log, then run the same command again"
+            raise TransientError(f"Ray did not take the job: {refused}", fix=fix) from refused
 
     def is_alive(self, job_id: str) -> bool:
         """Whether Ray says that the job waits or runs; a cluster that does not answer runs nothing for us."""

@@ -6,13 +6,14 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from cluster import launch
 from cluster.job import Job, run
-from cluster.launch import Event, LocalLauncher, follow
+from cluster.launch import Event, LocalLauncher, RayLauncher, follow
 from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import DataError, Stopped, TransientError
@@ -170,3 +171,24 @@ class LastWords(DeadJob):
 def test_the_last_word_of_a_dead_job_is_heard(ingest_job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "LOOK_SECONDS", 0.01)
     assert follow(LastWords(), ingest_job(), lambda event: None) == "dead"
+
+
+class Refusing:
+    """A Ray client whose cluster takes no job."""
+
+    def __init__(self, address: str) -> None:
+        """Connect to nothing."""
+
+    def list_jobs(self) -> list[Any]:
+        """None."""
+        return []
+
+    def submit_job(self, **job: Any) -> str:
+        """Refuse."""
+        raise RuntimeError("No available agent to submit job")
+
+
+def test_a_cluster_that_takes_no_job_says_why(ingest_job: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.job_submission.JobSubmissionClient", Refusing)
+    with pytest.raises(TransientError, match="Ray did not take the job: No available agent"):
+        RayLauncher("http://nowhere").start(ingest_job())
