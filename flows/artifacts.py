@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +17,8 @@ from prefect.artifacts import (
 
 from cluster.planning import Step
 from cluster.settings import Settings
-from flows.summary import summary_row
+from cluster.sweep import Outcome
+from flows.summary import summary_row, sweep_rows
 from foundation_core.store import Result
 
 UPDATE_SECONDS = 2.0
@@ -75,6 +76,11 @@ def show_links(result: Result, settings: Settings) -> None:
 def _link(text: str, address: str, key: str) -> None:
     """A link that works on the artifact's card already, since its description is one too."""
     create_link_artifact(address, link_text=text, key=key, description=f"[{text}]({address})")
+
+
+def show_sweep(outcomes: Sequence[Outcome], name: str) -> None:
+    """The table of a sweep that the command line prints at the end."""
+    create_table_artifact(sweep_rows(outcomes), key="sweep", description=f"{name}, the best first")
 
 
 def show_results(results: Iterable[Result]) -> None:

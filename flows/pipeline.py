@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from cluster.planning import INPUTS, ROLES, plan, source_content_of
-from cluster.session import Session
+from cluster.session import Report, Session
 from cluster.settings import Settings
 from flows.artifacts import ProgressArtifact, show_links, show_plan, show_results
 from flows.console import current_console
@@ -69,13 +69,25 @@ def publish(recipe: PipelineSpec, source_content: str = "") -> None:
 
 def run_until(recipe: PipelineSpec, source_content: str, last: str) -> None:
     """Run the stages in order up to one of them."""
-    results: dict[str, Result] = {}
     with open_session(recipe, source_content, last) as session:
-        for stage, roles in INPUTS.items():
-            results[ROLES[stage]] = run_stage(session, stage, **{role: results[role] for role in roles})
-            if stage == last:
-                break
+        results = run_stages(session, last)
     show_results(results.values())
+
+
+def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result]:
+    """The results of the stages up to one of them, by role.
+
+    Args:
+        label: stands behind the stage in the name of its task run in Prefect.
+    """
+    results: dict[str, Result] = {}
+    behind = f" {label}".replace("{", "{{").replace("}", "}}").rstrip()  # the name is a format to Prefect
+    for stage, roles in INPUTS.items():
+        task_run = run_stage.with_options(task_run_name="{stage}" + behind)
+        results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
+        if stage == last:
+            break
+    return results
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
@@ -89,6 +101,14 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 @contextmanager
 def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
+    settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
+    show_plan(plan(recipe, Store(settings.results), content), last)
+    with Session(recipe, settings, content, reporter(), last, str(flow_run.id or "")) as session:
+        yield session
+
+
+def reporter() -> Report:
+    """Tells the terminal, Prefect's log and the bars on the run's page of every event of a stage."""
     log, console = get_run_logger(), current_console()
     bars: dict[str, ProgressArtifact] = defaultdict(ProgressArtifact)
 
@@ -98,7 +118,4 @@ def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish
         if event["kind"] == "say":
             log.info("%s: %s", stage, event["text"])
 
-    settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
-    show_plan(plan(recipe, Store(settings.results), content), last)
-    with Session(recipe, settings, content, report, last, str(flow_run.id or "")) as session:
-        yield session
+    return report
