@@ -33,10 +33,6 @@ LAST_STAGES = ("pretrain", "finetune", "evaluate")
 RECORD_VERSION = 1
 
 
-class NoPointSucceeded(FoundationError):
-    """Every point of a sweep failed."""
-
-
 @dataclass(frozen=True)
 class Point:
     """The recipe with one of the values.
@@ -190,7 +186,8 @@ class OpenSweep:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="sweep")
 
     def __enter__(self) -> Self:
-        """Start what the points need; nobody waits yet."""
+        """Start what the points need; nobody waits yet. What an earlier try recorded is over."""
+        self._sweep.record(self._settings).unlink(missing_ok=True)
         steps = [step for point in self._sweep.points for step in point.steps(self._settings, self._sweep.last)]
         if not self._settings.ray_dashboard and any(STAGES[step.stage].on_ray for step in steps if step.result is None):
             self._head = RayHead(self._settings)
@@ -221,12 +218,12 @@ class OpenSweep:
         """Write how the points ended.
 
         Raises:
-            NoPointSucceeded: none of them ended well.
+            FoundationError: none of them ended well.
         """
         body = {"over": self._sweep.over, "last": self._sweep.last, "outcomes": [asdict(each) for each in outcomes]}
         write_json(self._sweep.record(self._settings), {"version": RECORD_VERSION, **body})
         if all(outcome.failure for outcome in outcomes):
-            raise NoPointSucceeded(f"every value of {self._sweep.over} failed: {outcomes[0].failure}")
+            raise FoundationError(f"every value of {self._sweep.over} failed: {outcomes[0].failure}")
 
     def _open_run(self) -> str:
         from foundation_core.tracking.mlflow import MlflowRuns

@@ -32,7 +32,7 @@ def run_sweep(planned: Sweep, settings: Settings) -> None:
     """Make every point, and record and show how each ended.
 
     Raises:
-        NoPointSucceeded: all of them failed.
+        FoundationError: all of them failed.
         Stopped: somebody asked; the same sweep goes on from there.
     """
     with OpenSweep(planned, settings, _this_run()) as opened:

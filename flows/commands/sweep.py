@@ -8,6 +8,7 @@ import os
 
 from flows.commands.stages import run_flow
 from flows.recipes import find_recipe, take_recipe
+from foundation_core.errors import FoundationError
 
 LEARNING_RATE = "pretrain.optimizer.lr"
 
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Do the points that are not done yet, and print the table of all of them."""
     from cluster.settings import Settings
     from cluster.stack import Stack
-    from cluster.sweep import NoPointSucceeded, plan_sweep
+    from cluster.sweep import plan_sweep
     from flows.summary import print_sweep
     from foundation_core.recipe import load_recipe
 
@@ -40,8 +41,10 @@ def run(arguments: argparse.Namespace) -> int:
         parameters = (recipe, arguments.over, arguments.values, arguments.last)
         try:
             run_flow("flows.sweep:sweep", parameters, settings, starts_with_ingest=starts_with_ingest)
-        except NoPointSucceeded as error:
+        except FoundationError as error:
             failure = error
+            if not sweep.outcomes(settings):  # it did not come to its end: there is no table
+                raise
     fields = [word for name, value in arguments.overrides if name != arguments.over for word in (f"--{name}", value)]
     print_sweep(sweep, sweep.outcomes(settings), [arguments.recipe, *fields], nothing_done=done)
     gc.freeze()  # or Python looks through every module for garbage before it leaves, for a second

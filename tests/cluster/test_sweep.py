@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from cluster.settings import Settings
-from cluster.sweep import NoPointSucceeded, OpenSweep, Outcome, Sweep, plan_sweep
-from foundation_core.errors import ConfigError, DataError
+from cluster.sweep import OpenSweep, Outcome, Sweep, plan_sweep
+from foundation_core.errors import ConfigError, DataError, FoundationError
 from foundation_core.specs import PipelineSpec
 from tests.cluster.conftest import Recipes
 
@@ -119,6 +119,6 @@ def test_how_points_ended_is_remembered_and_a_failure_is_tried_again(sweep: Swee
 
 
 def test_a_sweep_of_failures_has_failed(sweep: Sweep, settings: Settings) -> None:
-    with pytest.raises(NoPointSucceeded, match=r"every value of .*\.lr failed: the training loss is nan"):
+    with pytest.raises(FoundationError, match=r"every value of .*\.lr failed: the training loss is nan"):
         OpenSweep(sweep, settings).record([BAD, BAD])
     assert sweep.outcomes(settings) == [BAD, BAD]
