@@ -86,7 +86,8 @@ def ray_head_command(dashboard_port: int, folder: Path) -> list[str]:
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--num-cpus={usable_cpus()}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}", f"--temp-dir={folder}"),
-        f"--dashboard-agent-listen-port={free_port()}",  # else 52365, and a second head here would start no job
+        # Its usual port is one and the same for every head of a machine, and a head whose agent has none takes no jobs.
+        f"--dashboard-agent-listen-port={free_port()}",
     ]
 
 

@@ -121,7 +121,11 @@ class RayLauncher:
         self._client = JobSubmissionClient(address)
 
     def start(self, job: Job) -> str:
-        """Submit the job, or find the live one of the same key."""
+        """Submit the job, or find the live one of the same key.
+
+        Raises:
+            TransientError: Ray did not take it.
+        """
         prefix = f"{job.stage}-{job.key['digest'][:12]}-"
         for name in self.live():
             if name.startswith(prefix):
@@ -164,7 +168,8 @@ def _patiently(submit: Callable[[], str]) -> str:
             return submit()
         except RuntimeError as error:
             if NO_AGENT not in str(error):
-                raise
+                fix = "read Ray's log, then run the same command again"
+                raise TransientError(f"Ray did not take the job: {error}", fix=fix) from error
             if time.monotonic() > deadline:
                 fix = "see that the cluster's head runs, then run the same command again"
                 raise TransientError(f"Ray has nobody to start jobs after {AGENT_SECONDS:.0f} s", fix=fix) from error

@@ -9,13 +9,14 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from cluster.embedded import RayHead
 from cluster.job import STAGES, Job
-from cluster.launch import Event, RayLauncher, follow, ready_launcher
+from cluster.launch import Event, LocalLauncher, RayLauncher, follow, ready_launcher
 from cluster.leases import is_held, lease
 from cluster.mirror import Mirror
 from cluster.planning import plan, stage_key
@@ -25,7 +26,7 @@ from foundation_core.files import sha256_json
 from foundation_core.identity import ActionKey
 from foundation_core.specs import PipelineSpec, leaves
 from foundation_core.store import Result, Store, record_ids
-from foundation_core.tracking.lineage import CONTENT_HASH, git_commit, run_tags
+from foundation_core.tracking.lineage import CONTENT_HASH, SWEEP, SWEEP_POINT, git_commit, run_tags
 
 if TYPE_CHECKING:
     from foundation_core.tracking.mlflow import MlflowRuns
@@ -35,6 +36,25 @@ Report = Callable[[str, Event], None]
 """Told of every event of every stage: (stage, event)."""
 
 
+@dataclass(frozen=True)
+class SweepPoint:
+    """What makes a session a point of a sweep: it uses parts that the sweep started and will end.
+
+    Args:
+        sweep: id of the sweep.
+        name: names the point's MLflow run: `lr=0.002`.
+        parent: id of the sweep's MLflow run, once that is open.
+        local: runs the local stages of all points.
+        head: runs the other stages of all points; None where a cluster is named.
+    """
+
+    sweep: str
+    name: str
+    parent: Future[str]
+    local: LocalLauncher
+    head: RayHead | None
+
+
 class Session:
     """What one run of a recipe holds; leaving it ends every process it started.
 
@@ -42,6 +62,7 @@ class Session:
         report: told of every event.
         last: the last stage that is wanted; nothing is started for those behind it.
         prefect_run: id of the Prefect flow run, for the tags.
+        point: what the session shares with others, if it is one of a sweep.
     """
 
     def __init__(
@@ -52,6 +73,7 @@ class Session:
         report: Report,
         last: str = "publish",
         prefect_run: str = "",
+        point: SweepPoint | None = None,
     ) -> None:
         self.recipe, self.settings, self.source_content = recipe, settings, source_content
         self._wanted = list(STAGES)[: list(STAGES).index(last) + 1]
@@ -59,7 +81,9 @@ class Session:
         self._report, self._prefect_run = report, prefect_run
         self._commit = git_commit(Path(__file__).parent)
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="session")
-        self._local = ready_launcher(settings)
+        self._point = point
+        self._sweep_tags = {SWEEP: point.sweep, SWEEP_POINT: point.name} if point else {}
+        self._local = point.local if point else ready_launcher(settings)
         self._head: RayHead | None = None
         self._due_on_ray: list[str] = []
         self._ray: Future[RayLauncher] | None = None
@@ -72,7 +96,7 @@ class Session:
             self._local.warm("ingest")
         self._due_on_ray = [stage for stage in due if STAGES[stage].on_ray]
         if self._due_on_ray:
-            if not self.settings.ray_dashboard:
+            if not self.settings.ray_dashboard and not (self._point and self._point.head):
                 self._head = RayHead(self.settings)
             self._ray = self._threads.submit(self._connect_to_ray)
         self._runs = self._threads.submit(self._open_mlflow)
@@ -84,13 +108,14 @@ class Session:
     ) -> None:
         """Close the pipeline's MLflow run and end every part."""
         try:
-            status = "FINISHED" if error is None else _status_of(error)
+            status = "FINISHED" if error is None else status_of(error)
             if self._parent.exception() is None:
                 self._runs.result().close(self._parent.result(), status)  # type: ignore[arg-type]
         except FoundationError as away:  # every result is committed; the next run closes what stays open
             self._report("pipeline", {"kind": "say", "text": str(away)})
         finally:
-            self._local.end()
+            if self._point is None:
+                self._local.end()
             self._end_ray()
             self._threads.shutdown()
 
@@ -98,6 +123,15 @@ class Session:
     def pipeline_run(self) -> str:
         """The id of the pipeline's MLflow run."""
         return self._parent.result()
+
+    def note(self, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+        """Log final figures and tags on the pipeline's MLflow run; they are given up if MLflow is away."""
+        try:
+            tracker = self._runs.result().tracker(self.pipeline_run)
+            tracker.metrics(metrics)
+            tracker.tags(tags)
+        except FoundationError as away:
+            self._report("pipeline", {"kind": "say", "text": str(away)})
 
     def run(self, stage: str, inputs: Mapping[str, Result]) -> Result:
         """The result of a stage: found by its key, or made now, or made by somebody else who is at it.
@@ -131,7 +165,7 @@ class Session:
                 job_id = self._launch(stage, key, folder, inputs, mirror)
                 ids["ray_job"] = job_id if STAGES[stage].on_ray else ""
         except BaseException as error:
-            mirror.close(_status_of(error))
+            mirror.close(status_of(error))
             raise
         result = self.store.find(key)
         assert result is not None, f"{stage} ended well and committed nothing in {folder}"
@@ -173,10 +207,11 @@ class Session:
             head.end()
 
     def _connect_to_ray(self) -> RayLauncher:
-        if self._head is not None:
-            self._head.wait()
-            os.environ.update(self._head.environment)
-        return RayLauncher(self._head.address if self._head else self.settings.ray_dashboard)
+        head = self._point.head if self._point and self._point.head else self._head
+        if head is not None:
+            head.wait()
+            os.environ.update(head.environment)
+        return RayLauncher(head.address if head else self.settings.ray_dashboard)
 
     def _open_mlflow(self) -> MlflowRuns:
         from foundation_core.tracking.mlflow import MlflowRuns
@@ -184,15 +219,20 @@ class Session:
         return MlflowRuns(self.settings.mlflow_uri, self.settings.mlflow_artifacts, EXPERIMENT)
 
     def _open_parent(self) -> str:
-        key = sha256_json({"recipe": self.recipe.model_dump(mode="json"), "source": self.source_content})
+        work = {"recipe": self.recipe.model_dump(mode="json"), "source": self.source_content}
+        key = sha256_json(self._sweep_tags or work)
         tags = run_tags("pipeline", key, {"prefect_run": self._prefect_run, "git_commit": self._commit})
-        return self._runs.result().open_pipeline(self.recipe.name, key, dict(leaves(self.recipe)), tags)
+        runs, params = self._runs.result(), dict(leaves(self.recipe))
+        if self._point is None:
+            return runs.open_pipeline(self.recipe.name, key, params, tags)
+        return runs.open_point(self._point.parent.result(), self._point.name, key, params, tags | self._sweep_tags)
 
     def _open_stage(self, runs: MlflowRuns, stage: str, key: ActionKey, ids: Mapping[str, str]) -> str:
         params = dict(leaves(getattr(self.recipe, stage)))
-        return runs.open_stage(self.pipeline_run, stage, key.digest, params, run_tags(stage, key.digest, ids))
+        tags = run_tags(stage, key.digest, ids) | self._sweep_tags
+        return runs.open_stage(self.pipeline_run, stage, key.digest, params, tags)
 
 
-def _status_of(error: BaseException) -> str:
+def status_of(error: BaseException) -> str:
     """The MLflow status of work that an error ended: what a person stopped is KILLED, all else FAILED."""
     return "KILLED" if isinstance(error, Stopped) or not isinstance(error, Exception) else "FAILED"

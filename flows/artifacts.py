@@ -22,8 +22,9 @@ from prefect.artifacts import (
 from cluster.forecast import Forecast
 from cluster.planning import Step
 from cluster.settings import Settings
+from cluster.sweep import Outcome
 from flows.planned import plan_markdown
-from flows.summary import summary_row
+from flows.summary import summary_row, sweep_rows
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
 
@@ -109,6 +110,11 @@ def show_links(result: Result, settings: Settings) -> None:
 def _link(text: str, address: str, key: str) -> None:
     """A link that works on the artifact's card already, since its description is one too."""
     create_link_artifact(address, link_text=text, key=key, description=f"[{text}]({address})")
+
+
+def show_sweep(outcomes: Sequence[Outcome], name: str) -> None:
+    """The table of a sweep that the command line prints at the end."""
+    create_table_artifact(sweep_rows(outcomes), key="sweep", description=f"{name}, the best first")
 
 
 def show_results(results: Iterable[Result]) -> None:

@@ -29,6 +29,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "do the work": {
         "run": Command("stages", "the whole pipeline: from raw files to a registered model"),
+        "sweep": Command("sweep", "a recipe once for each value of a field, and which is best"),
         "ingest": Command("stages", "raw files -> corpus"),
         "pretrain": Command("stages", "corpus -> trunk"),
         "finetune": Command("stages", "trunk -> task models"),

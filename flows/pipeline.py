@@ -14,7 +14,7 @@ from prefect.runtime import flow_run
 from cluster.orphans import owning
 from cluster.planning import INPUTS, ROLES, source_content_of
 from cluster.preflight import checked_plan
-from cluster.session import Session
+from cluster.session import Report, Session
 from cluster.settings import Settings
 from flows.artifacts import ProgressBars, show_links, show_plan, show_results
 from flows.console import current_console
@@ -64,13 +64,25 @@ def publish(recipe: PipelineSpec, source_content: str = "") -> None:
 
 def run_until(recipe: PipelineSpec, source_content: str, last: str) -> None:
     """Run the stages in order up to one of them."""
-    results: dict[str, Result] = {}
     with open_session(recipe, source_content, last) as session:
-        for stage, roles in INPUTS.items():
-            results[ROLES[stage]] = run_stage(session, stage, **{role: results[role] for role in roles})
-            if stage == last:
-                break
+        results = run_stages(session, last)
     show_results(results.values())
+
+
+def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result]:
+    """The results of the stages up to one of them, by role.
+
+    Args:
+        label: stands behind the stage in the name of its task run in Prefect.
+    """
+    results: dict[str, Result] = {}
+    behind = f" {label}".replace("{", "{{").replace("}", "}}").rstrip()  # the name is a format to Prefect
+    for stage, roles in INPUTS.items():
+        task_run = run_stage.with_options(task_run_name="{stage}" + behind)
+        results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
+        if stage == last:
+            break
+    return results
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
@@ -84,7 +96,20 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 @contextmanager
 def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
-    log, console, bars = get_run_logger(), current_console(), ProgressBars()
+    settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
+    show_plan(recipe, *checked_plan(recipe, settings, content, last))
+    run_id = str(flow_run.id)
+    with (
+        owning(settings, run_id),
+        ProgressBars() as bars,
+        Session(recipe, settings, content, reporter(bars), last, run_id) as session,
+    ):
+        yield session
+
+
+def reporter(bars: ProgressBars) -> Report:
+    """Tells the terminal, Prefect's log and the bars on the run's page of every event of a stage."""
+    log, console = get_run_logger(), current_console()
 
     def report(stage: str, event: dict[str, Any]) -> None:
         console.report(stage, event)
@@ -92,8 +117,4 @@ def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish
         if event["kind"] == "say":
             log.info("%s: %s", stage, event["text"])
 
-    settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
-    show_plan(recipe, *checked_plan(recipe, settings, content, last))
-    run_id = str(flow_run.id)
-    with owning(settings, run_id), bars, Session(recipe, settings, content, report, last, run_id) as session:
-        yield session
+    return report

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.settings import Settings
 from foundation_core.store import Result
+
+if TYPE_CHECKING:
+    from cluster.sweep import Outcome, Sweep
 
 
 def print_summary(results: Sequence[Result], settings: Settings, *, nothing_done: bool) -> None:
@@ -36,6 +41,38 @@ def summary_row(result: Result) -> dict[str, str]:
     return {"stage": result.stage, "made": made, "scores": scores, "took": f"{result.seconds:.1f} s"}
 
 
+def print_sweep(sweep: Sweep, outcomes: Sequence[Outcome], again: Sequence[str], *, nothing_done: bool) -> None:
+    """Print the points of a sweep, the best first, and the command that makes a model of that one.
+
+    Args:
+        again: words of that command, but for the value.
+    """
+    console = Console(highlight=False, width=110)
+    title = "nothing to do: every point was done before" if nothing_done else None
+    table = Table(title=title, title_justify="left")
+    for column, side in {sweep.over: "right", "bits/byte": "right", "step": "right", "": "left"}.items():
+        table.add_column(column, justify=side)  # type: ignore[arg-type]
+    rows = sweep_rows(outcomes)
+    for row in rows:
+        table.add_row(*map(escape, row.values()))
+    console.print(table)
+    console.print(f"runs      tag foundation.sweep = {sweep.id} in MLflow (make look)")
+    if rows[0]["bits/byte"]:
+        best = shlex.join(["foundation", "run", *again, f"--{sweep.over}", rows[0]["value"]])
+        console.print(f"winner    {best}", soft_wrap=True)
+
+
+def sweep_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
+    """The rows of a sweep's points by column, the best first and the failed ones last."""
+    rows = []
+    for number, outcome in enumerate(sorted(outcomes, key=lambda outcome: outcome.rank)):
+        verdict = f"failed: {outcome.failure}" if outcome.failure else "best" if number == 0 else ""
+        figure = "" if outcome.bits_per_byte is None else f"{outcome.bits_per_byte:.4f}"
+        step = "" if outcome.best_step is None else str(outcome.best_step)
+        rows.append({"value": outcome.value, "bits/byte": figure, "step": step, "verdict": verdict})
+    return rows
+
+
 def _ingest(summary: Mapping[str, Any]) -> tuple[str, str]:
     documents = summary["documents"]
     made = f"{documents['kept']} of {documents['in']} documents, {summary['tokens'] / 1e6:.2f} M tokens"
@@ -43,7 +80,10 @@ def _ingest(summary: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:
-    made = f"{summary['parameters'] / 1e6:.2f} M parameters, {summary['steps']} steps, {summary['precision']['name']}"
+    steps = f"{summary['steps']} steps"
+    if summary["ended_by"]:
+        steps = f"{summary['steps']} of {summary['planned_steps']} steps ({summary['ended_by']})"
+    made = f"{summary['parameters'] / 1e6:.2f} M parameters, {steps}, {summary['precision']['name']}"
     return made, f"{summary['best_validation_bits_per_byte']:.3f} bits/byte on validation (step {summary['best_step']})"
 
 

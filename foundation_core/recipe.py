@@ -36,13 +36,21 @@ def load_recipe(path: Path, overrides: Overrides = ()) -> PipelineSpec:
     origin: dict[tuple[str, ...], str] = {place: f"{path}:{line}" for place, line in lines.items()}
     for name, value in overrides:
         place = tuple(name.split("."))
-        try:
-            meant = yaml.safe_load(value)
-        except yaml.YAMLError:  # such as **/*.txt: a text without quotes
-            meant = value
-        _set(body, place, meant, name)
+        _set(body, place, _meant(value), name)
         origin[place] = f"--{name}"
     return parse_recipe(body, origin)
+
+
+def with_field(recipe: PipelineSpec, name: str, value: str) -> PipelineSpec:
+    """The same pipeline with one field set, by its dotted name, to a value as written on the command line.
+
+    Raises:
+        ConfigError: there is no such field, or it cannot have that value.
+    """
+    body, place = recipe.model_dump(), tuple(name.split("."))
+    _set(body, place, _meant(value), name)
+    origin = {place[:end]: f"--{name} {value}" for end in range(1, len(place) + 1)}
+    return parse_recipe(body, origin)  # a rule between fields is broken at the section above them
 
 
 def parse_recipe(body: Mapping[str, Any], origin: Mapping[tuple[str, ...], str] | None = None) -> PipelineSpec:
@@ -61,6 +69,16 @@ def parse_recipe(body: Mapping[str, Any], origin: Mapping[tuple[str, ...], str] 
             f"the recipe has {count}:\n" + "\n".join(f"    {problem}" for problem in problems),
             fix="correct each; `foundation fields` lists every field with its meaning and bounds",
         ) from error
+
+
+def _meant(value: str) -> Any:
+    """A value of the command line as YAML has it."""
+    import yaml
+
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:  # such as **/*.txt: a text without quotes
+        return value
 
 
 def _hidden(body: Mapping[str, Any]) -> list[Any]:

@@ -224,6 +224,12 @@ class PretrainSpec(Spec):
     """Registered objective: next_token, or one that an installed package adds."""
     steps: int = Field(200, ge=1)
     """Optimizer steps."""
+    max_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Seconds of steps, validations and saves, interruptions aside: training ends after the step that reaches them, and
+    the next stages go on with what there is. The schedule still belongs to `steps`. Empty: no limit."""
+    max_tokens: int | None = Field(None, ge=1)
+    """Tokens to learn from: training ends after the step that reaches them, and the next stages go on with what there
+    is. The schedule still belongs to `steps`. Empty: no limit."""
     batch_rows: int = Field(16, ge=1)
     """Rows of context_tokens in one optimizer step, over all workers."""
     optimizer: OptimizerSpec = OptimizerSpec()

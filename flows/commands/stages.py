@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import gc
+import importlib
 import os
 import signal
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from flows.recipes import find_recipe, take_recipe
 from foundation_core.errors import FoundationError, TransientError
+
+if TYPE_CHECKING:
+    from cluster.settings import Settings
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -36,15 +41,20 @@ def run(arguments: argparse.Namespace) -> int:
     steps, _ = checked_plan(recipe, settings, content, last)
     done = all(step.result is not None and step.result.ids for step in steps)
     if not done:
-        _run_flow(flow_name, recipe, content, settings, starts_with_ingest=steps[0].result is None)
+        run_flow(f"flows.pipeline:{flow_name}", (recipe, content), settings, starts_with_ingest=steps[0].result is None)
         steps = plan(recipe, Store(settings.results), content)[: len(steps)]
     print_summary([step.result for step in steps if step.result], settings, nothing_done=done)
     gc.freeze()  # or Python looks through every module for garbage before it leaves, for a second
     return 0
 
 
-def _run_flow(flow_name: str, recipe: Any, content: str, settings: Any, *, starts_with_ingest: bool) -> None:
-    """Run a flow against a Prefect API of its own, or the one that PREFECT_API_URL names."""
+def run_flow(flow: str, parameters: Sequence[Any], settings: Settings, *, starts_with_ingest: bool) -> None:
+    """Run a flow, named as `module:function`, against a Prefect API of its own or the one that PREFECT_API_URL names.
+
+    Raises:
+        FoundationError: what the flow raised.
+        TransientError: the Prefect API died.
+    """
     from cluster.embedded import PrefectApi
     from cluster.launch import get_ready
     from flows.console import Console, use_console
@@ -58,12 +68,12 @@ def _run_flow(flow_name: str, recipe: Any, content: str, settings: Any, *, start
             os.environ.update({**api.environment, "PREFECT_API_URL": api.url})
         if starts_with_ingest:
             get_ready(settings, "ingest")
-        from flows import pipeline
-
+        module, _, name = flow.partition(":")
+        run_it = getattr(importlib.import_module(module), name)  # before the wait: both take a second or two
         if api is not None:
             api.wait()
         use_console(console)
-        getattr(pipeline, flow_name)(recipe, content)
+        run_it(*parameters)
     except FoundationError:
         raise
     except Exception as error:

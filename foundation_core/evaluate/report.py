@@ -71,7 +71,7 @@ learning rate that was best on validation.
 
 - **Shape**: width {shape["width"]}, depth {shape["depth"]}, {shape["heads"]} heads, {shape["position"]} positions,
   {model["context_tokens"]} tokens of context
-- **Length**: {trunk["steps"]:,} steps, {trunk["epochs"]:.2f} epochs, {trunk["workers"]} workers
+- **Length**: {_length(trunk, results["trunk"].parts["spec"])}, {trunk["epochs"]:.2f} epochs, {trunk["workers"]} workers
 - **Precision**: {precision["name"]} ({precision["reason"]})
 - **Speed**: {_speed(trunk)}
 
@@ -123,6 +123,13 @@ def _gains(gains: Mapping[str, Any]) -> str:
         f" {'beyond' if gain['beyond_spread'] else 'within'} the spread of seeds."
         for labels, gain in gains.items()
     )
+
+
+def _length(trunk: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
+    if not trunk["ended_by"]:
+        return f"{trunk['steps']:,} steps"
+    budget = f"`{trunk['ended_by']}` = {spec[trunk['ended_by']]:,}"
+    return f"{trunk['steps']:,} of {trunk['planned_steps']:,} steps (ended by its budget, {budget})"
 
 
 def _speed(trunk: Mapping[str, Any]) -> str:

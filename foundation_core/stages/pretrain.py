@@ -85,13 +85,16 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     loader = Loader(corpus.train, order, spec.batch_rows, spec.micro_batch_rows, engine.rank, engine.world)
     identity = {"corpus": corpus.content, "order": order_hash, "precision": precision.name}
     checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
-    epochs = spec.steps * spec.batch_rows / len(corpus.train)
+    epochs_a_step = spec.batch_rows / len(corpus.train)
     context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
     context.events.say(
         f"{parameters / 1e6:.2f} M parameters, {engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
-        f" ({epochs:.2f} epochs), {precision.name}: {precision.reason}; order {order_hash[:12]}"
+        f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason}; order {order_hash[:12]}"
     )
-    plan = Plan(spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps)
+    plan = Plan(
+        spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
+        spec.max_seconds, spec.max_tokens,
+    )  # fmt: skip
     around = Surroundings(
         tracker=context.tracker,
         events=context.events,
@@ -114,7 +117,11 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
         summary={
             "parameters": parameters,
             "steps": progress.step,
-            "epochs": epochs,
+            "planned_steps": spec.steps,
+            "ended_by": progress.ended_by,
+            "trained_tokens": progress.labels,
+            "training_seconds": progress.seconds,
+            "epochs": epochs_a_step * progress.step,
             "best_step": progress.best_step,
             "best_validation_bits_per_byte": progress.best_bits_per_byte,
             "order_hash": order_hash,

@@ -69,6 +69,14 @@ class MlflowRuns:
         """
         return self._open(stage, key, params, {STAGE: stage, PARENT: parent, **tags})
 
+    def open_sweep(self, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """The id of a sweep's run, below which its points are: the one of this key, or a new one."""
+        return self._open(f"sweep {key[:12]}", key, params, tags, finished=True)
+
+    def open_point(self, sweep: str, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+        """The id of the run of a pipeline that is a point of a sweep: the one of this key, or a new one."""
+        return self._open(name, key, params, {PARENT: sweep, **tags}, finished=True)
+
     def tracker(self, run_id: str) -> MlflowTracker:
         """The tracker of an open run; the same one each time."""
         if run_id not in self._trackers:
@@ -82,16 +90,22 @@ class MlflowRuns:
             self._client.set_terminated(run_id, status)
         del self._trackers[run_id]
 
-    def _open(self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str]) -> str:
+    def _open(
+        self, name: str, key: str, params: Mapping[str, Any], tags: Mapping[str, str], *, finished: bool = False
+    ) -> str:
+        """The id of an open run.
+
+        Args:
+            finished: whether one that is finished is opened again; if not, there will be one more of its key.
+        """
         tags = {**tags, ACTION_KEY: key}
+        which = "" if finished else " and attributes.status != 'FINISHED'"
         with reaching(self.tracking_uri):
-            unfinished = self._client.search_runs(
-                [self._experiment],
-                filter_string=f"tags.`{ACTION_KEY}` = '{key}' and attributes.status != 'FINISHED'",
-                max_results=1,
+            known = self._client.search_runs(
+                [self._experiment], filter_string=f"tags.`{ACTION_KEY}` = '{key}'{which}", max_results=1
             )
-            if unfinished:
-                run_id: str = unfinished[0].info.run_id
+            if known:
+                run_id: str = known[0].info.run_id
                 self._client.update_run(run_id, status="RUNNING")
             else:
                 run_id = self._client.create_run(self._experiment, run_name=name).info.run_id

@@ -1,9 +1,9 @@
 """The training loop: the page to read first.
 
-    restore -> [ step -> log -> validate? -> save? -> stop? ] x steps -> best weights
+    restore -> [ step -> log -> validate? -> save? -> stop? ] x steps (or until a budget is spent) -> best weights
 
 The n-th batch is a function of n, the learning rate is a function of n, randomness is keyed by sample: the loop's
-whole state is the step, the labels seen and the best validation so far. That is why resuming is arithmetic.
+whole state is the step, the labels and seconds used and the best validation so far. That is why resuming is arithmetic.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine
 from foundation_core.train.schedule import lr_at
 from foundation_core.train.step import StepReport, train_step
+
+_BUDGETS = ("max_tokens", "max_seconds")
 
 
 class Batches(Protocol):
@@ -55,17 +57,34 @@ class Plan:
     seed: int
     validate_every_steps: int
     checkpoint_every_steps: int
+    max_seconds: float | None = None
+    max_tokens: int | None = None
+
+    def spent_budget(self, progress: Progress) -> str:
+        """The budget that the progress has used up, by the name of its field; empty while none is."""
+        if self.max_tokens is not None and progress.labels >= self.max_tokens:
+            return "max_tokens"
+        if self.max_seconds is not None and progress.seconds >= self.max_seconds:
+            return "max_seconds"
+        return ""
 
 
 @dataclass
 class Progress:
-    """The loop's whole state, beside the engine's."""
+    """The loop's whole state, beside the engine's.
+
+    Args:
+        seconds: of steps, validations and saves, earlier tries included as far as their last checkpoint.
+        ended_by: the budget that ended the training before its last step, or empty.
+    """
 
     step: int = 0
     labels: int = 0
     best_step: int = 0
     best_bits_per_byte: float = float("inf")
     step_seconds: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    ended_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,21 +97,24 @@ class Surroundings:
     keep_best: Callable[[int], None]
     """Called on every rank when the validation is the best so far, with the step."""
     validate: Callable[[], Scores]
+    clock: Callable[[], float] = time.perf_counter
+    """Seconds since some moment: what `max_seconds` is measured by."""
 
 
 def train(
     engine: Engine, objective: Objective, batches: Batches, plan: Plan, checkpoints: Checkpoints, around: Surroundings
 ) -> Progress:
-    """Train to the last step, from the newest checkpoint if there is one.
+    """Train to the last step or to the end of a budget, from the newest checkpoint if there is one.
 
     Raises:
         Stopped: somebody asked; a checkpoint of the last whole step was saved first.
         DivergedError: the loss or gradient is not finite; the last checkpoint is from before.
     """
-    progress = _restored(checkpoints)
+    progress = _restored(checkpoints, plan)
     if progress.step:
         around.events.say(f"continuing from the checkpoint of step {progress.step}")
-    while progress.step < plan.steps:
+    began = around.clock() - progress.seconds
+    while progress.step < plan.steps and not progress.ended_by:
         lr = lr_at(progress.step, plan.steps, plan.optimizer)
         start = time.perf_counter()
         engine.model.train()
@@ -102,14 +124,19 @@ def train(
         progress.labels += report.labels
         _log(around, progress, plan, report, lr)
 
-        last = progress.step == plan.steps
-        stop = _any_rank_wants_to_stop(engine, around)
+        progress.seconds = around.clock() - began
+        stop, progress.ended_by = _agreed(engine, around, plan, progress)
+        last = progress.step == plan.steps or bool(progress.ended_by)
         if last or progress.step % plan.validate_every_steps == 0:
             _validate(engine, around, progress)
         if last or stop or progress.step % plan.checkpoint_every_steps == 0:
+            progress.seconds = around.clock() - began
             checkpoints.save(progress.step, _state(progress))
         if stop and not last:
             raise Stopped(f"training stopped after step {progress.step} of {plan.steps}, saved")
+    if progress.ended_by:
+        limit = getattr(plan, progress.ended_by)
+        around.events.say(f"{progress.ended_by}={limit} is used up: ended after step {progress.step} of {plan.steps}")
     return progress
 
 
@@ -139,25 +166,41 @@ def _log(around: Surroundings, progress: Progress, plan: Plan, report: StepRepor
     around.events.progress(progress.step, plan.steps, "steps", f"loss {report.loss:.3f}")
 
 
-def _any_rank_wants_to_stop(engine: Engine, around: Surroundings) -> bool:
-    """Ranks must agree, or some would wait for ever in the next exchange of gradients."""
-    vote = torch.tensor(float(around.stop_requested()), device=engine.device)
-    return bool(engine.sum_over_ranks(vote).item())
+class _Agreed(NamedTuple):
+    stop: bool
+    ended_by: str
 
 
-def _state(progress: Progress) -> dict[str, float | int | None]:
+def _agreed(engine: Engine, around: Surroundings, plan: Plan, progress: Progress) -> _Agreed:
+    """Whether any rank was asked to stop, and whether a budget is spent by the clock of rank 0.
+
+    Ranks must agree, or some would wait for ever in the next exchange of gradients.
+    """
+    spent = plan.spent_budget(progress) if engine.rank == 0 and progress.step < plan.steps else ""
+    votes = [around.stop_requested(), *(spent == budget for budget in _BUDGETS)]
+    stop, *over = engine.sum_over_ranks(torch.tensor(votes, dtype=torch.float32, device=engine.device)).tolist()
+    return _Agreed(bool(stop), next((budget for budget, vote in zip(_BUDGETS, over, strict=True) if vote), ""))
+
+
+def _state(progress: Progress) -> dict[str, float | int | str | None]:
     best = progress.best_bits_per_byte
     return {
         "labels": progress.labels,
         "best_step": progress.best_step,
         "best_bits_per_byte": best if best != float("inf") else None,
+        "seconds": progress.seconds,
+        "ended_by": progress.ended_by,
     }
 
 
-def _restored(checkpoints: Checkpoints) -> Progress:
+def _restored(checkpoints: Checkpoints, plan: Plan) -> Progress:
+    """The progress of the newest checkpoint; one that a budget ended is over, unless the plan has a larger one now."""
     found = checkpoints.restore()
     if found is None:
         return Progress()
     step, state = found
     best = state["best_bits_per_byte"]
-    return Progress(step, state["labels"], state["best_step"], float("inf") if best is None else best)
+    progress = Progress(step, state["labels"], state["best_step"], float("inf") if best is None else best)
+    progress.seconds = state.get("seconds", 0.0)  # checkpoints of before there were budgets have none
+    progress.ended_by = plan.spent_budget(progress) if state.get("ended_by") else ""
+    return progress

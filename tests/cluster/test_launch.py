@@ -188,5 +188,5 @@ def test_what_ray_refuses_is_not_asked_again() -> None:
     def submit() -> str:
         raise RuntimeError("the job exists")
 
-    with pytest.raises(RuntimeError, match="exists"):
+    with pytest.raises(TransientError, match="Ray did not take the job: the job exists"):
         _patiently(submit)

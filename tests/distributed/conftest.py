@@ -63,6 +63,7 @@ def one_rank(distributed_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
     trained = {
         "even": Training(folder / "even", distributed_corpus).run(),
         "uneven": Training(folder / "uneven", distributed_corpus, batch_rows=5).run(),
+        "tokens": Training(folder / "tokens", distributed_corpus, max_tokens=80).run(),
         "long": Training(folder / "long", distributed_corpus, steps=30, optimizer=OptimizerSpec(lr=2e-2)).run(),
     }
     return lambda name: trained[name]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ def diverged(training: Training) -> dict[str, Any]:
     raise AssertionError("it did not diverge")
 
 
+def unequal_clock() -> Callable[[], float]:
+    """A clock that moves whenever it is read: a second on rank 0, a hundred on rank 1."""
+    seconds = count(step=1 + 99 * dist.get_rank())
+    return lambda: float(next(seconds))
+
+
+def ended(training: Training) -> dict[str, Any]:
+    """After which step a budget ended this rank's training, and which budget."""
+    progress = training.run().progress
+    return {"step": progress.step, "ended_by": progress.ended_by}
+
+
 def main(corpus: Path, out: Path) -> None:
     """Do every training."""
     torch.set_num_threads(1)
@@ -110,6 +123,11 @@ def main(corpus: Path, out: Path) -> None:
         verdicts: list[Any] = [None, None]
         dist.all_gather_object(verdicts, diverged(run(out / f"diverged-{zero}", engine=engine)))
         write(f"diverged-{zero}", {"ranks": verdicts})
+    for name, budget in {"seconds": {"max_seconds": 4.0}, "tokens": {"max_tokens": 80}}.items():
+        training = run(out / name, engine=DeepSpeedEngine, clock=unequal_clock(), **budget)
+        ends: list[Any] = [None, None]
+        dist.all_gather_object(ends, ended(training))
+        write(name, {"ranks": ends})
     for name, wrong in {"own-count": OwnCount, "unscaled": Unscaled}.items():
         write(name, outcome(run(out / name, engine=wrong, batch_rows=5).run()))
     write("same-rows", outcome(run(out / "same-rows", engine=DeepSpeedEngine, own_rows=False).run()))

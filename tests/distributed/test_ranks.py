@@ -68,6 +68,16 @@ def test_a_gradient_that_is_not_finite_stops_every_rank_before_a_parameter_moves
         assert rank["moved"] == 0
 
 
+def test_ranks_whose_clocks_differ_end_after_the_same_step(two_ranks: TwoRanks) -> None:
+    """By the clock of rank 0; by that of rank 1 the first step would have been the last."""
+    assert two_ranks("seconds")["ranks"] == [{"step": 4, "ended_by": "max_seconds"}] * 2
+
+
+def test_a_budget_of_tokens_counts_those_of_all_ranks(two_ranks: TwoRanks, one_rank: OneRank) -> None:
+    assert two_ranks("tokens")["ranks"] == [{"step": one_rank("tokens").progress.step, "ended_by": "max_tokens"}] * 2
+    assert one_rank("tokens").progress.step > 1
+
+
 @pytest.mark.parametrize("zero", [1, 3])
 def test_bf16_learns_what_float32_learns(two_ranks: TwoRanks, one_rank: OneRank, zero: int) -> None:
     found, expected = two_ranks(f"bf16-{zero}"), one_rank("long")

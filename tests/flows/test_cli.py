@@ -109,6 +109,12 @@ def test_every_problem_of_a_recipe_is_in_one_message_with_its_line(place: Workpl
             ["run", "RECIPE", "--finetune.lr", "[1"],
             "--finetune.lr: finetune.lr: Input should be a valid tuple, found '[1'",
         ),
+        (
+            ["sweep", "RECIPE", "--values", "1e-3", "0"],
+            "--pretrain.optimizer.lr 0: pretrain.optimizer.lr: Input should be",
+        ),
+        (["sweep", "RECIPE", "--over", "publish.alias", "--values", "a"], "publish.alias cannot be swept"),
+        (["sweep", "RECIPE", "--values", "1e-3", "--pretrain.size", "3"], "pretrain.size: unknown field"),
         (["run", "RECIPE", f"--pretrain.workers={usable_cpus() + 1}"], f"and there are {usable_cpus()} CPUs in all"),
         (["run", "RECIPE", "--ingest.source.path", "/nowhere"], "the source folder /nowhere is not there"),
         (["why", "RECIPE", "--ingest.source.path", "/nowhere"], "the source folder /nowhere is not there"),

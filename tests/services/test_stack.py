@@ -47,7 +47,7 @@ def test_every_form_asks_for_a_recipe_first_and_for_nothing_else_that_must_be_sa
     assert forms
     schemas = {
         flow: stack.ask("GET", f"/deployments/name/{flow}/{flow}")["parameter_openapi_schema"]
-        for flow in ("pipeline", "ingest", "pretrain", "finetune", "evaluate", "publish")
+        for flow in ("pipeline", "sweep", "ingest", "pretrain", "finetune", "evaluate", "publish")
     }
     for schema in schemas.values():
         ordered = sorted(schema["properties"], key=lambda name: schema["properties"][name]["position"])

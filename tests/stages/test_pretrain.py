@@ -141,15 +141,38 @@ def test_a_stage_that_died_before_it_could_say_so_has_the_same_outputs_and_times
 
 
 @pytest.mark.usefixtures("untimed")
+def test_a_stage_that_a_budget_ends_is_a_result_that_says_so(
+    corpus: Result, tmp_path: Path, serial_context: Contexts
+) -> None:
+    spec = SPEC.model_copy(update={"max_tokens": 400})
+    with pytest.raises(Stopped):
+        pretrain(spec, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(1)))
+    result = pretrain(spec, {"corpus": corpus}, serial_context(tmp_path))
+    tokens = _logged(tmp_path, "train/tokens")
+    last = min(step for step, seen in tokens.items() if seen >= 400)
+    assert 1 < last < SPEC.steps
+    facts = {"steps": last, "planned_steps": SPEC.steps, "ended_by": "max_tokens", "trained_tokens": tokens[last]}
+    assert {name: result.summary[name] for name in facts} == facts
+    assert result.summary["training_seconds"] > 0
+    assert result.summary["epochs"] == pytest.approx(last * SPEC.batch_rows / len(Corpus.open(corpus, 32).train))
+    assert result.summary["best_step"] in _logged(tmp_path, "validation/bits_per_byte")
+    assert result.outputs[WEIGHTS_FILE] == sha256_file(tmp_path / WEIGHTS_FILE)
+    said = [event["text"] for _, event in read_events(tmp_path) if event["kind"] == "say"]
+    assert said[-1] == f"max_tokens=400 is used up: ended after step {last} of {SPEC.steps}"
+
+
+@pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize(
     ("change", "same"),
     [
         ({"checkpoint_every_steps": 1, "keep_checkpoints": 1}, True),
+        ({"max_tokens": 10**9, "max_seconds": 1e9}, True),
+        ({"max_tokens": 400}, False),
         ({"seed": 1}, False),
         ({"steps": 9}, False),
         ({"optimizer": OptimizerSpec(lr=1e-2)}, False),
     ],
-    ids=["saved more often", "another seed", "a step less", "another rate"],
+    ids=["saved more often", "budgets to spare", "fewer tokens", "another seed", "a step less", "another rate"],
 )
 def test_what_decides_the_outputs(
     finished: tuple[Path, StageResult],

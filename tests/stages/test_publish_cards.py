@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,15 @@ def test_the_model_card_holds_every_score_that_it_was_given(results: dict[str, R
     assert re.search(r"With few labels.*beyond the spread", card)
     assert re.search(r"With all labels.*within the spread", card)
     assert all(name in card for name in CLASSES)
+
+
+def test_the_model_card_says_that_a_budget_ended_the_training(results: dict[str, Result]) -> None:
+    assert "**Length**: 40 steps, 1.25 epochs" in model_card("tiny", "candidate", results)
+    trunk = results["trunk"]
+    summary = {**trunk.summary, "ended_by": "max_tokens", "planned_steps": 200}
+    parts = {**trunk.parts, "spec": {**trunk.parts["spec"], "max_tokens": 12000}}
+    card = model_card("tiny", "candidate", {**results, "trunk": replace(trunk, summary=summary, parts=parts)})
+    assert "**Length**: 40 of 200 steps (ended by its budget, `max_tokens` = 12,000), 1.25 epochs" in card
 
 
 def test_what_a_sample_says_cannot_break_the_card(results: dict[str, Result]) -> None:

@@ -71,7 +71,8 @@ def _trunk(root: Path, context: Callable[[Path], Context], corpus: Result) -> Re
     save_weights(folder / "weights.safetensors", weights)
     write_json(folder / "model.json", {"version": 1, "model": MODEL.model_dump(mode="json"), "vocabulary": VOCABULARY})
     summary = {
-        "parameters": sum(value.numel() for value in weights.values()), "steps": 40, "best_step": 30, "epochs": 1.25,
+        "parameters": sum(value.numel() for value in weights.values()), "steps": 40, "planned_steps": 40,
+        "ended_by": "", "best_step": 30, "epochs": 1.25,
         "workers": 2, "precision": {"name": "float32", "reason": "this processor multiplies it faster"},
         "tokens_per_second": 4020.0, "matmul_flops_per_second": 1.84e11, "model_flops_utilisation": 0.43,
         "flops_formula": "6 x weights + 12 x widths x context",

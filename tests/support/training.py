@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,7 @@ class Training:
         objective: what is learned.
         batch_rows: rows of a step, over all ranks.
         own_rows: whether each rank reads its own rows; if not, all read those of rank 0 (a mistake, for comparison).
+        clock: what `max_seconds` is measured by.
     """
 
     folder: Path
@@ -120,6 +122,9 @@ class Training:
     checkpoint_every_steps: int = 5
     keep: int = 2
     own_rows: bool = True
+    max_seconds: float | None = None
+    max_tokens: int | None = None
+    clock: Callable[[], float] = time.perf_counter
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> Trained:
         """Train to the end, or until somebody stops it."""
@@ -129,7 +134,10 @@ class Training:
         share = (engine.rank if self.own_rows else 0, engine.world)
         loader = Loader(windows, order, self.batch_rows, self.micro_batch_rows, *share)
         checkpoints = self._checkpoints(engine)
-        plan = Plan(self.steps, self.optimizer, self.seed, self.validate_every_steps, self.checkpoint_every_steps)
+        plan = Plan(
+            self.steps, self.optimizer, self.seed, self.validate_every_steps, self.checkpoint_every_steps,
+            self.max_seconds, self.max_tokens,
+        )  # fmt: skip
         events = EventLog(self.folder / f"rank-{engine.rank}")
         best: dict[int, dict[str, Tensor]] = {}
         around = Surroundings(
@@ -140,6 +148,7 @@ class Training:
             validate=lambda: score_rows(
                 engine.model, self.objective, windows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64)
             ),
+            clock=self.clock,
         )
         progress = train(engine, self.objective, loader, plan, checkpoints, around)
         logged = {name: metrics_by_step(events.path.parent, name) for name in LOGGED}

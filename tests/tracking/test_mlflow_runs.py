@@ -61,6 +61,21 @@ def test_a_finished_run_or_another_key_gets_a_new_run(open_runs: OpenRuns) -> No
     assert runs.open_pipeline("quickstart", "key", {}, {}) != run_id
 
 
+def test_a_sweep_and_its_points_are_found_again_though_they_are_finished(
+    open_runs: OpenRuns, client: MlflowClient
+) -> None:
+    runs, ids = open_runs(), set()
+    for _ in range(2):
+        sweep = runs.open_sweep("key of the sweep", {}, {"foundation.stage": "sweep"})
+        point = runs.open_point(sweep, "lr=0.002", "key of the point", {}, {"foundation.stage": "pipeline"})
+        ids.add((sweep, point))
+        assert client.get_run(point).data.tags["mlflow.parentRunId"] == sweep
+        assert client.get_run(point).info.run_name == "lr=0.002"
+        runs.close(point, "FINISHED")
+        runs.close(sweep, "FINISHED")
+    assert len(ids) == 1
+
+
 def test_steps_that_are_replayed_after_reopening_are_logged_once(open_runs: OpenRuns, client: MlflowClient) -> None:
     run_id = open_runs().open_pipeline("quickstart", "key", {}, {})
     log_losses(open_runs(), run_id, 0, 6)
