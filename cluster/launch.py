@@ -14,8 +14,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.embedded import Part
+from cluster.embedded import TRAIN, Part
 from cluster.job import Job
+from cluster.ray_jobs import connect, inherited_environment
 from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError
@@ -112,25 +113,24 @@ class RayLauncher:
     """Jobs of a Ray cluster, by its Jobs API; a job found alive under its id is followed, not started twice."""
 
     def __init__(self, address: str) -> None:
-        from ray.job_submission import JobSubmissionClient
-
-        self._client = JobSubmissionClient(address)
+        self._client = connect(address)
 
     def start(self, job: Job) -> str:
         """Submit the job, or find the live one of the same key."""
-        from ray.job_submission import JobStatus
-
         prefix = f"{job.stage}-{job.key['digest'][:12]}-"
-        known = {j.submission_id: j.status for j in self._client.list_jobs() if j.submission_id}
-        mine = {name: status for name, status in known.items() if name.startswith(prefix)}
-        for name, status in mine.items():
-            if status in (JobStatus.PENDING, JobStatus.RUNNING):
-                return name
+        known = [each.submission_id for each in self._client.list_jobs() if each.submission_id]
+        mine = [name for name in known if name.startswith(prefix)]
+        for name in mine:
+            if self.is_alive(name):
+                return str(name)
         return str(
             self._client.submit_job(
                 entrypoint=f"{sys.executable} -m cluster.job {job.write()}",
                 submission_id=f"{prefix}{len(mine)}",
-                runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
+                runtime_env={
+                    **inherited_environment(),
+                    "env_vars": {"PYTHONSAFEPATH": "1", **TRAIN, **KEEP_MEMORY, **job.environment},
+                },
             )
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -84,6 +86,7 @@ def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
 def _run_rank(body: dict[str, Any]) -> None:
     """What one worker does; rank 0 reports and commits."""
     import torch
+    from ray import get_runtime_context
     from ray.train import get_context
 
     from cluster.deepspeed_engine import engine_factory
@@ -109,6 +112,8 @@ def _run_rank(body: dict[str, Any]) -> None:
         world=get_context().get_world_size(),
         choose_precision=_choose_together,
     )
+    node = get_runtime_context().get_node_id()
+    EventLog(folder).write("rank", rank=rank, node=node, host=socket.gethostname(), pid=os.getpid())
     try:
         with system_metrics(context.tracker, folder) if rank == 0 else nullcontext():
             result = call_stage(job, context)

@@ -16,8 +16,8 @@ from pydantic import Field
 from cluster.preflight import preflight
 from cluster.settings import Settings
 from flows.pipeline import run_until
-from flows.recipes import find_recipe, parse_overrides, recipe_names
-from foundation_core.recipe import load_recipe
+from flows.recipes import find_recipe, recipe_names
+from foundation_core.recipe import load_recipe, parse_overrides
 
 Recipe = StrEnum("Recipe", {name: name for name in recipe_names() or ["none"]})
 """The recipes there were when the runner started."""

@@ -14,7 +14,7 @@ from hypothesis import settings
 from foundation_core.alone import alone
 from foundation_core.stages.contract import Context
 
-pytest_plugins = ["tests.support.pipeline", "tests.support.stack"]
+pytest_plugins = ["tests.support.pipeline", "tests.support.ray_cluster", "tests.support.stack"]
 torch.set_num_threads(1)
 # The same examples in every run, and no clock: a busy machine is not a bug.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

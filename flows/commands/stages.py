@@ -20,7 +20,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do what is not done yet, and print the table of what there is."""
     from cluster.planning import INPUTS, plan, source_content_of
-    from cluster.preflight import preflight
+    from cluster.preflight import preflight, preflight_cluster
     from cluster.settings import Settings
     from cluster.stack import Stack
     from flows.summary import print_summary
@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     steps = plan(recipe, Store(settings.results), content)[: len(stages)]
     done = all(step.result is not None and step.result.ids for step in steps)
     if not done:
+        preflight_cluster(recipe, settings, steps)
         _run_flow(flow_name, recipe, content, settings, starts_with_ingest=steps[0].result is None)
         steps = plan(recipe, Store(settings.results), content)[: len(stages)]
     print_summary([step.result for step in steps if step.result], settings, nothing_done=done)
