@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Set by Ray in the process of a submitted job: with which runtime environment it was submitted."""
 CONNECT_SECONDS = 10.0
+MOST_NODES = 10_000
+"""What Ray's state API gives at the most."""
 CHATTY = ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboard_sdk")
 """Loggers of Ray's client that tell how it packs and when a connection closed."""
 
@@ -96,10 +98,11 @@ def cluster_cpus(address: str) -> int:
     from ray.util.state.exception import RayStateApiException
 
     try:
-        nodes = list_nodes(address=address, filters=[("state", "=", "ALIVE")])
+        # no filter for those that live: Ray takes the ones that it leaves out for an answer cut short
+        nodes = list_nodes(address=address, limit=MOST_NODES)
     except RayStateApiException as error:
         raise TransientError(f"the Ray cluster at {address} does not tell its nodes: {error}") from error
-    return int(sum(node.resources_total.get("CPU", 0) for node in nodes))
+    return int(sum(node.resources_total.get("CPU", 0) for node in nodes if node.state == "ALIVE"))
 
 
 def live_jobs(address: str) -> list[str]:

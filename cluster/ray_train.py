@@ -29,7 +29,7 @@ def run_ranks(job: Job) -> None:
     Raises:
         SetupError: the cluster has fewer CPUs than the workers need; nothing was started.
         FoundationError: what a worker raised.
-        TransientError: workers were lost more often than the budget allows.
+        TransientError: workers were lost more often than the budget allows, or with a node that nothing replaces.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -40,10 +40,10 @@ def run_ranks(job: Job) -> None:
     assert isinstance(spec, PretrainSpec)
     folder = Path(job.folder)
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    needed, present = spec.workers * spec.threads_per_worker, int(ray.cluster_resources().get("CPU", 0))
-    if needed > present:
-        raise too_few_cpus(spec, present)
     for attempt in range(WORKER_FAILURE_BUDGET + 1):
+        present = int(ray.cluster_resources().get("CPU", 0))
+        if spec.workers * spec.threads_per_worker > present:  # or Ray would wait for a minute in vain
+            raise _lost_node(spec, present) if attempt else too_few_cpus(spec, present)
         trainer = TorchTrainer(
             _run_rank,
             train_loop_config=asdict(job),
@@ -80,6 +80,14 @@ def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
         f"pretrain wants {spec.workers} workers of {spec.threads_per_worker} CPUs, and there are {present} CPUs in all",
         allowed=f"workers x threads_per_worker up to {present}",
         fix=f"set --pretrain.workers {max(1, present // spec.threads_per_worker)}, or add nodes to the cluster",
+    )
+
+
+def _lost_node(spec: PretrainSpec, present: int) -> TransientError:
+    needed = spec.workers * spec.threads_per_worker
+    return TransientError(
+        f"the cluster lost a node: the workers need {needed} CPUs, and {present} are left",
+        fix="let another node join, then run the same command again: it continues from the last checkpoint",
     )
 
 
