@@ -28,9 +28,11 @@ from foundation_core.errors import TransientError
 
 START_SECONDS = 90.0
 RESTARTS = 3
+TRAIN = {"RAY_TRAIN_V2_ENABLED": "1"}
+"""The Ray Train that `cluster/ray_train.py` is written for; older Rays have two."""
 QUIET = {
+    **TRAIN,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
     "CUDA_VISIBLE_DEVICES": "",  # this version trains on CPUs; half of the parts would take a GPU that they find
 }
 JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
@@ -61,7 +63,7 @@ class Part:
                 stdin=subprocess.PIPE,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **environment},
+                env={**os.environ, "PYTHONSAFEPATH": "1", **environment},  # a folder here may be called flows
                 start_new_session=True,
             )
 
@@ -80,11 +82,16 @@ def ray_access(token: str) -> dict[str, str]:
     return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
 
 
-def ray_head_command(dashboard_port: int, folder: Path) -> list[str]:
-    """The command that is a Ray head for this machine alone."""
+def ray_head_command(dashboard_port: int, folder: Path, port: int = 0, cpus: int = 0) -> list[str]:
+    """The command that is a Ray head for this machine alone.
+
+    Args:
+        port: where other nodes would join; a free one, if not said.
+        cpus: how many it offers; all that this process may use, if not said.
+    """
     return [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
-        *("--node-ip-address=127.0.0.1", f"--port={free_port()}", f"--num-cpus={usable_cpus()}"),
+        *("--node-ip-address=127.0.0.1", f"--port={port or free_port()}", f"--num-cpus={cpus or usable_cpus()}"),
         *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard_port}", f"--temp-dir={folder}"),
         # Its usual port is one and the same for every head of a machine, and a head whose agent has none takes no jobs.
         f"--dashboard-agent-listen-port={free_port()}",

@@ -2,7 +2,8 @@
 
     JOB.json -> spec, inputs, context -> the stage function -> result.json -> the event `end`
 
-`python -m cluster.job --serve` does the same for each job path that it reads from its standard input, so that a
+`python -m cluster.job RECIPE.yaml [--dotted.field value ...]` runs all stages of a recipe, each by a job of its own.
+`python -m cluster.job --serve` does as the first for each job path that it reads from its standard input, so that a
 process which has its imports behind it can take one stage after the other.
 """
 
@@ -191,11 +192,16 @@ def _serve() -> int:
 
 
 def main(argv: list[str]) -> int:
-    """Run one job, or serve."""
+    """Run one job, or serve, or run the jobs of a recipe."""
     if argv == ["--serve"]:
         return _serve()
+    if argv and argv[0].endswith((".yaml", ".yml")):
+        from cluster.recipe_job import run_recipe
+
+        return run_recipe(argv[0], argv[1:])
     if len(argv) != 1:
-        print("usage: python -m cluster.job JOB.json | --serve", file=sys.stderr)
+        usage = "python -m cluster.job JOB.json | RECIPE.yaml [--dotted.field value ...] | --serve"
+        print(f"usage: {usage}", file=sys.stderr)
         return 2
     try:
         job = Job.read(Path(argv[0]))

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.embedded import Part
+from cluster.embedded import TRAIN, Part
 from cluster.job import Job
+from cluster.ray_jobs import connect, inherited_environment
 from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError
@@ -116,9 +117,7 @@ class RayLauncher:
     """Jobs of a Ray cluster, by its Jobs API; a job found alive under its id is followed, not started twice."""
 
     def __init__(self, address: str) -> None:
-        from ray.job_submission import JobSubmissionClient
-
-        self._client = JobSubmissionClient(address)
+        self._client = connect(address)
 
     def start(self, job: Job) -> str:
         """Submit the job, or find the live one of the same key.
@@ -135,7 +134,10 @@ class RayLauncher:
             self._client.submit_job,
             entrypoint=f"{sys.executable} -m {job.module} {job.write()}",
             submission_id=f"{prefix}{len(mine)}",
-            runtime_env={"env_vars": {"PYTHONSAFEPATH": "1", **KEEP_MEMORY, **job.environment}},
+            runtime_env={
+                **inherited_environment(),
+                "env_vars": {"PYTHONSAFEPATH": "1", **TRAIN, **KEEP_MEMORY, **job.environment},
+            },
         )
         return _patiently(submit)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 
 import psutil
 
 from cluster.forecast import WORKER_BYTES, Forecast, forecast
 from cluster.planning import INPUTS, Step, plan
+from cluster.ray_jobs import cluster_cpus
 from cluster.ray_train import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
@@ -25,15 +27,44 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
         ConfigError: names that nothing installed has; all of them at once.
         SetupError: this machine cannot do it.
     """
-    _names_exist(recipe)
+    check_recipe(recipe)
     spec = recipe.pretrain
     if not settings.ray_dashboard and spec.workers * spec.threads_per_worker > usable_cpus():
         raise too_few_cpus(spec, usable_cpus())
+    _home_has_room(settings)
+
+
+def preflight_cluster(recipe: PipelineSpec, settings: Settings, steps: Iterable[Step]) -> None:
+    """Refuse what the configured Ray cluster cannot do, if one is configured and something is due on it.
+
+    Raises:
+        SetupError: it does not answer, or not to this token, or has fewer CPUs than the workers need.
+    """
+    if not settings.ray_dashboard:
+        return
+    due = {step.stage for step in steps if step.result is None}
+    if due & {"pretrain", "finetune"}:
+        present, spec = cluster_cpus(settings.ray_dashboard), recipe.pretrain
+        if "pretrain" in due and spec.workers * spec.threads_per_worker > present:
+            raise too_few_cpus(spec, present)
+
+
+def check_recipe(recipe: PipelineSpec) -> None:
+    """Refuse what can work nowhere.
+
+    Raises:
+        ConfigError: names that nothing installed has, all of them at once; or parts that do not go together.
+    """
+    _names_exist(recipe)
+    spec = recipe.pretrain
     if spec.engine == "torch" and spec.workers > 1:
         raise ConfigError(
             f"the torch engine runs in one process, and pretrain.workers is {spec.workers}",
             allowed="--pretrain.engine deepspeed, or --pretrain.workers 1",
         )
+
+
+def _home_has_room(settings: Settings) -> None:
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +29,7 @@ def run_ranks(job: Job) -> None:
     Raises:
         SetupError: the cluster has fewer CPUs than the workers need; nothing was started.
         FoundationError: what a worker raised.
-        TransientError: workers were lost more often than the budget allows.
+        TransientError: workers were lost more often than the budget allows, or with a node that nothing replaces.
     """
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -38,10 +40,10 @@ def run_ranks(job: Job) -> None:
     assert isinstance(spec, PretrainSpec)
     folder = Path(job.folder)
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-    needed, present = spec.workers * spec.threads_per_worker, int(ray.cluster_resources().get("CPU", 0))
-    if needed > present:
-        raise too_few_cpus(spec, present)
     for attempt in range(WORKER_FAILURE_BUDGET + 1):
+        present = int(ray.cluster_resources().get("CPU", 0))
+        if spec.workers * spec.threads_per_worker > present:  # or Ray would wait for a minute in vain
+            raise _lost_node(spec, present) if attempt else too_few_cpus(spec, present)
         trainer = TorchTrainer(
             _run_rank,
             train_loop_config=asdict(job),
@@ -81,9 +83,18 @@ def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
     )
 
 
+def _lost_node(spec: PretrainSpec, present: int) -> TransientError:
+    needed = spec.workers * spec.threads_per_worker
+    return TransientError(
+        f"the cluster lost a node: the workers need {needed} CPUs, and {present} are left",
+        fix="let another node join, then run the same command again: it continues from the last checkpoint",
+    )
+
+
 def _run_rank(body: dict[str, Any]) -> None:
     """What one worker does; rank 0 reports and commits."""
     import torch
+    from ray import get_runtime_context
     from ray.train import get_context
 
     from cluster.deepspeed_engine import engine_factory
@@ -109,6 +120,8 @@ def _run_rank(body: dict[str, Any]) -> None:
         world=get_context().get_world_size(),
         choose_precision=_choose_together,
     )
+    node = get_runtime_context().get_node_id()
+    EventLog(folder).write("rank", rank=rank, node=node, host=socket.gethostname(), pid=os.getpid())
     try:
         with system_metrics(context.tracker, folder) if rank == 0 else nullcontext():
             result = call_stage(job, context)

@@ -79,7 +79,7 @@ class Session:
         self._wanted = list(STAGES)[: list(STAGES).index(last) + 1]
         self.store = Store(settings.results)
         self._report, self._prefect_run = report, prefect_run
-        self._commit = git_commit(Path(__file__).parent)
+        self._commit = settings.git_commit or git_commit(Path(__file__).parent)
         self._threads = ThreadPoolExecutor(3, thread_name_prefix="session")
         self._point = point
         self._sweep_tags = {SWEEP: point.sweep, SWEEP_POINT: point.name} if point else {}

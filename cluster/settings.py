@@ -16,12 +16,14 @@ class Settings:
         ray_dashboard: address of a running Ray cluster's dashboard (FOUNDATION_RAY_ADDRESS); empty: one is started.
         tracking_uri: MLflow server or database (FOUNDATION_MLFLOW_URI); empty: SQLite below the home.
         recipes: folder of the recipes that forms offer (FOUNDATION_RECIPES, `recipes` in the current folder).
+        git_commit: of the source, where that came without its repository (FOUNDATION_GIT_COMMIT).
     """
 
     home: Path
     ray_dashboard: str = ""
     tracking_uri: str = ""
     recipes: Path = Path("recipes")
+    git_commit: str = ""
 
     @staticmethod
     def from_environment() -> Settings:
@@ -31,6 +33,7 @@ class Settings:
             ray_dashboard=os.environ.get("FOUNDATION_RAY_ADDRESS", ""),
             tracking_uri=os.environ.get("FOUNDATION_MLFLOW_URI", ""),
             recipes=Path(os.environ.get("FOUNDATION_RECIPES", "recipes")).absolute(),
+            git_commit=os.environ.get("FOUNDATION_GIT_COMMIT", ""),
         )
 
     @property

@@ -117,7 +117,8 @@ class Stack:
             found["PREFECT_API_URL"] = f"{alive['prefect']}/api"
         if "mlflow" in alive:
             found["FOUNDATION_MLFLOW_URI"] = alive["mlflow"]
-        if "ray" in alive:
+        if "ray" in alive and os.environ.get("FOUNDATION_RAY_ADDRESS", alive["ray"]) == alive["ray"]:
+            # another cluster, if the caller named one, has another token
             found |= {"FOUNDATION_RAY_ADDRESS": alive["ray"], **ray_access(ray_token(self.settings))}
         return {name: value for name, value in found.items() if name not in os.environ}
 

@@ -36,6 +36,12 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "evaluate": Command("stages", "models -> scores"),
         "publish": Command("stages", "models and scores -> registered version"),
     },
+    "on a Ray cluster, and what runs": {
+        "submit": Command("submit", "the whole pipeline as one Ray job, followed to its end"),
+        "runs": Command("runs", "what ran and runs in this data folder, newest first"),
+        "logs": Command("runs", "what a stage or a submitted pipeline said"),
+        "stop": Command("runs", "ask a running stage or submitted pipeline to save and leave"),
+    },
     "look before": {
         "plan": Command("why", "what a recipe would do and take: stages, parameters, memory, disk, time"),
         "why": Command("why", "for each stage: reuse, or what changed, and what that costs"),
@@ -97,7 +103,7 @@ def _parsed(module: Any, name: str, words: Sequence[str]) -> argparse.Namespace:
     module.configure(parser, name)
     if parser.get_default("overrides") is None:
         return parser.parse_args(words)
-    from flows.recipes import parse_overrides
+    from foundation_core.recipe import parse_overrides
 
     arguments, rest = parser.parse_known_args(words)
     arguments.overrides = parse_overrides(rest)

@@ -17,9 +17,9 @@ from cluster.preflight import preflight
 from cluster.settings import Settings
 from cluster.sweep import LAST_STAGES, plan_sweep
 from flows.pipeline import run_until
-from flows.recipes import find_recipe, parse_overrides, recipe_names
+from flows.recipes import find_recipe, recipe_names
 from flows.sweep import run_sweep
-from foundation_core.recipe import load_recipe
+from foundation_core.recipe import load_recipe, parse_overrides
 from foundation_core.specs import PipelineSpec
 
 Recipe = StrEnum("Recipe", {name: name for name in recipe_names() or ["none"]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.settings import Settings
@@ -52,14 +51,3 @@ def take_recipe(parser: argparse.ArgumentParser) -> None:
     fields = [field for field in described_leaves(PipelineSpec) if field[0].startswith(f"{command}.")]
     lines = [f"  --{name} {default}\n      {text}" for name, default, text in fields]
     parser.epilog = "\n".join(["fields:", *lines] if lines else ["`foundation fields` lists every field of a recipe."])
-
-
-def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
-    """`--a.b 1` and `--a.b=1` as (a.b, 1)."""
-    found, words = [], list(rest)
-    while words:
-        name, equals, value = words.pop(0).partition("=")
-        if not name.startswith("--") or (not equals and not words):
-            raise ConfigError(f"{name!r} is not understood", allowed="--dotted.field value")
-        found.append((name[2:], value if equals else words.pop(0)))
-    return found

@@ -53,6 +53,21 @@ def with_field(recipe: PipelineSpec, name: str, value: str) -> PipelineSpec:
     return parse_recipe(body, origin)  # a rule between fields is broken at the section above them
 
 
+def parse_overrides(rest: Sequence[str]) -> list[tuple[str, str]]:
+    """`--a.b 1` and `--a.b=1` as (a.b, 1).
+
+    Raises:
+        ConfigError: a word is neither.
+    """
+    found, words = [], list(rest)
+    while words:
+        name, equals, value = words.pop(0).partition("=")
+        if not name.startswith("--") or (not equals and not words):
+            raise ConfigError(f"{name!r} is not understood", allowed="--dotted.field value")
+        found.append((name[2:], value if equals else words.pop(0)))
+    return found
+
+
 def parse_recipe(body: Mapping[str, Any], origin: Mapping[tuple[str, ...], str] | None = None) -> PipelineSpec:
     """The pipeline that a mapping describes.
 

@@ -17,6 +17,7 @@ from foundation_core.stages.contract import Context
 pytest_plugins = [
     "tests.support.pipeline",
     "tests.support.published",
+    "tests.support.ray_cluster",
     "tests.support.stack",
     "tests.support.browser",
 ]

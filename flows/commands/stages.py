@@ -25,7 +25,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Do what is not done yet, and print the table of what there is."""
     from cluster.planning import plan, source_content_of
-    from cluster.preflight import checked_plan, preflight
+    from cluster.preflight import checked_plan, preflight, preflight_cluster
     from cluster.settings import Settings
     from cluster.stack import Stack
     from flows.summary import print_summary
@@ -41,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     steps, _ = checked_plan(recipe, settings, content, last)
     done = all(step.result is not None and step.result.ids for step in steps)
     if not done:
+        preflight_cluster(recipe, settings, steps)
         run_flow(f"flows.pipeline:{flow_name}", (recipe, content), settings, starts_with_ingest=steps[0].result is None)
         steps = plan(recipe, Store(settings.results), content)[: len(steps)]
     print_summary([step.result for step in steps if step.result], settings, nothing_done=done)

@@ -25,11 +25,22 @@ def pinned() -> list[str]:
 
 
 def source_folder() -> Path | None:
-    """The folder that this project was installed from; None if it came from a package index."""
+    """The folder of the source that runs now; None if it came from a package index.
+
+    A checkout, and a copy of one that a Ray job works in, has its project file beside this package. Else it is the
+    folder that this project was installed from.
+    """
+    beside = Path(__file__).parents[2]
+    if _is_ours(beside / "pyproject.toml"):
+        return beside
     origin = distribution(PROJECT).read_text("direct_url.json")
     url = urlparse(json.loads(origin)["url"]) if origin else None
     folder = Path(url2pathname(url.path)) if url is not None and url.scheme == "file" else None
     return folder if folder is not None and (folder / "pyproject.toml").exists() else None
+
+
+def _is_ours(project_file: Path) -> bool:
+    return project_file.exists() and f'name = "{PROJECT}"' in project_file.read_text()
 
 
 def build_wheel(folder: Path) -> Path | None:

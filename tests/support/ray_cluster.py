@@ -1,0 +1,121 @@
+"""A Ray cluster of two nodes on this machine, started by Ray's own command line, and a workplace that uses it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from cluster.embedded import JOBS, Part, free_port, ray_access, ray_head_command, wait_until_answers
+from cluster.settings import Settings
+from tests.support.workplace import Workplace
+
+
+@dataclass(frozen=True)
+class ClusterPlace(Workplace):
+    """A workplace whose commands have more variables."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that a command runs with."""
+        return {**super().environment, **self.variables}
+
+
+class TwoNodes:
+    """A head and a second node, of one CPU each; nobody without the token runs anything there.
+
+    Args:
+        folder: for the logs.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.token = secrets.token_hex(32)
+        self._settings, self._gcs = Settings(folder), free_port()
+        self._environment = {**ray_access(self.token), **JOBS, "RAY_USAGE_STATS_ENABLED": "0"}
+        self._short = Path(tempfile.mkdtemp(prefix="fnd-", dir="/tmp"))  # paths of sockets have at most 107 bytes
+        dashboard = free_port()
+        self.address = f"http://127.0.0.1:{dashboard}"
+        self._parts = [self._start("head", ray_head_command(dashboard, self._short / "0", port=self._gcs, cpus=1))]
+        self.add_node()
+
+    def place(self, place: Workplace) -> ClusterPlace:
+        """A workplace whose commands use this cluster."""
+        variables = {"FOUNDATION_RAY_ADDRESS": self.address, **ray_access(self.token)}
+        return ClusterPlace(place.home, place.recipe, variables)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Every job that was submitted."""
+        found: list[dict[str, Any]] = self._ask("/api/jobs/").json()
+        return found
+
+    def add_node(self) -> None:
+        """Start another node, and wait until the cluster has two that live."""
+        wait_until_answers(f"{self.address}/api/version", self._parts[0].process, "Ray", self._header)
+        number = len(self._parts)
+        command = [
+            *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
+            *(f"--address=127.0.0.1:{self._gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1"),
+            # its own folder: nodes that shared one would unpack the same job into the same place, one over the other
+            f"--temp-dir={self._short / str(number)}",
+        ]
+        self._parts.append(self._start(f"node-{number}", command))
+        deadline = time.monotonic() + 90
+        while self._living_nodes() < 2:
+            assert time.monotonic() < deadline, "the node did not join"
+            time.sleep(0.2)
+
+    def kill_node(self) -> None:
+        """End the second node's raylet by SIGKILL."""
+        guard = psutil.Process(self._parts[-1].process.pid)
+        raylet = next(each for each in guard.children(recursive=True) if each.name() == "raylet")
+        raylet.kill()
+
+    def end(self) -> None:
+        """End all nodes, the head last."""
+        for part in reversed(self._parts):
+            part.end(at_once=True)
+        shutil.rmtree(self._short, ignore_errors=True)
+
+    @property
+    def _header(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def _start(self, name: str, command: list[str]) -> Part:
+        return Part(name, command, self._settings, self._environment)
+
+    def _living_nodes(self) -> int:
+        nodes = self._ask("/api/v0/nodes").json()["data"]["result"]["result"]
+        return sum(node["state"] == "ALIVE" for node in nodes)
+
+    def _ask(self, path: str) -> httpx.Response:
+        return httpx.get(f"{self.address}{path}", headers=self._header, timeout=30).raise_for_status()
+
+
+@contextmanager
+def running_two_nodes(folder: Path) -> Iterator[TwoNodes]:
+    """A cluster for the block."""
+    nodes = TwoNodes(folder)
+    try:
+        yield nodes
+    finally:
+        nodes.end()
+
+
+@pytest.fixture(scope="session")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
+    """One such cluster for all tests that leave it as it is."""
+    with running_two_nodes(tmp_path_factory.mktemp("nodes")) as nodes:
+        yield nodes
