@@ -49,6 +49,8 @@ def diagnose(settings: Settings) -> list[Finding]:
             found += look(settings)
         except FoundationError as error:
             found.append(Finding(name, "problem", error.found, error.fix))
+        except OSError as error:
+            found.append(Finding(name, "problem", str(error), "see `data folder` above, then look again"))
     return found
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from cluster.lines import lines_of_this_run
-from cluster.planning import INPUTS, ROLES, plan, source_content_of
-from cluster.preflight import preflight, preflight_cluster
+from cluster.planning import INPUTS, ROLES, source_content_of
+from cluster.preflight import checked_plan, preflight, preflight_cluster
 from cluster.ray_jobs import surrounding_cluster
 from cluster.session import Session
 from cluster.settings import Settings
 from foundation_core.errors import FoundationError
 from foundation_core.recipe import load_recipe, parse_overrides
-from foundation_core.store import Result, Store
+from foundation_core.store import Result
 
 STOPPED = 130
 
@@ -53,11 +53,14 @@ def _run(path: Path, words: Sequence[str]) -> None:
     settings = Settings.from_environment()
     preflight(recipe, settings)
     content = source_content_of(recipe)
-    preflight_cluster(recipe, settings, plan(recipe, Store(settings.results), content))
+    steps, _ = checked_plan(recipe, settings, content, recipe.last)
+    preflight_cluster(recipe, settings, steps)
     results: dict[str, Result] = {}
-    with Session(recipe, settings, content, lines_of_this_run().report) as session:
+    with Session(recipe, settings, content, lines_of_this_run().report, recipe.last) as session:
         for stage, roles in INPUTS.items():
             results[ROLES[stage]] = session.run(stage, {role: results[role] for role in roles})
+            if stage == recipe.last:
+                break
     for result in results.values():
         print(f"{result.stage:<9} {result.folder}", flush=True)
 

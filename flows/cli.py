@@ -45,6 +45,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     "look before": {
         "plan": Command("why", "what a recipe would do and take: stages, parameters, memory, disk, time"),
         "why": Command("why", "for each stage: reuse, or what changed, and what that costs"),
+        "recipes": Command("recipes", "the recipes that are called by name"),
         "fields": Command("fields", "every field of a recipe, with its default and meaning"),
     },
     "look after": {
@@ -59,6 +60,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "status": Command("services", "how each of them is; exit status 1 if one is not well"),
         "down": Command("services", "end all of them"),
         "doctor": Command("doctor", "what is wrong here and what to do; ends what was killed and left traces"),
+        "completion": Command("completion", "a script for bash, zsh or fish that completes commands and fields"),
     },
 }
 COMMANDS: Mapping[str, Command] = {name: command for group in GROUPS.values() for name, command in group.items()}

@@ -13,7 +13,7 @@ from prefect.runtime import flow_run
 
 from cluster.orphans import owning
 from cluster.planning import INPUTS, ROLES, source_content_of
-from cluster.preflight import checked_plan
+from cluster.preflight import checked_plan, preflight_cluster
 from cluster.session import Report, Session
 from cluster.settings import Settings
 from flows.artifacts import ProgressBars, show_links, show_plan, show_results
@@ -97,7 +97,9 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
     settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
-    show_plan(recipe, *checked_plan(recipe, settings, content, last))
+    steps, found = checked_plan(recipe, settings, content, last)
+    preflight_cluster(recipe, settings, steps)
+    show_plan(recipe, steps, found)
     run_id = str(flow_run.id)
     with (
         owning(settings, run_id),

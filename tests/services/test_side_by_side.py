@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from foundation_core.store import load_result
-from tests.support.workplace import Ended, Workplace, make_workplace
+from tests.support.workplace import Workplace, make_workplace
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -63,14 +63,16 @@ def test_nor_do_they_in_the_jobs_of_a_cluster(users_folder: UsersFolder) -> None
     assert ended.status == 0, ended.output
 
 
+@pytest.mark.slow
 def test_two_data_folders_at_once_do_not_meet_and_come_to_the_same(tmp_path: Path, miniature_corpus: Path) -> None:
     places = []
     for name in ("first", "second"):
         (tmp_path / name).mkdir()
         places.append(make_workplace(tmp_path / name, miniature_corpus))
     commands = [place.start("pretrain", str(place.recipe)) for place in places]
-    ended = [Ended(0, command.communicate(timeout=400)[0], 0.0) for command in commands]
-    assert [command.returncode for command in commands] == [0, 0], [each.output for each in ended]
+    outputs = [command.communicate(timeout=400)[0] for command in commands]
+    for command, output in zip(commands, outputs, strict=True):
+        assert command.returncode == 0, output
     for stage in ("ingest", "pretrain"):
         contents = {load_result(folder).content for place in places for folder in _folders(place, stage)}
         assert len(contents) == 1, f"two runs of {stage} came to different results"

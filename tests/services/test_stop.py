@@ -12,7 +12,7 @@ import pytest
 from foundation_core.events import read_events
 from tests.support.workplace import Workplace
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
 
 LONG = ("--pretrain.steps", "4000", "--pretrain.checkpoint_every_steps", "2000")
 

@@ -68,6 +68,7 @@ class TwoNodes:
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
             *(f"--address=127.0.0.1:{self._gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1"),
+            f"--dashboard-agent-listen-port={free_port()}",
             # its own folder: nodes that shared one would unpack the same job into the same place, one over the other
             f"--temp-dir={self._short / str(number)}",
         ]
