@@ -22,6 +22,7 @@ from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError
 from foundation_core.events import EVENTS_FILE, EventLog, read_events
+from foundation_core.store import RESULT_FILE
 
 Event = dict[str, Any]
 POLL_SECONDS = 0.1
@@ -127,7 +128,7 @@ class RayLauncher:
         """
         prefix = f"{job.stage}-{job.key['digest'][:12]}-"
         for name in self.live():
-            if name.startswith(prefix):
+            if name.startswith(prefix) and not self._left(name, Path(job.folder)):
                 return name
         mine = [j for j in self._client.list_jobs() if j.submission_id and j.submission_id.startswith(prefix)]
         submit = partial(
@@ -140,6 +141,15 @@ class RayLauncher:
             },
         )
         return _patiently(submit)
+
+    def _left(self, job_id: str, folder: Path) -> bool:
+        """Whether a live job had said its last word before we came, and is gone now without a result."""
+        kinds = [event["kind"] for _, event in read_events(folder)]
+        if kinds[-2:] != ["end", "start"]:  # the start is ours
+            return False
+        while self.is_alive(job_id):
+            time.sleep(POLL_SECONDS)
+        return not (folder / RESULT_FILE).exists()
 
     def live(self) -> dict[str, str]:
         """The command of every job that waits or runs, by its id."""
@@ -226,6 +236,8 @@ class _LogReader:
                 report(event)
                 if event["kind"] == "end":
                     return _ended(event, job_id)
+            if not alive and (self._folder / RESULT_FILE).exists():  # it ended while we took it up
+                return job_id
             if not alive:
                 fix = "run the same command again: it continues from what was saved"
                 raise TransientError(f"{job_id} died without a word", fix=fix)

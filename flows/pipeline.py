@@ -80,6 +80,7 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
     for stage, roles in INPUTS.items():
         task_run = run_stage.with_options(task_run_name="{stage}" + behind)
         results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
+        show_links(results[ROLES[stage]], session.settings)  # here: what a task shows stands far down on the run's page
         if stage == last:
             break
     return results
@@ -88,9 +89,7 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
 @task(task_run_name="{stage}", cache_policy=NO_CACHE, persist_result=False)
 def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
     """One stage, as one Prefect task. Our own keys decide what is reused; two caches would disagree."""
-    result = session.run(stage, inputs)
-    show_links(result, session.settings)
-    return result
+    return session.run(stage, inputs)
 
 
 @contextmanager
