@@ -24,7 +24,7 @@ LONG = ("--pretrain.steps", "400", "--pretrain.checkpoint_every_steps", "10", "-
     ("victim", "last_word", "status"),
     [
         ("bin/foundation", signal.SIGINT, "KILLED"),
-        ("bin/foundation", signal.SIGKILL, "RUNNING"),
+        pytest.param("bin/foundation", signal.SIGKILL, "RUNNING", marks=pytest.mark.slow),
         ("RayTrainWorker", signal.SIGKILL, None),  # replaced within the job
         pytest.param("-m cluster.job /", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),
         pytest.param("raylet/raylet", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),

@@ -17,7 +17,7 @@ from foundation_core.store import load_result
 from tests.support.ray_cluster import ClusterPlace, TwoNodes, running_two_nodes
 from tests.support.workplace import Ended, Workplace
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STAGES = ("ingest", "pretrain", "finetune", "evaluate", "publish")
 LONG = ("--pretrain.steps", "4000", "--pretrain.checkpoint_every_steps", "2000")
@@ -50,7 +50,6 @@ def _assert_refused(ended: Ended, *words: str) -> None:
         assert word in ended.output
 
 
-@pytest.mark.slow
 def test_a_submitted_recipe_becomes_a_registered_model_on_the_cluster(two_nodes: TwoNodes, place: ClusterPlace) -> None:
     ended = place.run("submit", str(place.recipe), "--pretrain.workers", "2", "--pretrain.steps", "8")
     assert ended.status == 0, ended.output
@@ -67,7 +66,6 @@ def test_a_submitted_recipe_becomes_a_registered_model_on_the_cluster(two_nodes:
     assert "nothing to do" in again.output, "a pipeline by hand and one as a job have different keys"
 
 
-@pytest.mark.slow
 def test_rays_own_command_runs_a_recipe_and_stopping_the_job_saves(two_nodes: TwoNodes, place: ClusterPlace) -> None:
     root, job_id = Path(__file__).parents[2], "by-hand"
     variables = {"FOUNDATION_HOME": str(place.home)}
@@ -121,7 +119,6 @@ def test_the_ranks_of_a_training_are_on_both_nodes(place: ClusterPlace) -> None:
     assert ranks[0] != ranks[1]
 
 
-@pytest.mark.slow
 def test_a_training_goes_on_after_it_lost_a_node(tmp_path: Path, workplace: Workplace) -> None:
     """With one node less the workers do not fit; with another in its place the same command goes on."""
     with running_two_nodes(tmp_path / "nodes") as nodes:

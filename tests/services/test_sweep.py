@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from foundation_core.store import Store
 from tests.support.workplace import Ended, Workplace, make_workplace
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
 
 GOOD = ("0.002", "0.004")
 DIVERGES = "1e+30"
