@@ -1,7 +1,7 @@
 """From the click on *Submit* to the first optimizer step, on a warm stack: `python -m benchmarks.click_to_step`.
 
-Starts the services over a data folder of its own, makes the quickstart's corpus, then starts `pretrain` as its form does,
-three times with another seed, and prints where the time of each went.
+Starts the services over a data folder of its own, makes the quickstart's corpus, starts `pretrain` as its form does,
+with another seed each time, and prints where the time of each went.
 
     created -> claimed   the runner polls, once a second
     -> running           a process that imports Prefect and the flows

@@ -74,6 +74,7 @@ def test_the_ending_of_out_says_the_format(published_place: PublishedPlace, tabl
 
 
 @pytest.mark.services
+@pytest.mark.slow
 def test_ray_writes_the_same_bytes_in_any_batches(published_place: PublishedPlace, table: Path) -> None:
     here, there = table.with_name("here.jsonl"), table.with_name("there.jsonl")
     local = _predict(published_place, "tiny", str(table), "--out", str(here))
