@@ -71,7 +71,7 @@ def _wait_for_step(place: Workplace, step: int) -> Path:
         for folder in (place.home / "results" / "pretrain").glob("*"):
             if (folder / "result.json").exists():
                 continue
-            if any(e["kind"] == "metrics" and (e["step"] or 0) >= step for _, e in read_events(folder)):
+            if any(e["kind"] == "progress" and e["done"] >= step for _, e in read_events(folder)):
                 return folder
         time.sleep(0.05)
     raise AssertionError("the training did not begin")
