@@ -25,7 +25,7 @@ LONG = ("--pretrain.steps", "400", "--pretrain.checkpoint_every_steps", "10", "-
     [
         ("bin/foundation", signal.SIGINT, "KILLED"),
         pytest.param("bin/foundation", signal.SIGKILL, "RUNNING", marks=pytest.mark.slow),
-        ("RayTrainWorker", signal.SIGKILL, None),  # replaced within the job
+        pytest.param("RayTrainWorker", signal.SIGKILL, None, marks=pytest.mark.slow),  # replaced within the job
         pytest.param("-m cluster.job /", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),
         pytest.param("raylet/raylet", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),
         pytest.param("gcs_server", signal.SIGKILL, "FAILED", marks=pytest.mark.slow),
