@@ -63,8 +63,8 @@ def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forec
     source_bytes = sum(file.bytes for file in open_source(recipe.ingest.source).files())
     size = size_of(recipe.pretrain.model, recipe.ingest.tokenizer.vocabulary)
     corpus_tokens = _corpus_tokens(recipe, steps[0].result, source_bytes, store)
-    spec, context = recipe.pretrain, recipe.pretrain.model.context_tokens
-    trained = spec.steps * spec.batch_rows * context
+    spec = recipe.pretrain
+    trained = _trained_tokens(spec)
     flops = _measured_flops(store)
     state = state_bytes(spec, size.parameters)
     due = [step.stage for step in steps if step.result is None]
@@ -118,6 +118,12 @@ def _corpus_tokens(recipe: PipelineSpec, corpus: Result | None, source_bytes: in
     return round(source_bytes * (1 - split.validation_fraction - split.test_fraction) / bytes_per_token)
 
 
+def _trained_tokens(spec: PretrainSpec) -> int:
+    """What pretraining reads by its steps, or by its budget of tokens if that is used up before."""
+    tokens = spec.steps * spec.batch_rows * spec.model.context_tokens
+    return tokens if spec.max_tokens is None else min(tokens, spec.max_tokens)
+
+
 def _measured_flops(store: Store) -> float:
     """FLOP/s of the newest training of this data folder; 0 if there is none."""
     for result in store.history("pretrain"):
@@ -136,9 +142,9 @@ def _seconds(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int, st
             rate = earlier[0].summary["text_bytes"] / max(0.1, earlier[0].seconds)
         return start + source_bytes / rate
     if stage == "pretrain":
-        work = spec.steps * spec.batch_rows * spec.model.context_tokens
-        work *= training_flops(size, spec.model.context_tokens)
-        return start + work / (flops or REFERENCE_FLOPS * spec.workers * spec.threads_per_worker)
+        work = _trained_tokens(spec) * training_flops(size, spec.model.context_tokens)
+        seconds = work / (flops or REFERENCE_FLOPS * spec.workers * spec.threads_per_worker)
+        return start + (seconds if spec.max_seconds is None else min(seconds, spec.max_seconds))
     if stage == "finetune":
         return start + _finetune_flops(recipe, size) / (flops or REFERENCE_FLOPS * recipe.finetune.workers)
     return start + (earlier[0].seconds if earlier else REFERENCE_SECONDS[stage])

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from cluster.embedded import TRAIN, Part
 from cluster.job import Job
-from cluster.ray_jobs import connect, inherited_environment
+from cluster.ray_jobs import connect, inherited_environment, live_jobs
 from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError
@@ -118,7 +118,7 @@ class RayLauncher:
     """Jobs of a Ray cluster, by its Jobs API; a job found alive under its id is followed, not started twice."""
 
     def __init__(self, address: str) -> None:
-        self._client = connect(address)
+        self._address, self._client = address, connect(address)
 
     def start(self, job: Job) -> str:
         """Submit the job, or find the live one of the same key.
@@ -127,7 +127,7 @@ class RayLauncher:
             TransientError: Ray did not take it.
         """
         prefix = f"{job.stage}-{job.key['digest'][:12]}-"
-        for name in self.live():
+        for name in live_jobs(self._address):
             if name.startswith(prefix) and not self._left(name, Path(job.folder)):
                 return name
         mine = [j for j in self._client.list_jobs() if j.submission_id and j.submission_id.startswith(prefix)]
@@ -150,14 +150,6 @@ class RayLauncher:
         while self.is_alive(job_id):
             time.sleep(POLL_SECONDS)
         return not (folder / RESULT_FILE).exists()
-
-    def live(self) -> dict[str, str]:
-        """The command of every job that waits or runs, by its id."""
-        return {
-            job.submission_id: job.entrypoint
-            for job in self._client.list_jobs()
-            if job.submission_id and not job.status.is_terminal()
-        }
 
     def is_alive(self, job_id: str) -> bool:
         """Whether Ray says that the job waits or runs; a cluster that does not answer runs nothing for us."""

@@ -18,7 +18,7 @@ from foundation_core.events import read_events
 from foundation_core.tracking.base import replay
 
 if TYPE_CHECKING:
-    from foundation_core.tracking.mlflow import MlflowRuns, MlflowTracker
+    from foundation_core.tracking.mlflow import MlflowRuns, MlflowTracker, Status
 
 LOOK_SECONDS = 0.5
 PATIENCE_SECONDS = 10.0
@@ -42,7 +42,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._mirror, name="mlflow-mirror", daemon=True)
         self._thread.start()
 
-    def close(self, status: str, tags: dict[str, str] | None = None) -> bool:
+    def close(self, status: Status, tags: dict[str, str] | None = None) -> bool:
         """Log the rest and close the run; False if MLflow stayed away or refused something."""
         self._ended.set()
         self._thread.join()
@@ -51,7 +51,7 @@ class Mirror:
         try:
             run_id = self.run_id.result()
             self._runs.result().tracker(run_id).tags(tags or {})
-            self._runs.result().close(run_id, status)  # type: ignore[arg-type]
+            self._runs.result().close(run_id, status)
         except FoundationError:
             return False
         return True

@@ -7,16 +7,16 @@ nobody does, it is told to save and stop.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from cluster.launch import STOP_SECONDS, RayLauncher
 from cluster.leases import LEASE_FILE, is_held, lease
+from cluster.ray_jobs import live_jobs
 from cluster.settings import Settings
-from cluster.stop import StopFile
+from cluster.stopping import stop_stage
+from foundation_core.errors import TransientError
 
 MODULE = "-m cluster.job "
 
@@ -45,7 +45,7 @@ def owning(settings: Settings, run_id: str) -> Iterator[None]:
 def orphaned_jobs(settings: Settings) -> list[OrphanedJob]:
     """Every live job of this data folder whose stage nobody holds."""
     found = []
-    for job_id, entrypoint in RayLauncher(settings.ray_dashboard).live().items():
+    for job_id, entrypoint in live_jobs(settings.ray_dashboard).items():
         folder = Path(entrypoint.partition(MODULE)[2].strip()).parent
         if folder.is_relative_to(settings.results) and not is_held(folder):
             found.append(OrphanedJob(job_id, folder))
@@ -53,14 +53,9 @@ def orphaned_jobs(settings: Settings) -> list[OrphanedJob]:
 
 
 def end_job(settings: Settings, job: OrphanedJob) -> None:
-    """Ask a job to save and leave; make it, if it does not."""
-    ray, deadline = RayLauncher(settings.ray_dashboard), time.monotonic() + STOP_SECONDS
-    StopFile(job.folder).request()
-    while ray.is_alive(job.job_id):
-        if time.monotonic() > deadline:
-            ray.kill(job.job_id)
-            return
-        time.sleep(0.2)
+    """Ask a job to save and leave; it is killed if it does not, and gone if it had left already."""
+    with suppress(TransientError):
+        stop_stage(job.folder, settings)
 
 
 def release_stale_leases(settings: Settings) -> int:

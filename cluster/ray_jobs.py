@@ -105,15 +105,16 @@ def cluster_cpus(address: str) -> int:
     return int(sum(node.resources_total.get("CPU", 0) for node in nodes if node.state == "ALIVE"))
 
 
-def live_jobs(address: str) -> list[str]:
-    """The ids of the jobs that wait or run on a cluster.
+def live_jobs(address: str) -> dict[str, str]:
+    """The command of every job that waits or runs on a cluster, by its id.
 
     Raises:
         FoundationError: as `connect`.
     """
     client = connect(address)
     with reaching(address):
-        return [str(job.submission_id) for job in client.list_jobs() if not job.status.is_terminal()]
+        jobs = [job for job in client.list_jobs() if job.submission_id and not job.status.is_terminal()]
+    return {str(job.submission_id): str(job.entrypoint) for job in jobs}
 
 
 def surrounding_cluster() -> str:

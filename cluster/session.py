@@ -29,7 +29,7 @@ from foundation_core.store import Result, Store, record_ids
 from foundation_core.tracking.lineage import CONTENT_HASH, SWEEP, SWEEP_POINT, git_commit, run_tags
 
 if TYPE_CHECKING:
-    from foundation_core.tracking.mlflow import MlflowRuns
+    from foundation_core.tracking.mlflow import MlflowRuns, Status
 
 EXPERIMENT = "foundation"
 Report = Callable[[str, Event], None]
@@ -108,9 +108,9 @@ class Session:
     ) -> None:
         """Close the pipeline's MLflow run and end every part."""
         try:
-            status = "FINISHED" if error is None else status_of(error)
+            status: Status = "FINISHED" if error is None else status_of(error)
             if self._parent.exception() is None:
-                self._runs.result().close(self._parent.result(), status)  # type: ignore[arg-type]
+                self._runs.result().close(self._parent.result(), status)
         except FoundationError as away:  # every result is committed; the next run closes what stays open
             self._report("pipeline", {"kind": "say", "text": str(away)})
         finally:
@@ -233,6 +233,6 @@ class Session:
         return runs.open_stage(self.pipeline_run, stage, key.digest, params, tags)
 
 
-def status_of(error: BaseException) -> str:
+def status_of(error: BaseException) -> Status:
     """The MLflow status of work that an error ended: what a person stopped is KILLED, all else FAILED."""
     return "KILLED" if isinstance(error, Stopped) or not isinstance(error, Exception) else "FAILED"

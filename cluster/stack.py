@@ -91,7 +91,7 @@ class Stack:
 
     def status(self) -> list[State]:
         """How every service is, by looking."""
-        return [self._record(name).state(self._service(name)) for name in SERVICES]
+        return [self._state(name) for name in SERVICES]
 
     def down(self, say: Say) -> None:
         """End every service, the runner first, and whatever a killed guard left."""
@@ -160,6 +160,14 @@ class Stack:
                 raise TransientError(f"{name} did not start", fix=f"read {log}, then run `foundation up` again")
             time.sleep(0.1)
 
+    def _state(self, name: str) -> State:
+        record = self._record(name)
+        if not record.alive:  # nothing is looked up for it: a service that never ran has no token yet
+            return State(name, record.url, False, False, record.pid)
+        service, process = self._service(name), psutil.Process(record.pid)
+        memory = sum(map(pss_bytes, [process, *process.children(recursive=True)]))
+        return State(name, record.url, True, answers(service.health, service.headers), record.pid, memory)
+
     def _service(self, name: str) -> Service:
         port = urlsplit(self._record(name).url).port
         return SERVICES[name](self.settings, port if port else port_for(name))
@@ -195,14 +203,6 @@ class Record:
             return self.pid > 0 and process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
         except psutil.Error:
             return False
-
-    def state(self, service: Service) -> State:
-        """The state of the service, by looking."""
-        if not self.alive:
-            return State(service.name, self.url, False, False, self.pid)
-        family = [psutil.Process(self.pid), *psutil.Process(self.pid).children(recursive=True)]
-        memory = sum(pss_bytes(process) for process in family)
-        return State(service.name, self.url, True, answers(service.health, service.headers), self.pid, memory)
 
 
 def _end(processes: Iterable[psutil.Process]) -> int:

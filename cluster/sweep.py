@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cluster.embedded import RayHead
 from cluster.job import STAGES
@@ -25,6 +25,9 @@ from foundation_core.recipe import with_field
 from foundation_core.specs import PipelineSpec, leaves
 from foundation_core.store import Result, Store
 from foundation_core.tracking.lineage import SWEEP, run_tags
+
+if TYPE_CHECKING:
+    from foundation_core.tracking.mlflow import Status
 
 SWEPT_STAGES = ("ingest", "pretrain")
 """Whose fields can be swept: those that the validation of pretraining can tell apart."""
@@ -200,8 +203,8 @@ class OpenSweep:
         """Close the sweep's MLflow run and end every part."""
         try:
             if self._run.exception() is None:
-                status = "FINISHED" if error is None else status_of(error)
-                self._runs.close(self._run.result(), status)  # type: ignore[arg-type]
+                status: Status = "FINISHED" if error is None else status_of(error)
+                self._runs.close(self._run.result(), status)
         except FoundationError:
             pass  # the points said that MLflow is away; the same command closes the run later
         finally:

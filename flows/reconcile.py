@@ -86,7 +86,7 @@ def _end_jobs(settings: Settings, say: Say, grace_seconds: float) -> None:
     time.sleep(grace_seconds / 2)  # somebody may just be taking it up
     for job in set(first) & set(orphaned_jobs(settings)):
         end_job(settings, job)
-        say(f"Ray job {job.job_id}: saved and stopped; nobody followed it")
+        say(f"Ray job {job.job_id}: ended; nobody followed it")
 
 
 def _close_mlflow_runs(settings: Settings, dead: Collection[str], say: Say, grace_seconds: float) -> None:

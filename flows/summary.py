@@ -50,8 +50,9 @@ def print_sweep(sweep: Sweep, outcomes: Sequence[Outcome], again: Sequence[str],
     console = Console(highlight=False, width=110)
     title = "nothing to do: every point was done before" if nothing_done else None
     table = Table(title=title, title_justify="left")
-    for column, side in {sweep.over: "right", "bits/byte": "right", "step": "right", "": "left"}.items():
-        table.add_column(column, justify=side)  # type: ignore[arg-type]
+    for column in (sweep.over, "bits/byte", "step"):
+        table.add_column(column, justify="right")
+    table.add_column("")
     rows = sweep_rows(outcomes)
     for row in rows:
         table.add_row(*map(escape, row.values()))

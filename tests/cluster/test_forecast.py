@@ -118,6 +118,21 @@ def test_twice_the_steps_take_twice_the_work(recipe: PipelineSpec, tmp_path: Pat
     assert work(2000) == pytest.approx(2 * work(1000))
 
 
+def test_a_budget_bounds_what_is_forecast(recipe: PipelineSpec, tmp_path: Path) -> None:
+    store, content = Store(tmp_path / "results"), source_content_of(recipe)
+
+    def said(**budget: float) -> tuple[int, float]:
+        bounded = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update=budget)})
+        found = forecast(bounded, plan(bounded, store, content), store)
+        return found.trained_tokens, found.seconds["pretrain"]
+
+    tokens, seconds = said()
+    assert said(max_tokens=tokens // 4)[0] == tokens // 4
+    assert said(max_tokens=tokens // 4)[1] < seconds
+    assert said(max_seconds=0.01)[1] < seconds
+    assert said(max_tokens=10 * tokens, max_seconds=1e9) == (tokens, seconds)
+
+
 def test_a_model_that_cannot_fit_is_refused_with_the_numbers(recipe: PipelineSpec, tmp_path: Path) -> None:
     large = {"trunk": {"width": 16384, "heads": 128, "depth": 200}}
     model = PretrainSpec.model_validate({"model": large, "workers": 1})

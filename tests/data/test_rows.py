@@ -34,7 +34,7 @@ def _write(path: Path, texts: list[str | None], text_field: str = "text") -> Pat
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 def test_a_row_is_a_document_with_its_label_as_the_group(tmp_path: Path, name: str) -> None:
-    files = open_source(_spec(_write(tmp_path / name, TEXTS))).files()  # type: ignore[arg-type]
+    files = open_source(_spec(_write(tmp_path / name, TEXTS))).files()
     documents, quarantined = read_files(files)
     assert len(quarantined) == 0
     assert documents["document"].to_pylist() == [f"table/{name}/{number + 1:09d}" for number in range(600)]
@@ -43,7 +43,7 @@ def test_a_row_is_a_document_with_its_label_as_the_group(tmp_path: Path, name: s
 
 
 def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
-    files = open_source(_spec(_write(tmp_path / "a.jsonl", TEXTS))).files()  # type: ignore[arg-type]
+    files = open_source(_spec(_write(tmp_path / "a.jsonl", TEXTS))).files()
     chosen = [files[number] for number in (599, 3, 4, 300, 0)]
     assert read_files(chosen)[0]["text"].to_pylist() == [TEXTS[number] for number in (599, 3, 4, 300, 0)]
 
@@ -97,7 +97,7 @@ def test_what_cannot_be_a_table_is_refused(tmp_path: Path, fields: Mapping[str, 
 def test_a_table_becomes_the_same_corpus_in_units_of_any_size(
     tmp_path: Path, serial_context: Callable[[Path], Context]
 ) -> None:
-    source = _spec(_write(tmp_path / "a.jsonl", TEXTS))  # type: ignore[arg-type]
+    source = _spec(_write(tmp_path / "a.jsonl", TEXTS))
     made = []
     for unit_bytes in (1024, 10**6):
         spec = IngestSpec.model_validate({"source": source, "tokenizer": {"vocabulary": 270}, "unit_bytes": unit_bytes})

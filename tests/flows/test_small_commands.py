@@ -92,6 +92,13 @@ def test_the_doctor_names_the_trouble_and_what_to_do(
     assert found[name].fix
 
 
+def test_looking_writes_nothing(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--json"]) == 0
+    assert {row["state"] for row in json.loads(capsys.readouterr().out)} == {"down"}
+    assert main(["doctor", "--json"]) == 0
+    assert not Settings.from_environment().home.exists()
+
+
 def test_a_token_that_others_can_read_is_a_problem(recipes: Path) -> None:
     settings = Settings.from_environment()
     token = settings.home / "stack" / "ray-token"

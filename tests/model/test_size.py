@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -10,13 +11,17 @@ from foundation_core.model.flops import counted
 from foundation_core.model.size import size_of
 from foundation_core.specs import ModelSpec, TrunkSpec
 
-GRID = itertools.product(
-    ("gelu", "relu2", "swiglu"), ("rms", "layer"), (False, True), (None, 2), ("rotary", "learned", "sinusoidal")
+GRID = list(
+    itertools.product(
+        ("gelu", "relu2", "swiglu"), ("rms", "layer"), (False, True), (None, 2), ("rotary", "learned", "sinusoidal")
+    )
 )
 
 
 @pytest.mark.parametrize(("feed", "norm", "bias", "kv_heads", "position"), GRID)
-def test_it_equals_the_count_of_the_built_model(feed, norm, bias, kv_heads, position) -> None:  # type: ignore[no-untyped-def]
+def test_it_equals_the_count_of_the_built_model(
+    feed: Any, norm: Any, bias: bool, kv_heads: int | None, position: Any
+) -> None:
     trunk = TrunkSpec(width=48, depth=3, heads=4, feed=feed, norm=norm, bias=bias, kv_heads=kv_heads, position=position)
     for tied, hidden in itertools.product((False, True), (None, 80)):
         spec = ModelSpec(trunk=trunk.model_copy(update={"hidden": hidden}), context_tokens=40, tie_embeddings=tied)

@@ -49,7 +49,7 @@ Unlimited = tuple[Trained, dict[int, float]]
 def test_a_budget_that_is_not_reached_changes_nothing(
     token_corpus: Path, tmp_path: Path, unlimited: Unlimited, budget: dict[str, int]
 ) -> None:
-    trained = Training(tmp_path, token_corpus, steps=STEPS, **budget).run()  # type: ignore[arg-type]
+    trained = Training(tmp_path, token_corpus, steps=STEPS, **budget).run()
     assert trained.losses == unlimited[0].losses
     assert trained.validations == unlimited[0].validations
     assert weights_sha256(trained.weights) == weights_sha256(unlimited[0].weights)
