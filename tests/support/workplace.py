@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -73,8 +74,9 @@ class Workplace:
         """Start `foundation` with arguments."""
         command = [str(Path(sys.executable).with_name("foundation")), *arguments]
         return subprocess.Popen(
-            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.home
-        )
+            command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.home,
+            preexec_fn=_hear_interrupts,
+        )  # fmt: skip
 
     def run(self, *arguments: str) -> Ended:
         """Run `foundation` with arguments to its end."""
@@ -93,6 +95,11 @@ class Workplace:
             except psutil.Error:
                 continue
         return found
+
+
+def _hear_interrupts() -> None:
+    """Runs in the child: a shell that runs the tests in the background lets its children ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def copy_corpus(folder: Path) -> Path:
