@@ -31,6 +31,7 @@ from cluster.stack import Stack
 RUNS = 3
 STEPS = 2
 BAR_SECONDS = 25.0
+BUSY = 503
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
@@ -58,7 +59,9 @@ def _start(url: str, flow: str, **parameters: Any) -> dict[str, Any]:
     """Start a deployment and wait for its end; the flow run."""
     deployment = httpx.get(f"{url}/deployments/name/{flow}/{flow}").raise_for_status().json()["id"]
     body = {"parameters": {"recipe": "quickstart", **parameters}}
-    run = httpx.post(f"{url}/deployments/{deployment}/create_flow_run", json=body).raise_for_status().json()
+    while (made := httpx.post(f"{url}/deployments/{deployment}/create_flow_run", json=body)).status_code == BUSY:
+        time.sleep(0.5)  # Prefect's SQLite is written by somebody else at the moment
+    run = made.raise_for_status().json()
     while run["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
         time.sleep(0.5)
         run = httpx.get(f"{url}/flow_runs/{run['id']}").raise_for_status().json()
