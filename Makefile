@@ -46,7 +46,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) hatchling editables
+	$(PIP) hatchling editables setuptools wheel # the last two build DeepSpeed, which comes as source
 	$(PIP) --no-build-isolation --editable ".[all]"
 	$(COMPILE)
 	touch $@

@@ -14,7 +14,7 @@ from typing import Any
 from cluster.job import STAGES
 from cluster.leases import is_held
 from foundation_core.errors import ConfigError
-from foundation_core.events import EVENTS_FILE, read_events
+from foundation_core.events import EVENTS_FILE, last_event, read_events
 from foundation_core.files import read_json
 from foundation_core.store import IDS_FILE, RESULT_FILE, Result, load_result
 
@@ -59,8 +59,8 @@ class StageRun:
 
 def stage_folders(results: Path) -> list[Path]:
     """The folders of all stages in which something was done, newest first."""
-    logs = [path for stage in STAGES for path in (results / stage).glob(f"*/{EVENTS_FILE}")]
-    return [path.parent for path in sorted(logs, key=lambda path: path.stat().st_mtime, reverse=True)]
+    folders = [path.parent for stage in STAGES for path in (results / stage).glob(f"*/{EVENTS_FILE}")]
+    return sorted(folders, key=lambda folder: float(last_event(folder).get("time", 0.0)), reverse=True)
 
 
 def look(folder: Path, is_alive: Callable[[str, str], bool] = lambda stage, key: False) -> StageRun:

@@ -17,6 +17,8 @@ from typing import Any
 from foundation_core.files import disk_is_full
 
 EVENTS_FILE = "events.jsonl"
+TAIL_BYTES = 1 << 14
+"""How much of a log's end is read first for its last event."""
 
 
 class EventLog:
@@ -83,8 +85,34 @@ def read_events(folder: Path, offset: int = 0) -> Iterator[tuple[int, dict[str, 
             if not line.endswith(b"\n"):
                 return
             offset += len(line)
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            yield offset, event
+            event = _event_or_none(line)
+            if event is not None:
+                yield offset, event
+
+
+def last_event(folder: Path) -> dict[str, Any]:
+    """The last whole event, found from the log's end, since a month's log is long; {} if there is none."""
+    path = folder / EVENTS_FILE
+    if not path.exists():
+        return {}
+    with open(path, "rb") as source:
+        end = source.seek(0, os.SEEK_END)
+        window = TAIL_BYTES
+        while True:
+            source.seek(max(0, end - window))
+            for line in reversed(source.read().splitlines(keepends=True)):
+                event = _event_or_none(line)
+                if event is not None:
+                    return event
+            if window >= end:
+                return {}
+            window *= 2
+
+
+def _event_or_none(line: bytes) -> dict[str, Any] | None:
+    """What a line says, if it is whole and says something."""
+    try:
+        event = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None

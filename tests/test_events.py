@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.events import EventLog, SilentLog, read_events
+from foundation_core.events import TAIL_BYTES, EventLog, SilentLog, last_event, read_events
 
 WRITES_MANY = """
 import sys
@@ -83,3 +83,16 @@ def test_a_silent_log_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     SilentLog().say("nobody hears this")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_event_is_the_last_that_is_read_however_long_the_log(tmp_path: Path) -> None:
+    assert last_event(tmp_path) == {}
+    log = EventLog(tmp_path)
+    log.phase("read")
+    for padding in (0, TAIL_BYTES - 40, TAIL_BYTES, 5 * TAIL_BYTES):
+        log.write("long", padding="x" * padding)
+        with open(log.path, "ab") as raw:
+            raw.write(b"never an event\n[1]\n" + b'{"kind": "half')
+        assert last_event(tmp_path) == list(read_events(tmp_path))[-1][1]
+        assert len(last_event(tmp_path)["padding"]) == padding
+        EventLog(tmp_path)  # a new writer ends the half line

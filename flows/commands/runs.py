@@ -77,7 +77,7 @@ def _runs(settings: Settings, last: int, *, as_json: bool) -> int:
 
 def _latest(row: dict[str, Any]) -> float:
     """When something happened there last: what runs is the newest."""
-    return float("inf") if row["state"] == "running" else float(row["started"] + row["seconds"])
+    return float("inf") if row["state"] == "running" else round(float(row["started"] + row["seconds"]), 3)
 
 
 def _pipelines(settings: Settings, last: int) -> list[PipelineRun]:
