@@ -17,7 +17,8 @@ from tests.support.workplace import Ended, Workplace
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
-LONG = ("--pretrain.steps", "400", "--pretrain.checkpoint_every_steps", "10", "--pretrain.validate_every_steps", "100")
+STEPS = 160
+LONG = f"--pretrain.steps {STEPS} --pretrain.checkpoint_every_steps 10 --pretrain.validate_every_steps 80".split()
 
 
 @pytest.mark.parametrize(
@@ -51,17 +52,17 @@ def test_training_goes_on_from_its_checkpoint(
         again = place.run("pretrain", str(place.recipe), *LONG)
         assert again.status == 0, again.output
     result = load_result(folder)
-    assert result.summary["steps"] == 400
+    assert result.summary["steps"] == STEPS
     metrics = [event for _, event in read_events(folder) if event["kind"] == "metrics"]
     steps = [event["step"] for event in metrics if "train/loss_nats" in event["values"]]
     attempts = [index for index in range(1, len(steps)) if steps[index] < steps[index - 1] - 1]
-    assert max(steps) == 400
+    assert max(steps) == STEPS
     assert len(attempts) <= 1
     assert steps.count(1) == 1, "it began anew instead of going on"
     assert _pretrain_runs(place) == ["FINISHED"]
     client, run = _client(place), result.ids["mlflow_run"]
     logged = [metric.step for metric in client.get_metric_history(run, "train/loss_nats")]
-    assert logged == list(range(1, 401))
+    assert logged == list(range(1, STEPS + 1))
     assert place.processes() == []
 
 
