@@ -28,8 +28,9 @@ from foundation_core.errors import TransientError
 
 START_SECONDS = 90.0
 RESTARTS = 3
-TRAIN = {"RAY_TRAIN_V2_ENABLED": "1"}
-"""The Ray Train that `cluster/ray_train.py` is written for; older Rays have two."""
+TRAIN = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+"""The Ray Train that `cluster/ray_train.py` is written for; older Rays have two. Without its process that looks for
+nodes about to be lost and does no more than log them."""
 QUIET = {
     **TRAIN,
     "RAY_USAGE_STATS_ENABLED": "0",

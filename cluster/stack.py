@@ -85,7 +85,7 @@ class Stack:
                 self._start(name)
                 say(f"{name}: starting")
             for name in batch:
-                self._wait(name)
+                self._wait_or_replace(name, is_mine=name in started)
                 say(f"{name}: {self._record(name).url}")
         return self.status()
 
@@ -151,6 +151,16 @@ class Stack:
                 cwd=self.settings.home,
             )
         self._write(name, Record(service.url, process.pid, psutil.Process(process.pid).create_time()))
+
+    def _wait_or_replace(self, name: str, *, is_mine: bool) -> None:
+        """Wait for a service; one that we found on its way out is started again once it has left."""
+        try:
+            self._wait(name)
+        except TransientError:
+            if is_mine or self._record(name).alive:
+                raise
+            self._start(name)
+            self._wait(name)
 
     def _wait(self, name: str) -> None:
         service, deadline = self._service(name), time.monotonic() + START_SECONDS

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +15,11 @@ import psutil
 import pytest
 
 from cluster.stack import MARK
+from foundation_core.events import read_events
+from foundation_core.tracking.open_runs import open_runs
 from tests.support.workplace import Ended, Workplace
+
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,36 @@ class RunningStack:
             time.sleep(0.2)
         return found
 
+    def finish(self, run_id: str, seconds: float = 240) -> dict[str, Any]:
+        """The run, once it has come to an end of whatever kind."""
+        return self.wait_for(run_id, lambda run: run["state"]["type"] in ENDED, seconds)
+
+    def retry(self, run_id: str) -> None:
+        """What *Retry* on the page of a run that failed does."""
+        self.ask(
+            "POST", f"/flow_runs/{run_id}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"}, force=True
+        )
+
+    def training(self, steps: int, others: str, at_step: int) -> tuple[str, Path]:
+        """A run of the form `pretrain` whose training has reached a step, and its folder."""
+        run_id = self.start("pretrain", recipe="miniature", steps=steps, others=others)
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            for path in (self.place.home / "results" / "pretrain").glob("*/job.json"):
+                if json.loads(path.read_text())["spec"]["steps"] == steps and step_of(path.parent) >= at_step:
+                    return run_id, path.parent
+            time.sleep(0.2)
+        raise AssertionError(f"the training did not begin: {self.run(run_id)['state']}")
+
+    def open_runs(self, folder: Path) -> list[str]:
+        """MLflow runs of a stage's folder, and of pipelines, that are not closed."""
+        key = json.loads((folder / "job.json").read_text())["key"]["digest"]
+        return [run.run_id for run in open_runs(self.url("mlflow")) if run.key == key or run.stage == "pipeline"]
+
+    def workers(self) -> list[psutil.Process]:
+        """What trains now."""
+        return self.place.processes("RayTrainWorker")
+
     def marked(self) -> list[psutil.Process]:
         """Every process of this stack, and what works for it."""
         found = []
@@ -70,6 +105,18 @@ class RunningStack:
             except psutil.Error:
                 continue
         return found
+
+
+def step_of(folder: Path) -> int:
+    """The step that a stage has reported last."""
+    return max((event["done"] for _, event in read_events(folder) if event["kind"] == "progress"), default=0)
+
+
+def until(holds: Callable[[], bool], deadline: float, words: str) -> None:
+    """Return once something holds; words say what did not, if it is too late."""
+    while not holds():
+        assert time.monotonic() < deadline, words
+        time.sleep(0.3)
 
 
 @pytest.fixture(scope="session")

@@ -85,14 +85,14 @@ class Workplace:
         output, _ = process.communicate(timeout=400)
         return Ended(process.returncode, output, time.monotonic() - start)
 
-    def processes(self) -> list[psutil.Process]:
-        """Every process that works for this data folder."""
+    def processes(self, words: str = "") -> list[psutil.Process]:
+        """Every process that works for this data folder, with words in its command line."""
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("FOUNDATION_HOME") == str(self.home):
+                if process.environ().get("FOUNDATION_HOME") == str(self.home) and words in " ".join(process.cmdline()):
                     found.append(process)
-            except psutil.Error:
+            except psutil.Error:  # it ended while we looked
                 continue
         return found
 
