@@ -21,6 +21,7 @@ from cluster.leases import is_held, lease
 from cluster.mirror import Mirror
 from cluster.planning import plan, stage_key
 from cluster.settings import Settings
+from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped
 from foundation_core.files import sha256_json
 from foundation_core.identity import ActionKey
@@ -86,6 +87,7 @@ class Session:
         self._local = point.local if point else ready_launcher(settings)
         self._head: RayHead | None = None
         self._due_on_ray: list[str] = []
+        self._at_work: Path | None = None
         self._ray: Future[RayLauncher] | None = None
 
     def __enter__(self) -> Self:
@@ -132,6 +134,11 @@ class Session:
             tracker.tags(tags)
         except FoundationError as away:
             self._report("pipeline", {"kind": "say", "text": str(away)})
+
+    def stop(self) -> None:
+        """Ask the stage at work to save and to end with `Stopped`; called by another thread than the one in `run`."""
+        if self._at_work is not None:
+            StopFile(self._at_work).request()
 
     def run(self, stage: str, inputs: Mapping[str, Result]) -> Result:
         """The result of a stage: found by its key, or made now, or made by somebody else who is at it.
@@ -196,7 +203,9 @@ class Session:
         if stage == "finetune":
             self._local.warm("evaluate")
             self._local.warm("publish")
+        self._at_work = folder
         job_id = follow(launcher, job, lambda event: self._report(stage, event))
+        self._at_work = None
         if self._due_on_ray[-1:] == [stage]:  # it takes a second to leave, and what follows has use for its memory
             self._threads.submit(self._end_ray)
         return job_id

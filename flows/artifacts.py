@@ -7,11 +7,14 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlencode
 from uuid import UUID
 
 from httpx import HTTPError
 from prefect.artifacts import (
+    create_image_artifact,
     create_link_artifact,
     create_markdown_artifact,
     create_progress_artifact,
@@ -31,6 +34,11 @@ from foundation_core.store import Result
 UPDATE_SECONDS = 2.0
 """Seconds between two movements of a bar: each is a call of the API."""
 LAST_WORD_SECONDS = 5.0
+PICTURES = {
+    "loss.png": "How the loss fell in pretraining",
+    "transfer.png": "What pretraining gained: each arm's scores on the test",
+}
+"""Of the plots of a published model; all of them are in its MLflow run."""
 
 
 class ProgressBars:
@@ -105,6 +113,18 @@ def show_links(result: Result, settings: Settings) -> None:
         _link(f"{result.stage} in MLflow", f"{settings.tracking_uri}/#/runs/{run}", f"{result.stage}-mlflow")
     if job and settings.ray_dashboard:
         _link(f"{result.stage} in Ray", f"{settings.ray_dashboard}/#/jobs/{job}", f"{result.stage}-ray")
+
+
+def show_pictures(result: Result, settings: Settings) -> None:
+    """The plots that a stage drew, as MLflow's server hands them out."""
+    if not settings.tracking_uri.startswith("http") or "mlflow_run" not in result.ids:
+        return
+    for name, text in PICTURES.items():
+        if (result.folder / "plots" / name).exists():
+            place = urlencode({"path": f"plots/{name}", "run_uuid": result.ids["mlflow_run"]})
+            create_image_artifact(
+                f"{settings.tracking_uri}/get-artifact?{place}", key=Path(name).stem, description=text
+            )
 
 
 def _link(text: str, address: str, key: str) -> None:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from cluster.orphans import owning
 from cluster.planning import INPUTS, ROLES, source_content_of
 from cluster.preflight import checked_plan, preflight_cluster
 from cluster.session import Report, Session
 from cluster.settings import Settings
-from flows.artifacts import ProgressBars, show_links, show_plan, show_results
+from flows.artifacts import ProgressBars, show_links, show_pictures, show_plan, show_results
 from flows.console import current_console
+from flows.pauses import pausable
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
 
@@ -81,6 +83,7 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
         task_run = run_stage.with_options(task_run_name="{stage}" + behind)
         results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
         show_links(results[ROLES[stage]], session.settings)  # here: what a task shows stands far down on the run's page
+        show_pictures(results[ROLES[stage]], session.settings)
         if stage == last:
             break
     return results
@@ -104,6 +107,7 @@ def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish
         owning(settings, run_id),
         ProgressBars() as bars,
         Session(recipe, settings, content, reporter(bars), last, run_id) as session,
+        pausable(UUID(run_id), session.stop) if deployment.id else nullcontext(),  # nobody would resume another run
     ):
         yield session
 

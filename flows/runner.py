@@ -23,6 +23,9 @@ SILENCE_SECONDS = 90
 HEARTBEAT = "prefect.flow-run.heartbeat"
 ZOMBIES = "foundation: runs whose heartbeats stopped"
 
+SET_ON_THE_PAGE = {"schedules", "concurrency_limit", "concurrency_options", "paused", "tags", "parameters"}
+"""What people set on a deployment's page. Registered again with nothing in them, a deployment would lose them."""
+
 
 async def serve() -> None:
     """Register one deployment a form, and take runs until SIGTERM.
@@ -32,6 +35,7 @@ async def serve() -> None:
     runner = Runner(name="foundation", pause_on_shutdown=False, webserver=True)
     for form in FORMS:
         deployment = await form.ato_deployment(name=form.name, entrypoint_type=EntrypointType.MODULE_PATH)
+        deployment.model_fields_set.difference_update(SET_ON_THE_PAGE)  # what is not set is not sent
         await runner.aadd_deployment(deployment)
     watch = asyncio.create_task(reconcile_for_ever())
     await register_zombie_automation()

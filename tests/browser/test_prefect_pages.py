@@ -38,6 +38,17 @@ def test_a_person_runs_the_pipeline_from_its_form_and_reads_the_metrics(stack: R
     _artifacts(page, stack, run_id)
     page.goto(str(link.get_attribute("href")))
     expect(page.get_by_text("validation/bits_per_byte").first).to_be_visible(timeout=WAIT_MS)
+    picture(page, "mlflow-form-run")
+
+    made = {artifact["key"]: artifact["id"] for artifact in stack.artifacts(run_id)}
+    page.goto(f"{stack.url('prefect')}/artifacts/artifact/{made['results']}")
+    expect(page.get_by_text("transfer gain with few labels").first).to_be_visible(timeout=WAIT_MS)
+    picture(page, "prefect-results")
+    page.goto(f"{stack.url('prefect')}/artifacts/artifact/{made['transfer']}")
+    drawn = page.locator("img[src*='get-artifact']").first
+    expect(drawn).to_be_visible(timeout=WAIT_MS)
+    _until(lambda: drawn.evaluate("image => image.naturalWidth > 100"), 30)
+    picture(page, "prefect-picture")
 
 
 def test_a_person_cancels_a_run_on_its_page(stack: RunningStack, page: Page) -> None:

@@ -38,7 +38,11 @@ class RunningStack:
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
         """Prefect's answer to a request; its errors are ours."""
-        answer = httpx.request(method, f"{self.url('prefect')}/api{path}", json=body or None, timeout=30)
+        return self.ask_with(method, path, body or None)
+
+    def ask_with(self, method: str, path: str, body: Any) -> Any:
+        """As `ask`, with any body."""
+        answer = httpx.request(method, f"{self.url('prefect')}/api{path}", json=body, timeout=30)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
