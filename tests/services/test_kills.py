@@ -49,7 +49,7 @@ VICTIMS: dict[str, tuple[Victim, int]] = {
     "ray head": (_service("ray", "gcs_server"), 1),
     "raylet": (_service("ray", "raylet/raylet"), 1),
     "runner": (_service("runner", "flows.runner"), 0),
-    "flow": (_flow, 0),
+    "flow": (_flow, 1),
     "job": (_marked("-m cluster.job /"), 1),
     "worker": (_marked("RayTrainWorker"), 0),
 }

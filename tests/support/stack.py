@@ -19,6 +19,7 @@ from foundation_core.events import read_events
 from foundation_core.tracking.open_runs import open_runs
 from tests.support.workplace import Ended, Workplace
 
+BUSY, ATTEMPTS = 503, 5
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
@@ -42,7 +43,11 @@ class RunningStack:
 
     def ask_with(self, method: str, path: str, body: Any) -> Any:
         """As `ask`, with any body."""
-        answer = httpx.request(method, f"{self.url('prefect')}/api{path}", json=body, timeout=30)
+        for attempt in range(ATTEMPTS):
+            answer = httpx.request(method, f"{self.url('prefect')}/api{path}", json=body, timeout=30)
+            if answer.status_code != BUSY:
+                break
+            time.sleep(0.2 * 2**attempt)  # its SQLite is being written; Prefect's own client asks again too
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
