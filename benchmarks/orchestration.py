@@ -46,12 +46,12 @@ def main(seconds: float) -> int:
         trained = load_result(path.parent).summary
         bare = _bare(Job.read(path), Path(folder) / "bare", trained)
         by_hand = json.loads((Path(folder) / "bare" / "summary.json").read_text())
-    cost = orchestrated / bare - 1
+    cost = (orchestrated - bare) / bare
     print(f"machine: {usable_cpus()} CPUs, Python {sys.version.split()[0]}; {trained['steps']} steps of the quickstart")
     for name, wall, summary in (("foundation pretrain", orchestrated, trained), ("two plain processes", bare, by_hand)):
         steady, training = summary["tokens_per_second"], summary["training_seconds"]
         print(f"{name:<20} {wall:7.1f} s in all, {training:7.1f} s of training, {steady:8,.0f} tokens/s")
-    print(f"cost {cost:+.1%} (bar {BAR:.0%}) {'met' if cost <= BAR else 'MISSED'}")
+    print(f"cost {orchestrated - bare:+.1f} s, {cost:+.1%} (bar {BAR:.0%}) {'met' if cost <= BAR else 'MISSED'}")
     return int(cost > BAR)
 
 
@@ -71,7 +71,9 @@ def _bare(job: Job, folder: Path, trained: dict[str, Any]) -> float:
     )
     command = [sys.executable, "-m", "benchmarks.orchestration", "--rank", str(path)]
     start = time.perf_counter()
-    ranks = [subprocess.Popen(command, env=environment | {"RANK": str(rank)}) for rank in range(2)]
+    ranks = [
+        subprocess.Popen(command, env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
+    ]
     if sum(rank.wait() for rank in ranks):
         raise SystemExit("a plain process failed")
     return time.perf_counter() - start
