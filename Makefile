@@ -45,8 +45,9 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# hatchling and editables build this project, setuptools and wheel build DeepSpeed, which comes as source.
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(PIP) hatchling editables setuptools wheel # the last two build DeepSpeed, which comes as source
+	$(PIP) hatchling editables setuptools wheel
 	$(PIP) --no-build-isolation --editable ".[all]"
 	$(COMPILE)
 	touch $@
