@@ -81,6 +81,12 @@ class DeepSpeedEngine:
         dist.all_reduce(total)
         return total
 
+    def gather_over_ranks(self, value: Tensor) -> Tensor:
+        """(world, ...) the tensor of every rank."""
+        parts = [torch.empty_like(value) for _ in range(self.world)]
+        dist.all_gather(parts, value.contiguous())
+        return torch.stack(parts)
+
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier()

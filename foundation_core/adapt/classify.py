@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foundation_core.objectives.base import IGNORE, Example
+from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks
 
 
-class Classification:
+class Classification(Objective):
     """Cross-entropy of the class of each row of tokens; rows labelled IGNORE do not count."""
-
-    decomposable = True
 
     def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
         """The rows as they are.
@@ -27,7 +25,7 @@ class Classification:
         labels = batch["labels"]
         return Example({"inputs": batch["tokens"]}, labels, (labels != IGNORE).sum())
 
-    def loss(self, model: nn.Module, example: Example) -> Tensor:
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
         """The summed cross-entropy, in nats."""
         return F.cross_entropy(model(**example.inputs).float(), example.labels, ignore_index=IGNORE, reduction="sum")
 

@@ -58,11 +58,11 @@ def _feistel(index: Tensor, half_bits: int, keys: tuple[int, ...]) -> Tensor:
     mask = (1 << half_bits) - 1
     left, right = index >> half_bits, index & mask
     for key in keys:
-        left, right = right, left ^ (_mixed(right ^ key) & mask)
+        left, right = right, left ^ (mixed(right ^ key) & mask)
     return (left << half_bits) | right
 
 
-def _mixed(word: Tensor) -> Tensor:
+def mixed(word: Tensor) -> Tensor:
     """A 32-bit word whose bits depend on all bits of the given one; factors of 31 bits keep int64 from overflowing."""
     for factor in (0x7FEB352D, 0x45D9F3B):
         word = ((word ^ (word >> 16)) * factor) & 0xFFFFFFFF

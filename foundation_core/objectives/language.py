@@ -1,4 +1,4 @@
-"""Objectives on text."""
+"""Objectives that predict text from what stands before it: of a document, or behind a prefix that is read whole."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundation_core.model.layout import PADDING, Layout, sequential
-from foundation_core.objectives.base import IGNORE, Example
+from foundation_core.model.transformer import Finish
+from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks, Request
+from foundation_core.objectives.keyed import uniform
 
 _CHUNK_TOKENS = 512
 
 
-class NextToken:
+class NextToken(Objective):
     """Predict each token from those before it.
 
     Args:
@@ -22,7 +24,7 @@ class NextToken:
             first token is no label: nothing before it tells of it.
     """
 
-    decomposable = True
+    likelihood = True
 
     def __init__(self, separate_documents: bool = True) -> None:
         self.separate_documents = separate_documents
@@ -42,21 +44,63 @@ class NextToken:
             layout = Layout(batch["position"][:, :-1], segment[:, :-1])
         return Example({"inputs": inputs_BT, "layout": layout}, labels_BT, same_document.sum())
 
-    def loss(self, model: nn.Module, example: Example) -> Tensor:
-        """float32 scalar: the sum of -log p(label), in nats.
-
-        Logits are made and scored in pieces, which is faster and spares one tensor of all logits. Head and loss of
-        2,048 tokens, vocabulary 8192, width 192, forward and backward on 2 threads: 149 ms in pieces of 512, 245 ms
-        in one.
-        """
-
-        def summed(head: nn.Module, x_BTD: Tensor, layout: Layout) -> Tensor:
-            x_pieces = torch.split(x_BTD.flatten(0, 1), _CHUNK_TOKENS)
-            label_pieces = torch.split(example.labels.flatten(), _CHUNK_TOKENS)
-            return torch.stack([_nats(head(x), label) for x, label in zip(x_pieces, label_pieces, strict=True)]).sum()
-
-        loss: Tensor = model(**example.inputs, finish=summed)
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+        """float32 scalar: the sum of -log p(label), in nats."""
+        loss: Tensor = model(**example.inputs, finish=summed_nats(example.labels))
         return loss
+
+
+class Prefix(NextToken):
+    """Predict the rest of each document, of which a first part is read whole: its tokens read each other both ways.
+
+    How much of a document is its prefix is drawn for each anew, evenly. No model of its own: a prefix is an order.
+    Source: Raffel et al. 2020, T5, section 3.2.1 (the prefix language model).
+    """
+
+    def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
+        """As next token, with one order for a document's prefix, and labels behind it alone."""
+        example = super().prepare(batch, seed)
+        layout: Layout = example.inputs["layout"]
+        segment_BT = layout.segment
+        assert segment_BT is not None
+        place_BT = torch.arange(segment_BT.shape[1], device=segment_BT.device).expand_as(segment_BT)
+        begins_BT = F.pad(segment_BT[:, 1:] != segment_BT[:, :-1], (1, 0), value=True)
+        first_BT = torch.where(begins_BT, place_BT, 0).cummax(dim=1).values
+        length_BT = torch.zeros_like(place_BT).scatter_add(1, first_BT, torch.ones_like(place_BT)).gather(1, first_BT)
+        share_BT = uniform(seed, "prefix", batch["sample"], segment_BT.shape[1]).gather(1, first_BT)
+        last_BT = first_BT + (share_BT * (length_BT - 1)).long()  # of the prefix: one token at the least, not all
+        order_BT = torch.where(place_BT <= last_BT, last_BT, place_BT)
+        labels_BT = example.labels.masked_fill(place_BT < last_BT, IGNORE)
+        prefixed = Layout(layout.position, segment_BT, order_BT)
+        return Example({**example.inputs, "layout": prefixed}, labels_BT, (labels_BT != IGNORE).sum())
+
+
+def next_token(request: Request) -> NextToken:
+    """The objective `next_token`."""
+    request.need_tokens()
+    return NextToken()
+
+
+def prefix(request: Request) -> Prefix:
+    """The objective `prefix`."""
+    request.need_tokens()
+    return Prefix()
+
+
+def summed_nats(labels: Tensor) -> Finish:
+    """What a forward ends with, so that it gives the sum of -log p(label) over the labels that are not `IGNORE`.
+
+    Logits are made and scored in pieces, which is faster and spares one tensor of all logits. Head and loss of
+    2,048 tokens, vocabulary 8192, width 192, forward and backward on 2 threads: 149 ms in pieces of 512, 245 ms
+    in one.
+    """
+
+    def summed(head: nn.Module, x_BTD: Tensor, layout: Layout) -> Tensor:
+        x_pieces = torch.split(x_BTD.flatten(0, 1), _CHUNK_TOKENS)
+        label_pieces = torch.split(labels.flatten(), _CHUNK_TOKENS)
+        return torch.stack([_nats(head(x), label) for x, label in zip(x_pieces, label_pieces, strict=True)]).sum()
+
+    return summed
 
 
 def _nats(logits: Tensor, labels: Tensor) -> Tensor:

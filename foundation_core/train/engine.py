@@ -58,6 +58,9 @@ class Engine(Protocol):
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """The sum of a tensor over all ranks."""
 
+    def gather_over_ranks(self, value: Tensor) -> Tensor:
+        """(world, ...) the tensor of every rank, in the order of the ranks."""
+
     def barrier(self) -> None:
         """Wait for every rank."""
 
@@ -110,6 +113,10 @@ class TorchEngine:
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """The value: there is one rank."""
         return value
+
+    def gather_over_ranks(self, value: Tensor) -> Tensor:
+        """The value, as the only one."""
+        return value[None]
 
     def barrier(self) -> None:
         """Nothing to wait for."""

@@ -46,8 +46,9 @@ def train_step(
     labels = engine.sum_over_ranks(torch.stack([example.count for example in examples]).sum().to(torch.int64))
     nats = torch.zeros((), dtype=torch.float64, device=engine.device)
     for number, example in enumerate(examples, start=1):
-        loss = objective.loss(engine.model, example)
-        engine.backward(loss / labels.clamp(min=1), last=number == len(examples))
+        loss = objective.loss(engine.model, example, engine)
+        whole = loss + objective.penalty(engine.model, example, engine)
+        engine.backward(whole / labels.clamp(min=1), last=number == len(examples))
         nats += loss.detach()
     nats = engine.sum_over_ranks(nats)
     if not math.isfinite(nats.item()):

@@ -23,7 +23,7 @@ from foundation_core.events import EventLog, read_events
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.transformer import Model
-from foundation_core.objectives.base import Example, Objective
+from foundation_core.objectives.base import ALONE, Example, Objective, Ranks
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
 from foundation_core.tracking.base import EventTracker
@@ -76,9 +76,9 @@ def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
 class InfiniteGradient(NextToken):
     """An objective whose loss is finite and whose gradient is not: the root at zero."""
 
-    def loss(self, model: nn.Module, example: Example) -> Tensor:
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
         """The real loss, and nothing more that a value would show."""
-        real = super().loss(model, example)
+        real = super().loss(model, example, ranks)
         return real + (real * 0).sqrt()
 
 

@@ -15,7 +15,7 @@ from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import DivergedError
-from foundation_core.objectives.base import Example
+from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
@@ -113,10 +113,10 @@ class InfiniteLoss(NextToken):
 
     calls = 0
 
-    def loss(self, model: nn.Module, example: Example) -> Tensor:
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
         """The real loss once, then NaN."""
         self.calls += 1
-        return super().loss(model, example) * (1.0 if self.calls == 1 else float("nan"))
+        return super().loss(model, example, ranks) * (1.0 if self.calls == 1 else float("nan"))
 
 
 @pytest.mark.parametrize(

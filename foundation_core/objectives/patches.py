@@ -1,0 +1,77 @@
+"""Masked patches: see a quarter of an image, a spectrogram or a series, and draw the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from foundation_core.model.layout import Layout
+from foundation_core.objectives.base import ALONE, Example, Objective, Ranks, Request, there
+from foundation_core.objectives.keyed import uniform
+
+_USUAL_FRACTION = 0.75
+_FLAT = 1e-6
+"""Added to a patch's variance, so that an even one can be divided by its deviation."""
+
+
+class MaskedPatches(Objective):
+    """Predict the values of hidden patches, each normalised by its own mean and deviation.
+
+    Args:
+        patch: its height and width.
+        fraction: share of patches that are hidden.
+
+    Source: He et al. 2022, Masked Autoencoders Are Scalable Vision Learners, section 3.
+    """
+
+    unit = "squares"
+
+    def __init__(self, patch: tuple[int, int], fraction: float = _USUAL_FRACTION) -> None:
+        self.patch, self.fraction = patch, fraction
+
+    def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
+        """Which patches of each row are visible, and what the others hold.
+
+        Args:
+            batch: values (N, C, H, W) and sample (N,); rows of padding have no labels.
+
+        Returns:
+            labels (N, P, values of a patch), NaN where a patch is visible.
+        """
+        values = batch["values"]
+        patches_BPV = patches_of(values, self.patch)
+        P = patches_BPV.shape[1]
+        visible = max(1, round(P * (1 - self.fraction)))
+        order_BP = uniform(seed, "visible", batch["sample"], P).argsort(dim=1)
+        visible_BP = order_BP[:, :visible].sort(dim=1).values
+        mean, variance = patches_BPV.mean(-1, keepdim=True), patches_BPV.var(-1, keepdim=True, unbiased=False)
+        labels_BPV = (patches_BPV - mean) / (variance + _FLAT).sqrt()
+        labels_BPV = labels_BPV.scatter(1, visible_BP[..., None].expand(-1, -1, labels_BPV.shape[-1]), torch.nan)
+        labels_BPV = torch.where(there(batch)[:, None, None], labels_BPV, torch.nan)
+        return Example({"values": values, "visible_BP": visible_BP}, labels_BPV, labels_BPV.isfinite().sum())
+
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+        """float32 scalar: the sum of squared errors over all values of hidden patches."""
+
+        def squares(head: nn.Module, x_BPD: Tensor, layout: Layout) -> Tensor:
+            asked = example.labels.isfinite()
+            error = head(x_BPD, layout).float() - example.labels.nan_to_num()
+            return (error.square() * asked).sum()
+
+        loss: Tensor = model(**example.inputs, finish=squares)
+        return loss
+
+
+def patches_of(values: Tensor, patch: tuple[int, int]) -> Tensor:
+    """(B, P, C x height x width): the patches of a grid (B, C, H, W), row after row."""
+    height, width = patch
+    B, C, H, W = values.shape
+    grid = values.reshape(B, C, H // height, height, W // width, width)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(B, (H // height) * (W // width), C * height * width)
+
+
+def masked_patches(request: Request) -> MaskedPatches:
+    """The objective `masked_patches`."""
+    return MaskedPatches(request.model.patch, request.masking.fraction or _USUAL_FRACTION)
