@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class SampleShape:
-    """Text has a vocabulary; an image channels, height and width; a spectrogram or a series one or more channels on a grid.
+    """Text has a vocabulary; an image, a spectrogram or a series has channels on a grid; captioned ones have both.
 
     Args:
         vocabulary: entries of the tokenizer; 0 where there is no text.

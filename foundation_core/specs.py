@@ -219,7 +219,7 @@ class MaskingSpec(Spec):
     """What an objective hides; those that hide nothing do not read it."""
 
     fraction: float | None = Field(None, gt=0, lt=1)
-    """Share of tokens or patches that are hidden. Empty: the usual of the objective, 0.15 of a text, 0.75 of patches."""
+    """Share of tokens or patches that are hidden. Empty: the usual, 0.15 of a text, 0.75 of patches."""
     span_tokens: float = Field(3.0, ge=1)
     """Mean length of a hidden span, for span_corruption."""
     whole_words: bool = False
@@ -232,8 +232,8 @@ class PretrainSpec(Spec):
     model: ModelSpec = ModelSpec()
     """What is trained."""
     objective: str = "next_token"
-    """Registered objective: next_token, masked_token, span_corruption, prefix, masked_patches, contrastive, captioning, or
-    one that an installed package adds."""
+    """Registered objective: next_token, prefix, masked_token, span_corruption, masked_patches, contrastive, captioning,
+    or one that an installed package adds."""
     masking: MaskingSpec = MaskingSpec()
     """What the objective hides."""
     steps: int = Field(200, ge=1)

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from foundation_core.errors import ConfigError
@@ -73,8 +72,8 @@ class Objective(ABC):
     """Found by name (`foundation.objectives`); see `Request` for how it is built."""
 
     decomposable: ClassVar[bool] = True
-    """Whether the loss is a sum over rows, so that how rows are grouped in micro-batches and ranks cannot matter. One that
-    is not is given the joint batch: no micro-batches, and `ranks` to reach the rows of the others."""
+    """Whether the loss is a sum over rows, so that how rows are grouped in micro-batches and ranks cannot matter. One
+    that is not is given the joint batch: no micro-batches, and `ranks` to reach the rows of the others."""
     unit: ClassVar[Unit] = "nats"
     """Of the loss of one label."""
     likelihood: ClassVar[bool] = False

@@ -41,7 +41,7 @@ class Contrastive(Objective):
         return Example(inputs, torch.where(is_pair_B, 0, IGNORE), is_pair_B.sum())
 
     def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
-        """float32 scalar: for this rank's pairs, half the nats of the right text and half those of the right picture."""
+        """float32 scalar: for this rank's pairs, half the nats of the right text, half those of the right picture."""
         left_BW, right_BW, scale = model(**example.inputs)
         left, right = gathered(left_BW.float(), ranks), gathered(right_BW.float(), ranks)
         is_pair = ranks.gather_over_ranks((example.labels != IGNORE).long()).flatten().bool()

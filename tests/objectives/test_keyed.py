@@ -16,7 +16,7 @@ def test_a_row_depends_on_its_sample_alone():
 
 def test_numbers_are_spread_evenly_and_are_below_one():
     numbers = uniform(0, "mask", SAMPLES, 100).flatten()
-    assert 0 <= numbers.min()
+    assert numbers.min() >= 0
     assert numbers.max() < 1
     counts = torch.histc(numbers, bins=20, min=0, max=1)
     expected = len(numbers) / 20

@@ -3,7 +3,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from foundation_core import plugins
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import PADDING
