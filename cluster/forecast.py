@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cluster.planning import Step
+from foundation_core.cost.size import Size, size_of, training_flops
 from foundation_core.data.documents import open_source
-from foundation_core.model.size import Size, size_of, training_flops
+from foundation_core.shape import SampleShape
 from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
 from foundation_core.store import Result, Store
 
@@ -61,7 +62,7 @@ class Forecast:
 def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forecast:
     """What the steps of a plan that are not found will take."""
     source_bytes = sum(file.bytes for file in open_source(recipe.ingest.source).files())
-    size = size_of(recipe.pretrain.model, recipe.ingest.tokenizer.vocabulary)
+    size = size_of(recipe.pretrain.model, SampleShape(vocabulary=recipe.ingest.tokenizer.vocabulary))
     corpus_tokens = _corpus_tokens(recipe, steps[0].result, source_bytes, store)
     spec = recipe.pretrain
     trained = _trained_tokens(spec)

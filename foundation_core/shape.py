@@ -1,4 +1,4 @@
-"""What one sample of a data set looks like: what a model has to be built for."""
+"""What one sample of a data set looks like: all that a model has to know of the data that it is built for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class SampleShape:
-    """Text has a vocabulary; an image, a spectrogram or a series has channels on a grid; captioned ones have both.
+    """The sizes of one sample; 0 where it has no such side.
+
+    Text has a vocabulary; an image channels, height and width; a log-mel spectrogram is (1, mel bins, frames), a series
+    (columns, 1, steps); a captioned image has both.
 
     Args:
-        vocabulary: entries of the tokenizer; 0 where there is no text.
-        channels: values at each place of the grid; 0 where there is no grid.
+        vocabulary: entries of the tokenizer.
+        channels: C of the values, (C, height, width).
     """
 
     vocabulary: int = 0
@@ -21,10 +24,10 @@ class SampleShape:
     width: int = 0
 
     def to_json(self) -> dict[str, int]:
-        """As a dict."""
+        """The sizes by name."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, body: Mapping[str, int]) -> SampleShape:
-        """From what `to_json` gave."""
+        """The shape that `to_json` wrote."""
         return cls(**body)

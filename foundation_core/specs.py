@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 Role = Literal["meaning", "placement", "presentation"]
 
@@ -159,12 +159,20 @@ class TrunkSpec(Spec):
     """Key and value heads, K; must divide the query heads. Empty: as many as query heads."""
     hidden: int | None = Field(None, ge=8)
     """Width of the feed-forward layer. Empty: four times the width, or 8/3 of it when gated."""
-    position: Literal["rotary", "learned", "sinusoidal"] = "rotary"
+    position: Literal["rotary", "learned", "sinusoidal", "alibi", "relative", "none"] = "rotary"
     """How a token knows its place."""
+    residual: Literal["pre", "post", "branch"] = "pre"
+    """What is normalised: what a branch reads, the sum after it, or what it says before it joins the sum."""
     norm: Literal["rms", "layer"] = "rms"
-    """Normalisation before each branch and at the end."""
-    feed: Literal["gelu", "relu2", "swiglu"] = "gelu"
+    """Normalisation of each branch, and of the end unless each block ends with one."""
+    qk_norm: bool = False
+    """Normalise queries and keys too, head by head."""
+    feed: Literal["gelu", "relu", "relu2", "swiglu"] = "gelu"
     """Feed-forward layer."""
+    experts: int = Field(0, ge=0)
+    """Feed-forward layers in each block, of which each token passes a few; 0 is the usual one without a router."""
+    experts_per_token: int = Field(2, ge=1)
+    """Experts that a token passes; of no use without experts."""
     bias: bool = False
     """Biases in the linear layers and norms."""
     dropout: float = Field(0.0, ge=0, lt=1)
@@ -176,8 +184,12 @@ class TrunkSpec(Spec):
             raise ValueError(f"heads must divide width: width={self.width}, heads={self.heads}")
         if self.position == "rotary" and (self.width // self.heads) % 2:
             raise ValueError(f"rotary positions need an even head width, found {self.width // self.heads}")
+        if self.position == "sinusoidal" and self.width % 4:  # sines and cosines, of rows and of columns
+            raise ValueError(f"sinusoidal positions need a width that 4 divides, found {self.width}")
         if self.kv_heads is not None and self.heads % self.kv_heads:
             raise ValueError(f"kv_heads must divide heads: heads={self.heads}, kv_heads={self.kv_heads}")
+        if self.experts and self.experts_per_token > self.experts:
+            raise ValueError(f"experts_per_token={self.experts_per_token} must not exceed experts={self.experts}")
         return self
 
 
@@ -185,11 +197,17 @@ class ModelSpec(Spec):
     """Which model to build."""
 
     family: str = "decoder"
-    """Registered family: decoder, or one that an installed package adds."""
+    """Registered family: decoder, encoder, mixture, encoder_decoder, captioner, masked_autoencoder, dual_encoder."""
     trunk: TrunkSpec = TrunkSpec()
     """Width and depth."""
+    second_trunk: TrunkSpec | None = None
+    """Of a family with two: what writes the text, restores the patches or reads the text. Empty: like the first."""
     context_tokens: int = Field(256, ge=8)
-    """Tokens that the model reads at once, T."""
+    """Tokens that the model reads at once, T; patches are not counted."""
+    patch: tuple[PositiveInt, PositiveInt] = (2, 2)
+    """Height and width of a patch, in pixels, mel bins and frames, or 1 and steps. Of no use to text."""
+    joint_width: int = Field(64, ge=2)
+    """Features of the space that a dual encoder maps both sides to."""
     tie_embeddings: bool = True
     """Use the token embedding as the output layer too."""
 

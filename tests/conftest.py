@@ -16,6 +16,7 @@ from foundation_core.stages.contract import Context
 
 pytest_plugins = [
     "tests.support.pipeline",
+    "tests.support.tiny",
     "tests.support.published",
     "tests.support.ray_cluster",
     "tests.support.stack",

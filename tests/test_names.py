@@ -61,9 +61,10 @@ def test_a_null_tracker_takes_what_a_job_would_be_refused(tmp_path: Path) -> Non
 
 
 def test_an_unknown_plugin_is_answered_with_the_names_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"no family is called 'encoder'") as caught:
-        plugins.find("families", "encoder")
-    assert caught.value.allowed == "decoder"
+    with pytest.raises(ConfigError, match=r"no family is called 'perceiver'") as caught:
+        plugins.find("families", "perceiver")
+    assert caught.value.allowed == ", ".join(plugins.names("families"))
+    assert "encoder_decoder" in caught.value.allowed
     assert "foundation.families" in caught.value.fix
 
 

@@ -18,8 +18,8 @@ from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.errors import ConfigError
 from foundation_core.files import read_json, write_json
-from foundation_core.model.weights import load_weights, save_weights
 from foundation_core.specs import FinetuneSpec
+from foundation_core.weights import load_weights, save_weights
 
 TASK_FILE = "task.json"
 FRAGMENTS_FILE = "fragments.safetensors"

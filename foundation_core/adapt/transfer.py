@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from foundation_core.model.families import build
 from foundation_core.model.heads import PooledHead, last_token, mean_of_tokens
 from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import Layout
-from foundation_core.model.transformer import Model
-from foundation_core.model.weights import load_weights
+from foundation_core.model.transformer import Model, Reader
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec
+from foundation_core.weights import load_weights
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 
 Adapt = Literal["full", "probe"]
 
@@ -38,7 +39,7 @@ class Pretrained:
     """
 
     spec: ModelSpec
-    vocabulary: int
+    shape: SampleShape
     path: Path
     sha256: str
 
@@ -57,7 +58,9 @@ class Pretrained:
                 allowed=f"versions up to {MODEL_VERSION}",
                 fix="upgrade foundation-pipeline",
             )
-        return Pretrained(ModelSpec.model_validate(body["model"]), body["vocabulary"], folder / WEIGHTS_FILE, sha256)
+        # Version 1 knew text alone.
+        shape = SampleShape.from_json(body["shape"] if "shape" in body else {"vocabulary": body["vocabulary"]})
+        return Pretrained(ModelSpec.model_validate(body["model"]), shape, folder / WEIGHTS_FILE, sha256)
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors, by name.
@@ -67,21 +70,25 @@ class Pretrained:
         """
         return load_weights(self.path, self.sha256)
 
-    def language_model(self) -> Model:
-        """The whole model with its own head, in evaluation mode."""
-        model = build(self.spec, self.vocabulary)
+    def model(self) -> Reader:
+        """The whole model as it was trained, in evaluation mode."""
+        model = build(self.spec, self.shape)
         model.load_state_dict(self.weights())
         return model.eval()
 
+    def language_model(self) -> Model:
+        """The same, of a family that continues a row of tokens."""
+        return cast(Model, self.model())
 
-def task_model(spec: ModelSpec, vocabulary: int, classes: int, pool: str, seed: int) -> Model:
+
+def task_model(spec: ModelSpec, shape: SampleShape, classes: int, pool: str, seed: int) -> Model:
     """A fresh model of the family with a head that gives (N, classes) logits.
 
     Args:
-        vocabulary: entries of the tokenizer.
+        shape: of one sample, which the model is built for.
         pool: how the tokens of a row become one vector: mean or last.
     """
-    bare = build(spec, vocabulary)
+    bare = build(spec, shape)
     model = Model(bare.stem, bare.trunk, PooledHead(spec.trunk.width, classes, POOLS[pool]))
     return initialize(model, seed)
 

@@ -22,12 +22,12 @@ from foundation_core.data.order import Order
 from foundation_core.events import EventLog
 from foundation_core.files import read_json, write_json
 from foundation_core.model.transformer import Model
-from foundation_core.model.weights import load_weights, save_weights
 from foundation_core.specs import FinetuneSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.schedule import lr_at
 from foundation_core.train.step import train_step
 from foundation_core.train.threads import one_thread
+from foundation_core.weights import load_weights, save_weights
 
 Labels = Literal["few", "all"]
 
@@ -146,7 +146,7 @@ def _test_and_commit(piece: TrialPiece) -> None:
 
 def _fresh_model(piece: TrialPiece, task: TaskData) -> Model:
     trunk = piece.trunk
-    return task_model(trunk.spec, trunk.vocabulary, len(task.classes), piece.spec.pool, piece.trial.seed)
+    return task_model(trunk.spec, trunk.shape, len(task.classes), piece.spec.pool, piece.trial.seed)
 
 
 def _training_rows(trial: Trial, spec: FinetuneSpec, task: TaskData) -> Fragments:

@@ -13,20 +13,36 @@ from foundation_core.model.attention import Reading, Store
 class Block(nn.Module):
     """What a transformer repeats.
 
-        x ──> mix ──> feed ──> x      tokens read each other, then each one is transformed
+        x ──> mix ──> feed ──> x               tokens read each other, then each one is transformed
+        x ──> mix ──> read ──> feed ──> x      in a decoder, they read the encoder's output in between
 
     Args:
         mix: a residual around attention.
         feed: a residual around a feed-forward layer.
+        read: a residual around attention over a memory. None: there is none.
     """
 
-    def __init__(self, mix: Residual, feed: Residual) -> None:
+    def __init__(self, mix: Residual, feed: Residual, read: Residual | None = None) -> None:
         super().__init__()
-        self.mix, self.feed = mix, feed
+        self.mix, self.read, self.feed = mix, read, feed
 
-    def forward(self, x_BTD: Tensor, reading: Reading, store: Store | None = None) -> Tensor:
-        """(B, T, D): the tokens, one block further."""
-        x_BTD = self.mix(x_BTD, reading, store)
+    def forward(
+        self,
+        x_BTD: Tensor,
+        own: Reading,
+        store: Store | None = None,
+        across: Reading | None = None,
+        memory_store: Store | None = None,
+    ) -> Tensor:
+        """(B, T, D): the tokens, one block further.
+
+        Args:
+            own: how the row reads itself.
+            across: how it reads a memory.
+        """
+        x_BTD = self.mix(x_BTD, own, store)
+        if self.read is not None:
+            x_BTD = self.read(x_BTD, across, memory_store)
         x_BTD = self.feed(x_BTD)
         return x_BTD
 
@@ -59,6 +75,18 @@ class PostNorm(Residual):
     def forward(self, x_BTD: Tensor, *where: Any) -> Tensor:
         """The stream, with the branch added and the sum normalised."""
         x_BTD = self.norm(x_BTD + self.dropout(self.branch(x_BTD, *where)))
+        return x_BTD
+
+
+class BranchNorm(Residual):
+    """Normalises what the branch says, before it joins the stream: no branch can drown the others.
+
+    Source: Liu et al. 2022, Swin Transformer V2, section 3.1 (res-post-norm).
+    """
+
+    def forward(self, x_BTD: Tensor, *where: Any) -> Tensor:
+        """The stream, with the branch normalised and added."""
+        x_BTD = x_BTD + self.dropout(self.norm(self.branch(x_BTD, *where)))
         return x_BTD
 
 

@@ -1,62 +1,110 @@
-"""Families: named assemblies of parts. A new one is a function here, or in a package of yours, and an entry point."""
+"""Families: named assemblies of parts. A new one is a function here, or in a package of yours, and an entry point.
+
+The functions of `assembly` choose the parts that a spec names; what is here only puts them together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
-
-from torch import nn
 
 from foundation_core import plugins
-from foundation_core.model.attention import Attention
-from foundation_core.model.block import Block, FeedForward, GatedFeedForward, PreNorm, SquaredReLU
-from foundation_core.model.heads import TiedHead, VocabularyHead
-from foundation_core.model.initialize import fresh_std
-from foundation_core.model.positions import Learned, Rotary, Sinusoidal
-from foundation_core.model.stems import TokenStem
-from foundation_core.model.transformer import Model, Transformer
+from foundation_core.errors import ConfigError
+from foundation_core.model.assembly import patch_place, patch_stem, token_stem, trunk, vocabulary_head
+from foundation_core.model.heads import PatchHead, PooledHead
+from foundation_core.model.stems import Borrowed
+from foundation_core.model.transformer import (
+    DualEncoder,
+    EncoderDecoder,
+    MaskedAutoencoder,
+    Model,
+    PatchDecoder,
+    Reader,
+)
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
 
 
-def build(spec: ModelSpec, vocabulary: int) -> Model:
-    """A model of the spec's family; its weights are not set yet (see `initialize`, `weights`)."""
-    family: Callable[[ModelSpec, int], Model] = plugins.find("families", spec.family)
-    return family(spec, vocabulary)
+def build(spec: ModelSpec, shape: SampleShape) -> Reader:
+    """A model of the spec's family; its weights are not set yet (see `initialize`, `weights`).
+
+    Args:
+        shape: of one sample of the data that it is for.
+
+    Raises:
+        ConfigError: there is no such family, or it cannot be built for such data.
+    """
+    family: Callable[[ModelSpec, SampleShape], Reader] = plugins.find("families", spec.family)
+    return family(spec, shape)
 
 
-def decoder(spec: ModelSpec, vocabulary: int) -> Model:
-    """A causal language model: tokens -> pre-norm blocks -> a logit for each possible next token."""
-    trunk = spec.trunk
-    norm, feed, place = _norm(trunk), _feed(trunk), _place(spec)
-
-    def block() -> Block:
-        attention = Attention(trunk.width, trunk.heads, trunk.kv_heads, bias=trunk.bias)
-        return Block(PreNorm(norm(), attention, trunk.dropout), PreNorm(norm(), feed(), trunk.dropout))
-
-    rotary = Rotary(trunk.width // trunk.heads) if place is None else None
-    stem = TokenStem(vocabulary, trunk.width, spec.context_tokens, place)
-    blocks = Transformer((block() for _ in range(trunk.depth)), norm(), causal=True, rotary=rotary)
-    head = TiedHead(stem.embed) if spec.tie_embeddings else VocabularyHead(trunk.width, vocabulary)
-    return Model(stem, blocks, head)
+def decoder(spec: ModelSpec, shape: SampleShape) -> Model:
+    """A causal language model: tokens -> a logit for each possible next token. A prefix is a matter of the layout."""
+    stem = token_stem(spec, _single(spec).trunk, shape)
+    return Model(stem, trunk(spec.trunk, causal=True), vocabulary_head(spec, stem))
 
 
-def _norm(trunk: TrunkSpec) -> Callable[[], nn.Module]:
-    if trunk.norm == "rms":
-        return partial(nn.RMSNorm, trunk.width, eps=1e-6)
-    return partial(nn.LayerNorm, trunk.width, bias=trunk.bias)
+def encoder(spec: ModelSpec, shape: SampleShape) -> Model:
+    """A language model that reads both ways: tokens -> a logit for each token that may have stood in a place."""
+    stem = token_stem(spec, _single(spec).trunk, shape)
+    return Model(stem, trunk(spec.trunk, causal=False), vocabulary_head(spec, stem))
 
 
-def _feed(trunk: TrunkSpec) -> Callable[[], nn.Module]:
-    if trunk.feed == "swiglu":  # its gate is a third matrix: with two thirds of the features it costs the same
-        hidden = trunk.hidden or 8 * round(trunk.width / 3)
-        return lambda: GatedFeedForward(trunk.width, hidden, nn.SiLU(), bias=trunk.bias)
-    hidden, activation = trunk.hidden or 4 * trunk.width, SquaredReLU if trunk.feed == "relu2" else nn.GELU
-    return lambda: FeedForward(trunk.width, hidden, activation(), bias=trunk.bias)
+def mixture(spec: ModelSpec, shape: SampleShape) -> Model:
+    """A decoder in which each token passes a few of many feed-forward layers.
+
+    Raises:
+        ConfigError: the spec names no experts.
+    """
+    if not spec.trunk.experts:
+        raise ConfigError("a mixture needs experts", fix="set trunk.experts, or take the family decoder")
+    return decoder(spec, shape)
 
 
-def _place(spec: ModelSpec) -> nn.Module | None:
-    if spec.trunk.position == "learned":
-        return Learned(spec.context_tokens, spec.trunk.width)
-    if spec.trunk.position == "sinusoidal":
-        return Sinusoidal(spec.trunk.width, amplitude=fresh_std(spec.trunk.width))
-    return None
+def encoder_decoder(spec: ModelSpec, shape: SampleShape) -> EncoderDecoder:
+    """Tokens read whole -> tokens written one by one. Sides of one width share their embedding."""
+    stem = token_stem(spec, spec.trunk, shape)
+    writer = _second(spec)
+    shared = Borrowed(stem.embed) if writer.width == spec.trunk.width else None  # type: ignore[arg-type]
+    target = token_stem(spec, writer, shape, shared)
+    writing = trunk(writer, causal=True, source_width=spec.trunk.width)
+    return EncoderDecoder(stem, trunk(spec.trunk, causal=False), Model(target, writing, vocabulary_head(spec, target)))
+
+
+def captioner(spec: ModelSpec, shape: SampleShape) -> EncoderDecoder:
+    """Images, spectrograms or series -> tokens written one by one."""
+    writer = _second(spec)
+    target = token_stem(spec, writer, shape)
+    writing = trunk(writer, causal=True, source_width=spec.trunk.width)
+    reading = trunk(spec.trunk, causal=False)
+    return EncoderDecoder(patch_stem(spec, shape), reading, Model(target, writing, vocabulary_head(spec, target)))
+
+
+def masked_autoencoder(spec: ModelSpec, shape: SampleShape) -> MaskedAutoencoder:
+    """Some patches of an image, a spectrogram or a series -> the values of all."""
+    stem, light = patch_stem(spec, shape), _second(spec)
+    places, place = stem.context_tokens, patch_place(spec, light, shape)
+    restore = PatchDecoder(spec.trunk.width, light.width, places, trunk(light, causal=False), place)
+    head = PatchHead(light.width, stem.embed.in_features)
+    return MaskedAutoencoder(stem, trunk(spec.trunk, causal=False), restore, head)
+
+
+def dual_encoder(spec: ModelSpec, shape: SampleShape) -> DualEncoder:
+    """Images, spectrograms or series, and texts -> vectors in one space."""
+    second = _second(spec)
+    text = Model(
+        token_stem(spec, second, shape),
+        trunk(second, causal=False),
+        PooledHead(second.width, spec.joint_width, bias=False),
+    )
+    head = PooledHead(spec.trunk.width, spec.joint_width, bias=False)
+    return DualEncoder(patch_stem(spec, shape), trunk(spec.trunk, causal=False), head, text)
+
+
+def _second(spec: ModelSpec) -> TrunkSpec:
+    return spec.second_trunk or spec.trunk
+
+
+def _single(spec: ModelSpec) -> ModelSpec:
+    if spec.second_trunk is not None:
+        raise ConfigError(f"the family {spec.family} has one trunk", fix="remove model.second_trunk")
+    return spec

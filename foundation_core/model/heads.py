@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundation_core.model.layout import PADDING, Layout
+from foundation_core.model.stems import Borrowed
 
 
 class VocabularyHead(nn.Module):
@@ -26,13 +28,21 @@ class VocabularyHead(nn.Module):
 class TiedHead(nn.Module):
     """A logit for each entry of the vocabulary: how well the output matches its embedding.
 
+    Args:
+        embed: the stem's embedding, or one that borrows it.
+        transform: what the output passes first, as in BERT. None: nothing.
+        bias: whether a learned number is added to each logit.
+
     Source: Press and Wolf 2017.
     """
 
-    def __init__(self, embed: nn.Embedding) -> None:
+    def __init__(
+        self, embed: nn.Embedding | Borrowed, transform: nn.Module | None = None, *, bias: bool = False
+    ) -> None:
         super().__init__()
-        # In a tuple, outside the module tree: the weight keeps one name, so states, optimizers and files hold it once.
-        self._embed = (embed,)
+        self._embed = (embed,)  # in a tuple, outside the module tree: the weight keeps one name
+        self.transform = transform
+        self.bias = nn.Parameter(torch.zeros(embed.weight.shape[0])) if bias else None
 
     @property
     def weight(self) -> Tensor:
@@ -41,7 +51,21 @@ class TiedHead(nn.Module):
 
     def forward(self, x_BTD: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, T, V) logits."""
-        return F.linear(x_BTD, self.weight)
+        x_BTD = x_BTD if self.transform is None else self.transform(x_BTD)
+        return F.linear(x_BTD, self.weight, self.bias)
+
+
+class PatchHead(nn.Module):
+    """The values of each patch."""
+
+    def __init__(self, width: int, values: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, values)
+
+    def forward(self, x_BPD: Tensor, layout: Layout | None = None) -> Tensor:
+        """(B, P, C x h x w), ordered as `PatchStem.patches` orders them."""
+        values_BPN: Tensor = self.out(x_BPD)
+        return values_BPN
 
 
 Pool = Callable[[Tensor, Layout], Tensor]
@@ -56,6 +80,11 @@ def mean_of_tokens(x_BTD: Tensor, layout: Layout) -> Tensor:
     return (x_BTD * there_BT1).sum(dim=1) / there_BT1.sum(dim=1).clamp(min=1)
 
 
+def first_token(x_BTD: Tensor, layout: Layout) -> Tensor:
+    """(B, D): the first token of the row, such as a class token."""
+    return x_BTD[:, 0]
+
+
 def last_token(x_BTD: Tensor, layout: Layout) -> Tensor:
     """(B, D): the last token that is there; in a causal trunk the only one that has read all others."""
     if layout.segment is None:
@@ -68,10 +97,10 @@ def last_token(x_BTD: Tensor, layout: Layout) -> Tensor:
 class PooledHead(nn.Module):
     """One prediction for a row: a linear layer on its pooled tokens."""
 
-    def __init__(self, width: int, classes: int, pool: Pool = mean_of_tokens) -> None:
+    def __init__(self, width: int, classes: int, pool: Pool = mean_of_tokens, *, bias: bool = True) -> None:
         super().__init__()
         self.pool = pool
-        self.out = nn.Linear(width, classes)
+        self.out = nn.Linear(width, classes, bias=bias)
 
     def forward(self, x_BTD: Tensor, layout: Layout) -> Tensor:
         """(B, classes) logits."""

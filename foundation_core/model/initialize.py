@@ -11,11 +11,16 @@ from torch import nn
 
 from foundation_core.model.block import Residual
 
+WRITER = ".out.weight"
+"""How the names of the weights end that write into the residual stream."""
+
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
 def initialize(model: AnyModule, seed: int) -> AnyModule:
     """The same model with fresh weights: matrices from a normal distribution, biases 0, gains of norms 1.
+
+    A lone number, such as a temperature, keeps what its part gave it.
 
     Each parameter has its own random stream, keyed by its name. So it starts the same whatever was built before it, and
     a trunk under another head starts as it does under the first.
@@ -24,9 +29,13 @@ def initialize(model: AnyModule, seed: int) -> AnyModule:
     sum over the branches, and its variance should not grow with the depth.
     """
     branches = [part.branch for part in model.modules() if isinstance(part, Residual)]
-    writers = {id(branch.get_parameter("out.weight")) for branch in branches}
+    writers = {
+        id(weight) for branch in branches for name, weight in branch.named_parameters() if f".{name}".endswith(WRITER)
+    }
     with torch.no_grad():
         for name, parameter in model.named_parameters():
+            if parameter.dim() == 0:
+                continue
             if parameter.dim() < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
                 continue

@@ -38,6 +38,11 @@ class Layout:
             _joined(self.order, later.order),
         )
 
+    def select(self, row_B: Tensor) -> Layout:
+        """The layout of these rows, in this order."""
+        parts = (self.position, self.segment, self.order)
+        return Layout(*(None if part is None else part[row_B] for part in parts))  # type: ignore[arg-type]
+
 
 def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
     return None if first is None or second is None else torch.cat([first, second], dim=1)
@@ -56,10 +61,38 @@ class AttentionMask:
     Args:
         allowed: broadcasts to (B, H, T, S); True where the query may read the key. None: see `causal`.
         causal: without `allowed`: whether each token reads only itself and what is before it (T = S).
+        bias: broadcasts to (B, H, T, S); added to the scores, and minus infinity where the key may not be read. None:
+            nothing is added. Where it is there, the other two say nothing.
     """
 
     allowed: Tensor | None = None
     causal: bool = False
+    bias: Tensor | None = None
+
+    def written_out(self, T: int, S: int, device: torch.device) -> Tensor:
+        """What is allowed, in memory also where the kernels need none."""
+        if self.allowed is not None:
+            return self.allowed
+        everything = torch.ones(T, S, dtype=torch.bool, device=device)
+        return everything.tril() if self.causal else everything
+
+    def with_bias(self, bias_BHTS: Tensor) -> AttentionMask:
+        """The same mask with an addition to the scores."""
+        T, S = bias_BHTS.shape[-2:]
+        allowed = self.written_out(T, S, bias_BHTS.device)
+        return AttentionMask(bias=bias_BHTS.masked_fill(~allowed, float("-inf")))
+
+
+def memory_mask(query: Layout, memory: Layout) -> AttentionMask:
+    """The mask by which a row reads another one: a token reads what has its segment, wherever it stands.
+
+    A token whose segment is not in the memory (padding, as a rule) reads all of it: an empty softmax is not a number.
+    """
+    if query.segment is None and memory.segment is None:
+        return AttentionMask()
+    q_BT, k_BS = (torch.zeros_like(row.position) if row.segment is None else row.segment for row in (query, memory))
+    allowed_BTS = q_BT[:, :, None] == k_BS[:, None, :]
+    return AttentionMask((allowed_BTS | ~allowed_BTS.any(dim=-1, keepdim=True))[:, None])
 
 
 def attention_mask(query: Layout, key: Layout, *, causal: bool) -> AttentionMask:

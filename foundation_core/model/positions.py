@@ -1,7 +1,8 @@
-"""How a token knows its place: three parts that turn positions into something the model can add or turn by."""
+"""How a token knows its place: positions become a vector to add, angles to turn by, or a number added to a score."""
 
 from __future__ import annotations
 
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -81,3 +82,86 @@ class Sinusoidal(nn.Module):
         exponent_D = torch.arange(0, self.width, 2, device=position_BT.device) / self.width
         angle_BTD = position_BT[..., None] * self.base**-exponent_D
         return self.amplitude * torch.cat([angle_BTD.sin(), angle_BTD.cos()], dim=-1)
+
+
+class SinusoidalGrid(nn.Module):
+    """Fixed waves for places on a grid: half of the features tell the row, half the column.
+
+    Args:
+        width: D, a multiple of 4.
+        columns: places in a row of the grid; they are counted row by row.
+        amplitude: see `Sinusoidal`.
+
+    Source: He et al. 2022, Masked Autoencoders Are Scalable Vision Learners, appendix A.1.
+    """
+
+    def __init__(self, width: int, columns: int, amplitude: float) -> None:
+        super().__init__()
+        self.axis, self.columns = Sinusoidal(width // 2, amplitude), columns
+
+    def forward(self, position_BT: Tensor) -> Tensor:
+        """(B, T, D) to add to the patches."""
+        row_BT, column_BT = position_BT // self.columns, position_BT % self.columns
+        return torch.cat([self.axis(row_BT), self.axis(column_BT)], dim=-1)
+
+
+class ALiBi(nn.Module):
+    """Lowers a score in proportion to the distance of the tokens, in each head by another slope.
+
+    Args:
+        heads: H.
+
+    Source: Press et al. 2022, section 3; its appendix for a number of heads that is no power of 2.
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        whole = 1 << (heads.bit_length() - 1)
+        first = [2 ** (-8 * number / whole) for number in range(1, whole + 1)]
+        between = [2 ** (-4 * number / whole) for number in range(1, 2 * whole, 2)]
+        self.slopes = (first + between)[:heads]
+
+    def forward(self, query_BT: Tensor, key_BS: Tensor) -> Tensor:
+        """(B, H, T, S) to add to the scores; B is 1 where all rows have the same positions."""
+        slope_H11 = torch.tensor(self.slopes, device=key_BS.device)[:, None, None]
+        return -slope_H11 * _ahead(query_BT, key_BS).abs()[:, None]
+
+
+class RelativeBias(nn.Module):
+    """Adds a learned number to a score, by how far ahead the key is: near distances one by one, far ones in buckets.
+
+    Args:
+        heads: H.
+        both_ways: whether keys ahead have buckets of their own; a causal trunk never reads them.
+        buckets: of distances, half of them single ones.
+        farthest: distance from which on all share the last bucket.
+
+    Source: Raffel et al. 2020, T5, section 2.1.
+    """
+
+    def __init__(self, heads: int, *, both_ways: bool, buckets: int = 32, farthest: int = 128) -> None:
+        super().__init__()
+        self.table = nn.Embedding(buckets, heads)
+        self.both_ways, self.farthest = both_ways, farthest
+
+    def forward(self, query_BT: Tensor, key_BS: Tensor) -> Tensor:
+        """(B, H, T, S) to add to the scores; B is 1 where all rows have the same positions."""
+        bias_BTSH: Tensor = self.table(self.bucket(_ahead(query_BT, key_BS)))
+        return bias_BTSH.permute(0, 3, 1, 2)
+
+    def bucket(self, ahead: Tensor) -> Tensor:
+        """The bucket of each distance, counted from the query to the key."""
+        buckets = self.table.num_embeddings // (2 if self.both_ways else 1)
+        far = ahead.abs() if self.both_ways else (-ahead).clamp(min=0)
+        single = buckets // 2
+        share = (far.clamp(min=1).float() / single).log() / log(self.farthest / single)
+        shared = (single + (share * (buckets - single)).long()).clamp(max=buckets - 1)
+        side = (ahead > 0) * buckets if self.both_ways else 0
+        return side + torch.where(far < single, far, shared)
+
+
+def _ahead(query_BT: Tensor, key_BS: Tensor) -> Tensor:
+    """(B, T, S): how far each key is ahead of the query; one row where all are views of the same one."""
+    if query_BT.stride(0) == key_BS.stride(0) == 0:
+        query_BT, key_BS = query_BT[:1], key_BS[:1]
+    return key_BS[:, None, :] - query_BT[:, :, None]

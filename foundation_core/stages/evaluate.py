@@ -30,7 +30,7 @@ from foundation_core.evaluate.baseline import BaselineScore, Labelled, score_bas
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.evaluate.samples import Sample, choose_prompts, judge, share_parsed
 from foundation_core.files import sha256_file, write_json
-from foundation_core.model.generate import generate
+from foundation_core.generation.generate import generate
 from foundation_core.model.transformer import Model
 from foundation_core.specs import EvaluateSpec
 from foundation_core.stages.contract import Context, Inputs

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foundation_core import plugins
 from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
+from foundation_core.cost.flops import FORMULA, flops_per_token
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
@@ -27,10 +28,9 @@ from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
 from foundation_core.files import sha256_file, write_json
 from foundation_core.model.families import build
-from foundation_core.model.flops import FORMULA, flops_per_token
 from foundation_core.model.initialize import initialize
-from foundation_core.model.weights import save_weights
 from foundation_core.objectives.base import Objective
+from foundation_core.shape import SampleShape
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.store import Result, StageResult
@@ -38,6 +38,7 @@ from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineRequest
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 from foundation_core.train.precision import Precision
+from foundation_core.weights import save_weights
 
 _SCORED_ROWS = 16  # rows of one forward pass of the validation
 _LOGGED = ("tokens_per_second", "matmul_flops_per_second", "model_flops_utilisation")
@@ -53,9 +54,9 @@ class Corpus:
     content: str
 
     @property
-    def vocabulary(self) -> int:
-        """Entries of the tokenizer."""
-        return len(self.token_bytes)
+    def shape(self) -> SampleShape:
+        """What the model is built for."""
+        return SampleShape(vocabulary=len(self.token_bytes))
 
     @staticmethod
     def open(result: Result, context_tokens: int) -> Corpus:
@@ -73,7 +74,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     """Train a model from scratch and keep the weights that are best on validation."""
     context.events.phase("pretrain")
     corpus = Corpus.open(inputs["corpus"], spec.model.context_tokens)
-    model = build(spec.model, corpus.vocabulary)
+    model = build(spec.model, corpus.shape)
     initialize(model, spec.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     precision = context.choose_precision(spec.precision)
@@ -104,12 +105,12 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     )
     start = time.perf_counter()
     progress = train(engine, objective, loader, plan, checkpoints, around)
-    speed = _speed(engine, spec, corpus.vocabulary, progress, precision)
+    speed = _speed(engine, spec, corpus.shape, progress, precision)
     context.events.phase("done")
     if engine.rank == 0:
         write_json(
             context.folder / MODEL_FILE,
-            {"version": MODEL_VERSION, "model": spec.model.model_dump(mode="json"), "vocabulary": corpus.vocabulary},
+            {"version": MODEL_VERSION, "model": spec.model.model_dump(mode="json"), "shape": corpus.shape.to_json()},
         )
         context.tracker.metrics({f"speed/{name}": value for name, value in speed.items() if name in _LOGGED})
     return StageResult(
@@ -150,13 +151,13 @@ def _validate(engine: Engine, objective: Objective, corpus: Corpus, rows: int) -
 
 
 def _speed(
-    engine: Engine, spec: PretrainSpec, vocabulary: int, progress: Progress, precision: Precision
+    engine: Engine, spec: PretrainSpec, shape: SampleShape, progress: Progress, precision: Precision
 ) -> dict[str, Any]:
     """Tokens a second, and model FLOPs over those of a plain product on all threads, while the other ranks wait."""
     engine.barrier()
     product = matmul_flops_per_second(precision.dtype) if engine.rank == 0 else 0.0
     engine.barrier()
-    flops, formula = flops_per_token(spec.model, vocabulary), FORMULA
+    flops, formula = flops_per_token(spec.model, shape), FORMULA
     if not progress.step_seconds or engine.rank != 0:  # continued after its last step: nothing was timed
         return {"flops_per_token": flops, "flops_formula": formula}
     tokens_per_second = spec.batch_rows * spec.model.context_tokens / statistics.median(progress.step_seconds)

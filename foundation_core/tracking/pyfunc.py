@@ -23,10 +23,10 @@ from foundation_core.data.tokenizer import END_ID, load_tokenizer, token_bytes
 from foundation_core.errors import CheckpointError, ConfigError
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.files import read_json, sha256_file
-from foundation_core.model.generate import generate
-from foundation_core.model.weights import load_weights
+from foundation_core.generation.generate import generate
 from foundation_core.objectives.base import IGNORE
 from foundation_core.objectives.language import NextToken
+from foundation_core.weights import load_weights
 
 if TYPE_CHECKING:
     import pandas
@@ -159,7 +159,7 @@ def read_classifier(trunk: Pretrained, description: Path, weights: Path, sha256:
         sha256: what the file of its weights must hash to.
     """
     body = read_json(description)
-    model = task_model(trunk.spec, trunk.vocabulary, len(body["classes"]), body["pool"], seed=0)
+    model = task_model(trunk.spec, trunk.shape, len(body["classes"]), body["pool"], seed=0)
     model.load_state_dict(load_weights(weights, sha256))
     return Classifier(model.eval(), body["classes"], body["fragment_tokens"])
 

@@ -10,7 +10,7 @@ from foundation_core.objectives.base import IGNORE
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.step import train_step
-from tests.support.tasks import MODEL, VOCABULARY
+from tests.support.tasks import MODEL, SHAPE, VOCABULARY
 
 CLASSES = 3
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1])
@@ -18,7 +18,7 @@ LABELS = torch.tensor([0, 1, 2, 2, 1, 0, 1])
 
 @pytest.fixture
 def model():
-    return task_model(MODEL, VOCABULARY, CLASSES, "mean", seed=0)
+    return task_model(MODEL, SHAPE, CLASSES, "mean", seed=0)
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_rows_without_a_label_do_not_count(model, batch):
 
 
 def gradient_norm(batches):
-    model = task_model(MODEL, VOCABULARY, CLASSES, "mean", seed=0)
+    model = task_model(MODEL, SHAPE, CLASSES, "mean", seed=0)
     engine = TorchEngine(model, EngineRequest(OptimizerSpec()))
     return train_step(engine, Classification(), batches, lr=1e-3, seed=0).grad_norm
 

@@ -12,18 +12,18 @@ from foundation_core.model.initialize import initialize
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.step import train_step
-from tests.support.tasks import MODEL, VOCABULARY, pretrained
+from tests.support.tasks import MODEL, SHAPE, VOCABULARY, pretrained
 
 CLASSES = 3
 
 
 @pytest.fixture
 def weights():
-    return initialize(build(MODEL, VOCABULARY), seed=7).state_dict()
+    return initialize(build(MODEL, SHAPE), seed=7).state_dict()
 
 
 def model(seed=0, pool="mean"):
-    return task_model(MODEL, VOCABULARY, CLASSES, pool, seed)
+    return task_model(MODEL, SHAPE, CLASSES, pool, seed)
 
 
 def trunk_of(weights):
@@ -85,9 +85,18 @@ def test_a_probe_moves_the_head_alone_and_full_adaptation_all():
 def test_a_pretrained_model_is_found_in_its_folder(tmp_path):
     result = pretrained(tmp_path)
     found = Pretrained.find(result.folder, result.outputs["weights.safetensors"])
-    assert (found.spec, found.vocabulary) == (MODEL, VOCABULARY)
+    assert (found.spec, found.shape) == (MODEL, SHAPE)
     assert equal(found.language_model().state_dict(), found.weights())
     assert not found.language_model().training
+
+
+def test_a_model_of_version_1_which_knew_text_alone_still_loads(tmp_path):
+    result = pretrained(tmp_path)
+    old = {"version": 1, "model": MODEL.model_dump(mode="json"), "vocabulary": VOCABULARY}
+    write_json(result.folder / "model.json", old)
+    found = Pretrained.find(result.folder, result.outputs["weights.safetensors"])
+    assert found.shape == SHAPE
+    assert equal(found.language_model().state_dict(), found.weights())
 
 
 def test_edited_weights_are_refused(tmp_path):
@@ -102,8 +111,8 @@ def test_edited_weights_are_refused(tmp_path):
 
 def test_a_model_of_a_newer_version_is_refused(tmp_path):
     result = pretrained(tmp_path)
-    write_json(result.folder / "model.json", {**read_json(result.folder / "model.json"), "version": 2})
-    with pytest.raises(CheckpointError, match="version 2"):
+    write_json(result.folder / "model.json", {**read_json(result.folder / "model.json"), "version": 3})
+    with pytest.raises(CheckpointError, match="version 3"):
         Pretrained.find(result.folder, "")
 
 

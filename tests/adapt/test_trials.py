@@ -106,7 +106,7 @@ def test_a_trial_uses_one_thread_and_gives_the_others_back(piece, monkeypatch):
 
 
 def test_a_probe_keeps_the_pretrained_trunk(piece):
-    from foundation_core.model.weights import load_weights
+    from foundation_core.weights import load_weights
 
     kept = []
     for adapt in ("probe", "full"):

@@ -14,15 +14,17 @@ from cluster.forecast import activation_bytes, forecast, state_bytes
 from cluster.planning import plan, source_content_of, stage_key
 from cluster.preflight import checked_plan
 from cluster.settings import Settings
+from foundation_core.cost.size import size_of
 from foundation_core.errors import SetupError
-from foundation_core.model.size import size_of
 from foundation_core.recipe import parse_recipe
+from foundation_core.shape import SampleShape
 from foundation_core.specs import PipelineSpec, PretrainSpec
 from foundation_core.store import StageResult, Store, commit_result
 
 TRAINS = """
 import resource, sys, torch
 from foundation_core.model.families import build
+from foundation_core.shape import SampleShape
 from foundation_core.model.initialize import initialize
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import OptimizerSpec, PretrainSpec
@@ -33,7 +35,7 @@ torch.set_num_threads(1)
 spec, vocabulary = PretrainSpec.model_validate_json(sys.argv[1]), int(sys.argv[2])
 import torch._dynamo
 before = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-model = build(spec.model, vocabulary)
+model = build(spec.model, SampleShape(vocabulary=vocabulary))
 initialize(model, 0)
 engine = TorchEngine(model, EngineRequest(OptimizerSpec()))
 rows, context = spec.micro_batch_rows, spec.model.context_tokens
@@ -62,7 +64,7 @@ def test_the_memory_of_a_training_is_near_what_was_said(spec: PretrainSpec, voca
     command = [sys.executable, "-c", TRAINS, spec.model_dump_json(), str(vocabulary)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     measured = int(done.stdout)
-    parameters = size_of(spec.model, vocabulary).parameters
+    parameters = size_of(spec.model, SampleShape(vocabulary=vocabulary)).parameters
     said = state_bytes(spec, parameters) + activation_bytes(spec, vocabulary)
     assert 0.75 < said / measured < 1.35, f"said {said / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
 

@@ -10,7 +10,7 @@ from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.objectives.language import NextToken
-from tests.support.tasks import MODEL, VOCABULARY, write_tokens
+from tests.support.tasks import MODEL, SHAPE, VOCABULARY, write_tokens
 
 LENGTHS = {"a/1": 70, "a/2": 7, "b/1": 101, "b/2": 40}
 TOKEN_BYTES = 1 + torch.arange(VOCABULARY) // 20  # rows differ in bytes
@@ -24,7 +24,7 @@ def windows(tmp_path):
 
 @pytest.fixture
 def model():
-    return initialize(build(MODEL, VOCABULARY), seed=0).eval()
+    return initialize(build(MODEL, SHAPE), seed=0).eval()
 
 
 def score(model, windows, rows, batch_rows):

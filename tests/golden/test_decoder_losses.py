@@ -17,6 +17,7 @@ from torch import Tensor
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.objectives.language import NextToken
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.schedule import lr_at
@@ -24,6 +25,7 @@ from foundation_core.train.step import train_step
 
 GOLDEN = Path(__file__).with_name("decoder_losses.json")
 VOCABULARY, CONTEXT, ROWS, STEPS = 64, 32, 8, 20
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 VARIANTS: dict[str, dict[str, Any]] = {
     "usual": {},
     "swiglu-grouped": {"feed": "swiglu", "kv_heads": 1},
@@ -44,7 +46,7 @@ def batch(step: int) -> dict[str, Tensor]:
 def losses(variant: str) -> list[float]:
     """Nats per label of each step, two micro-batches a step."""
     trunk = TrunkSpec(**{"width": 32, "depth": 2, "heads": 2, **VARIANTS[variant]})
-    model = initialize(build(ModelSpec(trunk=trunk, context_tokens=CONTEXT), VOCABULARY), seed=0)
+    model = initialize(build(ModelSpec(trunk=trunk, context_tokens=CONTEXT), SHAPE), seed=0)
     optimizer = OptimizerSpec(lr=1e-2)
     engine = TorchEngine(model, EngineRequest(optimizer))
     reports = []

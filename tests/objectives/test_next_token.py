@@ -10,9 +10,11 @@ from foundation_core.model.transformer import Model
 from foundation_core.objectives import language
 from foundation_core.objectives.base import IGNORE
 from foundation_core.objectives.language import NextToken
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
 
 VOCABULARY = 50
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 BATCH = {
     "tokens": torch.tensor([[1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 0, 0]]),
     "segment": torch.tensor([[0, 0, 0, 1, 1, 1, 1], [0, 0, 1, 1, 1, PADDING, PADDING]]),
@@ -24,7 +26,7 @@ X = IGNORE
 @pytest.fixture
 def model() -> Model:
     spec = ModelSpec(trunk=TrunkSpec(width=16, depth=2, heads=2), context_tokens=8)
-    return initialize(build(spec, VOCABULARY), 0)
+    return initialize(build(spec, SHAPE), 0)
 
 
 def gradients(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from foundation_core.model.families import build
 from foundation_core.model.transformer import Model
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
 
 transformers = pytest.importorskip("transformers")
 
 VOCABULARY, WIDTH, DEPTH, HEADS, CONTEXT = 97, 32, 3, 4, 24
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 TOLERANCE = 2e-5
 TOKENS = torch.randint(0, VOCABULARY, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
 
@@ -34,7 +36,7 @@ def theirs() -> nn.Module:
 
 def ours(activation: nn.Module) -> Model:
     trunk = TrunkSpec(width=WIDTH, depth=DEPTH, heads=HEADS, position="learned", norm="layer", bias=True)
-    model = build(ModelSpec(trunk=trunk, context_tokens=CONTEXT, tie_embeddings=True), VOCABULARY)
+    model = build(ModelSpec(trunk=trunk, context_tokens=CONTEXT, tie_embeddings=True), SHAPE)
     for block in model.trunk.blocks:
         block.feed.branch.activation = activation
     return model.eval()

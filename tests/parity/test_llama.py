@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from foundation_core.model.families import build
 from foundation_core.model.layout import Layout
 from foundation_core.model.transformer import Model
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
 
 transformers = pytest.importorskip("transformers")
 
 VOCABULARY, WIDTH, DEPTH, HEADS, KV_HEADS, HIDDEN, CONTEXT = 97, 32, 3, 4, 2, 88, 24
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 TOLERANCE = 2e-5
 TOKENS = torch.randint(0, VOCABULARY, (2, CONTEXT), generator=torch.Generator().manual_seed(0))
 
@@ -38,7 +40,7 @@ def theirs() -> nn.Module:
 @pytest.fixture
 def ours() -> Model:
     trunk = TrunkSpec(width=WIDTH, depth=DEPTH, heads=HEADS, kv_heads=KV_HEADS, hidden=HIDDEN, feed="swiglu")
-    return build(ModelSpec(trunk=trunk, context_tokens=CONTEXT, tie_embeddings=False), VOCABULARY).eval()
+    return build(ModelSpec(trunk=trunk, context_tokens=CONTEXT, tie_embeddings=False), SHAPE).eval()
 
 
 def translated(llama: nn.Module) -> dict[str, Tensor]:

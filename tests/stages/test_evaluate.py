@@ -16,13 +16,13 @@ from foundation_core.events import read_events
 from foundation_core.files import read_json
 from foundation_core.identity import action_key
 from foundation_core.model.families import build
-from foundation_core.model.weights import load_weights
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import EvaluateSpec
 from foundation_core.stages.evaluate import evaluate
 from foundation_core.stages.finetune import finetune
 from foundation_core.store import commit_result
-from tests.support.tasks import MODEL, TASK, VOCABULARY, ingested, pretrained
+from foundation_core.weights import load_weights
+from tests.support.tasks import MODEL, SHAPE, TASK, ingested, pretrained
 
 SPEC = EvaluateSpec(test_rows=10**6, samples=4, sample_tokens=24, threads=1)
 
@@ -44,7 +44,7 @@ def finished(inputs, tmp_path_factory, serial_context):
 
 def test_the_loss_is_that_of_the_kept_checkpoint_on_the_test_split(inputs, finished):
     language = finished[1].summary["language"]
-    model = build(MODEL, VOCABULARY).eval()
+    model = build(MODEL, SHAPE).eval()
     model.load_state_dict(load_weights(inputs["trunk"].folder / "weights.safetensors"))
     corpus = inputs["corpus"].folder
     lengths = token_bytes(load_tokenizer(corpus / "tokenizer.json"))

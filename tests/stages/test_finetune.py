@@ -15,9 +15,9 @@ from foundation_core.errors import ConfigError, Stopped
 from foundation_core.evaluate.metrics import macro_f1
 from foundation_core.events import read_events
 from foundation_core.files import read_json
-from foundation_core.model.weights import load_weights
 from foundation_core.stages.finetune import finetune
-from tests.support.tasks import MODEL, TASK, VOCABULARY, ingested, pretrained
+from foundation_core.weights import load_weights
+from tests.support.tasks import MODEL, SHAPE, TASK, ingested, pretrained
 
 TRIALS = len(ARMS) * (len(TASK.lr) + len(TASK.seeds) - 1)
 
@@ -118,7 +118,7 @@ def test_the_kept_weights_are_those_of_the_seed_that_is_best_on_validation(finis
     task = load_task(folder)
     assert not list((folder / "trials").glob("*.safetensors"))
     for name, arm in result.summary["arms"].items():
-        model = task_model(MODEL, VOCABULARY, len(task.classes), TASK.pool, seed=0)
+        model = task_model(MODEL, SHAPE, len(task.classes), TASK.pool, seed=0)
         model.load_state_dict(load_weights(folder / "weights" / f"{name}.safetensors"))
         found = trials.answer(model, task.validation.tokens, task.validation.labels, len(task.classes))
         best = TASK.seeds.index(arm["best_seed"])

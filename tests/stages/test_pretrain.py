@@ -9,20 +9,20 @@ from typing import Any
 
 import pytest
 
+from foundation_core.cost.flops import flops_per_token
 from foundation_core.errors import CheckpointError, DataError, Stopped
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.events import read_events
 from foundation_core.files import read_json, sha256_file
 from foundation_core.model.families import build
-from foundation_core.model.flops import flops_per_token
-from foundation_core.model.weights import load_weights
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import ModelSpec, OptimizerSpec, PretrainSpec, TrunkSpec
 from foundation_core.stages import pretrain as stage
 from foundation_core.stages.contract import Context
 from foundation_core.stages.pretrain import MODEL_FILE, WEIGHTS_FILE, Corpus, pretrain
 from foundation_core.store import Result, StageResult
-from tests.support.tasks import VOCABULARY, ingested
+from foundation_core.weights import load_weights
+from tests.support.tasks import SHAPE, ingested
 
 MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
 SPEC = PretrainSpec(
@@ -76,7 +76,7 @@ def test_the_weights_that_are_kept_are_those_of_the_best_validation(
     assert list(validations) == [2, 4, 6, 8, 10]
     best = min(validations, key=lambda step: validations[step])
     assert result.summary["best_step"] == best
-    model = build(MODEL, VOCABULARY)
+    model = build(MODEL, SHAPE)
     model.load_state_dict(load_weights(folder / WEIGHTS_FILE))
     opened = Corpus.open(corpus, MODEL.context_tokens)
     rows = stage.Order(len(opened.validation), seed=0).take(0, min(SPEC.validation_rows, len(opened.validation)))
@@ -95,12 +95,12 @@ def test_the_outputs_are_the_model_and_its_weights(finished: tuple[Path, StageRe
     assert result.outputs == {name: sha256_file(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE)}
     body = read_json(folder / MODEL_FILE)
     assert ModelSpec.model_validate(body["model"]) == MODEL
-    assert body["vocabulary"] == VOCABULARY
+    assert body["shape"] == SHAPE.to_json()
 
 
 def test_utilisation_is_the_flops_of_training_over_those_of_the_product(finished: tuple[Path, StageResult]) -> None:
     summary = finished[1].summary
-    flops = flops_per_token(MODEL, VOCABULARY)
+    flops = flops_per_token(MODEL, SHAPE)
     assert summary["flops_per_token"] == flops
     share = summary["tokens_per_second"] * flops / summary["matmul_flops_per_second"]
     assert summary["model_flops_utilisation"] == pytest.approx(share)

@@ -18,7 +18,6 @@ from mlflow.tracking import MlflowClient
 from foundation_core.errors import CheckpointError, ConfigError, Stopped
 from foundation_core.events import read_events
 from foundation_core.files import read_json, sha256_file, write_json
-from foundation_core.model.weights import load_weights, save_weights
 from foundation_core.specs import PublishSpec
 from foundation_core.stages import publish as stage
 from foundation_core.stages.contract import Context
@@ -33,6 +32,7 @@ from foundation_core.tracking.package import (
     description,
     save_mlflow_model,
 )
+from foundation_core.weights import load_weights, save_weights
 from tests.support.publishable import CLASSES, publishable
 
 BuildContext = Callable[..., Context]

@@ -12,13 +12,15 @@ from foundation_core.files import sha256_file, write_json
 from foundation_core.identity import action_key
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
-from foundation_core.model.weights import save_weights
+from foundation_core.shape import SampleShape
 from foundation_core.specs import EvaluateSpec, FinetuneSpec, IngestSpec, ModelSpec, PretrainSpec, Spec, TrunkSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import Result, StageResult, commit_result, load_result, record_ids
+from foundation_core.weights import save_weights
 
 VOCABULARY = 300
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 CLASSES = ["json", "logging", "unittest"]
 MODEL = ModelSpec(trunk=TrunkSpec(width=32, depth=2, heads=2), context_tokens=32)
 MACRO_F1 = {
@@ -67,9 +69,12 @@ def _trunk(root: Path, context: Callable[[Path], Context], corpus: Result) -> Re
         )  # fmt: skip
         if step % 10 == 0:
             tracker.metrics({"validation/loss_nats": 2.1 + 4 * math.exp(-step / 10)}, step)
-    weights = initialize(build(MODEL, VOCABULARY), seed=0).state_dict()
+    weights = initialize(build(MODEL, SHAPE), seed=0).state_dict()
     save_weights(folder / "weights.safetensors", weights)
-    write_json(folder / "model.json", {"version": 1, "model": MODEL.model_dump(mode="json"), "vocabulary": VOCABULARY})
+    write_json(
+        folder / "model.json",
+        {"version": 2, "model": MODEL.model_dump(mode="json"), "shape": SHAPE.to_json()},
+    )
     summary = {
         "parameters": sum(value.numel() for value in weights.values()), "steps": 40, "planned_steps": 40,
         "ended_by": "", "best_step": 30, "epochs": 1.25,
@@ -85,7 +90,7 @@ def _trunk(root: Path, context: Callable[[Path], Context], corpus: Result) -> Re
 def _task(root: Path, trunk: Result) -> Result:
     folder, outputs = root / "finetune", {}
     for seed, arm in enumerate(MACRO_F1):
-        weights = task_model(MODEL, VOCABULARY, len(CLASSES), "mean", seed).state_dict()
+        weights = task_model(MODEL, SHAPE, len(CLASSES), "mean", seed).state_dict()
         outputs[f"weights/{arm}.safetensors"] = save_weights(folder / f"weights/{arm}.safetensors", weights)
     arms = {
         arm: {

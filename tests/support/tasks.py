@@ -15,12 +15,14 @@ from foundation_core.files import sha256_file, write_json
 from foundation_core.identity import action_key
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
-from foundation_core.model.weights import save_weights
+from foundation_core.shape import SampleShape
 from foundation_core.specs import FinetuneSpec, IngestSpec, ModelSpec, PretrainSpec, TrunkSpec
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import Result, StageResult, commit_result, load_result
+from foundation_core.weights import save_weights
 
 VOCABULARY = 300
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
 PACKAGES = ("apples", "bridges", "clocks", "dragons")
 TASK = FinetuneSpec(
@@ -73,9 +75,12 @@ def _definition(draw: random.Random, words: Sequence[str]) -> str:
 def pretrained(root: Path, seed: int = 7) -> Result:
     """A trunk result with random weights."""
     folder, spec = root / "pretrain", PretrainSpec(model=MODEL)
-    weights = initialize(build(MODEL, VOCABULARY), seed).state_dict()
+    weights = initialize(build(MODEL, SHAPE), seed).state_dict()
     save_weights(folder / "weights.safetensors", weights)
-    write_json(folder / "model.json", {"version": 1, "model": MODEL.model_dump(mode="json"), "vocabulary": VOCABULARY})
+    write_json(
+        folder / "model.json",
+        {"version": 2, "model": MODEL.model_dump(mode="json"), "shape": SHAPE.to_json()},
+    )
     outputs = {name: sha256_file(folder / name) for name in ("model.json", "weights.safetensors")}
     speeds = {"tokens_per_second": 4000.0, "matmul_flops_per_second": 1e11, "model_flops_utilisation": 0.5}
     summary = {"best_step": 30, **speeds, "flops_per_token": 1000, "flops_formula": "6 x weights"}

@@ -25,6 +25,7 @@ from foundation_core.model.initialize import initialize
 from foundation_core.model.transformer import Model
 from foundation_core.objectives.base import ALONE, Example, Objective, Ranks
 from foundation_core.objectives.language import NextToken
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
 from foundation_core.tracking.base import EventTracker
 from foundation_core.train.checkpoint import Checkpoints
@@ -32,6 +33,7 @@ from foundation_core.train.engine import Engine, EngineFactory, EngineRequest, T
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 
 VOCABULARY = 48
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=2, heads=2), context_tokens=12)
 OPTIMIZER = OptimizerSpec(lr=3e-2, clip_norm=0.5)
 
@@ -56,7 +58,7 @@ def write_corpus(folder: Path, seed: int = 0) -> Path:
 
 def tiny_model(seed: int = 0) -> Model:
     """A decoder with weights."""
-    return initialize(build(MODEL, VOCABULARY), seed)
+    return initialize(build(MODEL, SHAPE), seed)
 
 
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:

@@ -18,12 +18,14 @@ from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.files import write_json
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
-from foundation_core.model.weights import save_weights
 from foundation_core.objectives.language import NextToken
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
 from foundation_core.tracking.pyfunc import Classifier, TextModel
+from foundation_core.weights import save_weights
 
 VOCABULARY, CONTEXT, FRAGMENT = 300, 16, 8
+SHAPE = SampleShape(vocabulary=VOCABULARY)
 SPEC = ModelSpec(trunk=TrunkSpec(width=32, depth=2, heads=2), context_tokens=CONTEXT)
 TEXT = "def answer(value):\n    return [value + 1 for value in range(42)]\n" * 3
 
@@ -32,10 +34,13 @@ TEXT = "def answer(value):\n    return [value + 1 for value in range(42)]\n" * 3
 def model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
     """A model with random weights, and a classifier."""
     folder = tmp_path_factory.mktemp("trunk")
-    digest = save_weights(folder / "weights.safetensors", initialize(build(SPEC, VOCABULARY), 0).state_dict())
-    write_json(folder / "model.json", {"version": 1, "model": SPEC.model_dump(mode="json"), "vocabulary": VOCABULARY})
+    digest = save_weights(folder / "weights.safetensors", initialize(build(SPEC, SHAPE), 0).state_dict())
+    write_json(
+        folder / "model.json",
+        {"version": 2, "model": SPEC.model_dump(mode="json"), "shape": SHAPE.to_json()},
+    )
     source = [f"def name_{number}(value): return value + {number}\n" for number in range(100)]
-    classifier = Classifier(task_model(SPEC, VOCABULARY, 3, "mean", seed=1).eval(), ["a", "b", "c"], FRAGMENT)
+    classifier = Classifier(task_model(SPEC, SHAPE, 3, "mean", seed=1).eval(), ["a", "b", "c"], FRAGMENT)
     return TextModel(Pretrained.find(folder, digest), train_tokenizer([*source, TEXT], VOCABULARY), classifier)
 
 

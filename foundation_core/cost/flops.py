@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from foundation_core.cost.size import Size, training_flops
 from foundation_core.model.attention import Attention
+from foundation_core.model.experts import Experts
 from foundation_core.model.families import build
 from foundation_core.model.heads import TiedHead
-from foundation_core.model.size import Size, training_flops
+from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec
 
 FORMULA = "training FLOPs per token = 6 x (weights that multiply) + 12 x (sum of attention widths) x (context tokens)"
@@ -17,17 +19,18 @@ feature and key, the same three times: 12. Every key is counted, also those that
 and looked-up embeddings are not. Source: Chowdhery et al. 2022, PaLM, appendix B."""
 
 
-def flops_per_token(spec: ModelSpec, vocabulary: int) -> int:
+def flops_per_token(spec: ModelSpec, shape: SampleShape) -> int:
     """Floating-point operations of training on one token, forward and backward, by `FORMULA`."""
-    return training_flops(counted(spec, vocabulary), spec.context_tokens)
+    return training_flops(counted(spec, shape), spec.context_tokens)
 
 
-def counted(spec: ModelSpec, vocabulary: int) -> Size:
+def counted(spec: ModelSpec, shape: SampleShape) -> Size:
     """The counts of a model that is built for it, without memory."""
     with torch.device("meta"):
-        model = build(spec, vocabulary)
+        model = build(spec, shape)
     return Size(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        multiplying=sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead))),
+        multiplying=sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead)))
+        - sum(part.idle_weights for part in model.modules() if isinstance(part, Experts)),
         attention_width=sum(part.out.in_features for part in model.modules() if isinstance(part, Attention)),
     )

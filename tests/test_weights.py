@@ -11,7 +11,7 @@ from safetensors import safe_open
 from foundation_core.errors import CheckpointError
 from foundation_core.files import sha256_file
 from foundation_core.model.transformer import Model
-from foundation_core.model.weights import load_weights, save_weights
+from foundation_core.weights import load_weights, save_weights
 
 Build = Callable[..., Model]
 
@@ -30,7 +30,7 @@ def test_weights_come_back_to_the_bit_with_what_was_said_about_them(tiny_decoder
 
 def test_equal_weights_make_equal_bytes_in_every_process(tmp_path: Path):
     program = (
-        "import sys, torch; from pathlib import Path; from foundation_core.model.weights import save_weights\n"
+        "import sys, torch; from pathlib import Path; from foundation_core.weights import save_weights\n"
         "tensors = {'b': torch.arange(4.0), 'a': torch.ones(2, 3).T}\n"
         "print(save_weights(Path(sys.argv[1]), tensors, {'one': '1', 'two': '2', 'three': '3'}))"
     )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foundation_core.errors import ConfigError
-from foundation_core.model.generate import generate
+from foundation_core.generation.generate import generate
 from foundation_core.model.transformer import Model
 
 Build = Callable[..., Model]
