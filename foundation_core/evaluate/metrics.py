@@ -14,35 +14,40 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LossSum:
-    """The loss of a language model over some text, as sums that can be added.
+    """The loss of a model over some data, as sums that can be added.
 
     Args:
-        nats: negative log-likelihood of all labels.
-        labels: tokens that were predicted.
-        bytes: UTF-8 bytes that those tokens stand for; special tokens stand for none.
+        total: of the losses of all labels; of a text, its negative log-likelihood in nats.
+        labels: what was predicted: tokens, values of patches, pairs.
+        bytes: UTF-8 bytes that predicted tokens stand for, special tokens for none; 0 where bits per byte mean nothing.
     """
 
-    nats: float = 0.0
+    total: float = 0.0
     labels: int = 0
     bytes: int = 0
 
     def __add__(self, other: LossSum) -> LossSum:
-        return LossSum(self.nats + other.nats, self.labels + other.labels, self.bytes + other.bytes)
+        return LossSum(self.total + other.total, self.labels + other.labels, self.bytes + other.bytes)
 
     @property
     def loss(self) -> float:
-        """Nats per label."""
-        return self.nats / self.labels
+        """The loss of one label."""
+        return self.total / self.labels
 
     @property
     def bits_per_byte(self) -> float:
         """Bits per byte of text: comparable between tokenizers, which nats per token are not."""
-        return self.nats / math.log(2) / self.bytes
+        return self.total / math.log(2) / self.bytes
 
     @property
     def perplexity(self) -> float:
         """The number of equally probable tokens that would be as hard to guess between."""
         return math.exp(self.loss)
+
+    def named(self, unit: str) -> dict[str, float]:
+        """The figures by the last part of a metric's name: `loss_<unit>`, and `bits_per_byte` where there are bytes."""
+        bits = {"bits_per_byte": self.bits_per_byte} if self.bytes else {}
+        return {f"loss_{unit}": self.loss, **bits}
 
 
 def accuracy(confusion_CC: Tensor) -> float:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -41,11 +41,10 @@ class Scores(Protocol):
 
     @property
     def loss(self) -> float:
-        """Nats per label."""
+        """Of one label: by it the best is chosen."""
 
-    @property
-    def bits_per_byte(self) -> float:
-        """The tokenizer-free loss."""
+    def named(self, unit: str) -> dict[str, float]:
+        """The figures by the last part of a metric's name."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,7 @@ class Progress:
     """The loop's whole state, beside the engine's.
 
     Args:
+        best_scores: what the best validation found, by the last part of a metric's name.
         seconds: of steps, validations and saves, earlier tries included as far as their last checkpoint.
         ended_by: the budget that ended the training before its last step, or empty.
     """
@@ -81,7 +81,8 @@ class Progress:
     step: int = 0
     labels: int = 0
     best_step: int = 0
-    best_bits_per_byte: float = float("inf")
+    best_loss: float = float("inf")
+    best_scores: dict[str, float] = field(default_factory=dict)
     step_seconds: list[float] = field(default_factory=list)
     seconds: float = 0.0
     ended_by: str = ""
@@ -122,13 +123,13 @@ def train(
         progress.step_seconds.append(time.perf_counter() - start)
         progress.step += 1
         progress.labels += report.labels
-        _log(around, progress, plan, report, lr)
+        _log(around, progress, plan, report, f"train/loss_{objective.unit}", lr)
 
         progress.seconds = around.clock() - began
         stop, progress.ended_by = _agreed(engine, around, plan, progress)
         last = progress.step == plan.steps or bool(progress.ended_by)
         if last or progress.step % plan.validate_every_steps == 0:
-            _validate(engine, around, progress)
+            _validate(engine, objective.unit, around, progress)
         if last or stop or progress.step % plan.checkpoint_every_steps == 0:
             progress.seconds = around.clock() - began
             checkpoints.save(progress.step, _state(progress))
@@ -140,22 +141,20 @@ def train(
     return progress
 
 
-def _validate(engine: Engine, around: Surroundings, progress: Progress) -> None:
+def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progress) -> None:
     engine.model.eval()
     with torch.no_grad():
         scores = around.validate()
-    around.tracker.metrics(
-        {"validation/loss_nats": scores.loss, "validation/bits_per_byte": scores.bits_per_byte}, progress.step
-    )
-    if scores.bits_per_byte < progress.best_bits_per_byte:
-        progress.best_step, progress.best_bits_per_byte = progress.step, scores.bits_per_byte
+    around.tracker.metrics({f"validation/{name}": value for name, value in scores.named(unit).items()}, progress.step)
+    if scores.loss < progress.best_loss:
+        progress.best_step, progress.best_loss, progress.best_scores = progress.step, scores.loss, scores.named(unit)
         around.keep_best(progress.step)
 
 
-def _log(around: Surroundings, progress: Progress, plan: Plan, report: StepReport, lr: float) -> None:
+def _log(around: Surroundings, progress: Progress, plan: Plan, report: StepReport, loss: str, lr: float) -> None:
     around.tracker.metrics(
         {
-            "train/loss_nats": report.loss,
+            loss: report.loss,
             "train/lr": lr,
             "train/grad_norm": report.grad_norm,
             "train/tokens": progress.labels,
@@ -182,12 +181,12 @@ def _agreed(engine: Engine, around: Surroundings, plan: Plan, progress: Progress
     return _Agreed(bool(stop), next((budget for budget, vote in zip(_BUDGETS, over, strict=True) if vote), ""))
 
 
-def _state(progress: Progress) -> dict[str, float | int | str | None]:
-    best = progress.best_bits_per_byte
+def _state(progress: Progress) -> dict[str, Any]:
     return {
         "labels": progress.labels,
         "best_step": progress.best_step,
-        "best_bits_per_byte": best if best != float("inf") else None,
+        "best_loss": progress.best_loss if progress.best_scores else None,
+        "best_scores": progress.best_scores,
         "seconds": progress.seconds,
         "ended_by": progress.ended_by,
     }
@@ -199,8 +198,8 @@ def _restored(checkpoints: Checkpoints, plan: Plan) -> Progress:
     if found is None:
         return Progress()
     step, state = found
-    best = state["best_bits_per_byte"]
-    progress = Progress(step, state["labels"], state["best_step"], float("inf") if best is None else best)
+    best = float("inf") if state["best_loss"] is None else state["best_loss"]
+    progress = Progress(step, state["labels"], state["best_step"], best, state["best_scores"])
     progress.seconds = state.get("seconds", 0.0)  # checkpoints of before there were budgets have none
     progress.ended_by = plan.spent_budget(progress) if state.get("ended_by") else ""
     return progress

@@ -17,14 +17,14 @@ from foundation_core.train.engine import Engine
 class StepReport(NamedTuple):
     """What a step did, summed over all ranks."""
 
-    nats: float
+    total: float
     labels: int
     grad_norm: float
 
     @property
     def loss(self) -> float:
-        """Nats per label."""
-        return self.nats / max(1, self.labels)
+        """Of one label."""
+        return self.total / max(1, self.labels)
 
 
 def train_step(
@@ -44,16 +44,16 @@ def train_step(
     """
     examples = [objective.prepare(batch, seed) for batch in batches]
     labels = engine.sum_over_ranks(torch.stack([example.count for example in examples]).sum().to(torch.int64))
-    nats = torch.zeros((), dtype=torch.float64, device=engine.device)
+    total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for number, example in enumerate(examples, start=1):
         loss = objective.loss(engine.model, example, engine)
         whole = loss + objective.penalty(engine.model, example, engine)
         engine.backward(whole / labels.clamp(min=1), last=number == len(examples))
-        nats += loss.detach()
-    nats = engine.sum_over_ranks(nats)
-    if not math.isfinite(nats.item()):
+        total += loss.detach()
+    total = engine.sum_over_ranks(total)
+    if not math.isfinite(total.item()):
         raise DivergedError(
-            f"the training loss is {nats.item()}",
+            f"the training loss is {total.item()}",
             fix="lower the learning rate, or look for documents that the objective cannot digest",
         )
-    return StepReport(nats.item(), int(labels.item()), engine.step(lr))
+    return StepReport(total.item(), int(labels.item()), engine.step(lr))

@@ -88,8 +88,8 @@ def test_the_report_is_the_sum_and_the_count_whatever_the_micro_batches(windows:
     whole = train_step(_engine(), NextToken(), _batches(windows, ROWS), 1e-3, seed=0)
     parts = train_step(_engine(), NextToken(), _batches(windows, 1), 1e-3, seed=0)
     assert parts.labels == whole.labels == sum(int(NextToken().prepare(b, 0).count) for b in _batches(windows, 5))
-    assert parts.nats == pytest.approx(whole.nats, rel=1e-6)
-    assert whole.loss == whole.nats / whole.labels
+    assert parts.total == pytest.approx(whole.total, rel=1e-6)
+    assert whole.loss == whole.total / whole.labels
     assert whole.loss == pytest.approx(math.log(48), rel=0.1)  # a fresh model knows nothing of its 48 tokens
 
 
@@ -105,7 +105,7 @@ def test_a_batch_without_a_label_is_a_step_of_loss_zero(windows: Windows) -> Non
     (batch,) = _batches(windows, ROWS)
     batch["segment"].fill_(-1)
     report = train_step(_engine(), NextToken(), [batch], 1e-3, seed=0)
-    assert (report.nats, report.labels, report.loss, report.grad_norm) == (0.0, 0, 0.0, 0.0)
+    assert (report.total, report.labels, report.loss, report.grad_norm) == (0.0, 0, 0.0, 0.0)
 
 
 class InfiniteLoss(NextToken):
