@@ -113,10 +113,15 @@ def activation_bytes(spec: PretrainSpec, vocabulary: int) -> int:
 def _corpus_tokens(recipe: PipelineSpec, corpus: Result | None, source_bytes: int, store: Store) -> int:
     if corpus is not None:
         return int(corpus.summary["splits"]["train"]["tokens"])
-    earlier = store.history("ingest")
+    earlier = _of_texts(store)
     bytes_per_token = earlier[0].summary["bytes_per_token"] if earlier else REFERENCE_BYTES_PER_TOKEN
     split = recipe.ingest.split
     return round(source_bytes * (1 - split.validation_fraction - split.test_fraction) / bytes_per_token)
+
+
+def _of_texts(store: Store) -> list[Result]:
+    """Earlier ingestions that made tokens, the newest first."""
+    return [result for result in store.history("ingest") if result.summary["tokens"]]
 
 
 def _trained_tokens(spec: PretrainSpec) -> int:
@@ -138,7 +143,7 @@ def _seconds(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int, st
     start, spec = START_SECONDS[stage], recipe.pretrain
     earlier = store.history(stage)
     if stage == "ingest":
-        rate = REFERENCE_INGEST_BYTES_PER_SECOND
+        rate, earlier = REFERENCE_INGEST_BYTES_PER_SECOND, _of_texts(store)
         if earlier:
             rate = earlier[0].summary["text_bytes"] / max(0.1, earlier[0].seconds)
         return start + source_bytes / rate

@@ -46,10 +46,11 @@ class Step:
 
 def stage_key(recipe: PipelineSpec, stage: str, inputs: Mapping[str, Result], source_content: str) -> ActionKey:
     """The action key of a stage of a recipe."""
-    contents = {role: result.content for role, result in inputs.items()}
     if stage == "ingest":
-        contents = {"source": source_content}
-    return action_key(stage, getattr(recipe, stage), contents)
+        from foundation_core.data.modalities import ingest_key
+
+        return ingest_key(recipe.ingest, source_content)
+    return action_key(stage, getattr(recipe, stage), {role: result.content for role, result in inputs.items()})
 
 
 def source_content_of(recipe: PipelineSpec) -> str:

@@ -76,8 +76,10 @@ def sweep_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
 
 def _ingest(summary: Mapping[str, Any]) -> tuple[str, str]:
     documents = summary["documents"]
-    made = f"{documents['kept']} of {documents['in']} documents, {summary['tokens'] / 1e6:.2f} M tokens"
-    return made, f"{summary['bytes_per_token']:.2f} bytes a token"
+    made = f"{documents['kept']} of {documents['in']} documents"
+    if not summary["tokens"]:
+        return f"{made}, {summary['modality']}", f"{summary['bytes'] / 1e6:,.1f} MB of values"
+    return f"{made}, {summary['tokens'] / 1e6:.2f} M tokens", f"{summary['bytes_per_token']:.2f} bytes a token"
 
 
 def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:

@@ -7,7 +7,7 @@ on content, so a change without effect stops after one stage. Paths, hosts and w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -42,17 +42,18 @@ class ActionKey:
         return self.digest[:12]
 
 
-def action_key(stage: str, spec: Spec, inputs: Mapping[str, str]) -> ActionKey:
+def action_key(stage: str, spec: Spec, inputs: Mapping[str, str], libraries: Sequence[str] = ()) -> ActionKey:
     """The key of a stage.
 
     Args:
         spec: the stage's spec; only its meaning counts.
         inputs: content hash of each input, by name.
+        libraries: those that decide this result, beside the stage's own.
     """
     parts = {
         "stage": stage,
         "code": CODE_VERSIONS[stage],
-        "libraries": {name: _installed(name) for name in LIBRARIES[stage]},
+        "libraries": {name: _installed(name) for name in (*LIBRARIES[stage], *libraries)},
         "inputs": dict(sorted(inputs.items())),
         "spec": _jsonable(spec.meaning()),
     }

@@ -1,4 +1,4 @@
-"""What one sample of a data set looks like: all that a model has to know of the data that it is built for."""
+"""What one sample of a data set looks like: what a model has to be built for."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class SampleShape:
-    """The sizes of one sample; 0 where it has no such side.
-
-    Text has a vocabulary; an image channels, height and width; a log-mel spectrogram is (1, mel bins, frames), a series
-    (columns, 1, steps); a captioned image has both.
+    """The sizes of one sample; 0 where a data set has no such thing.
 
     Args:
-        vocabulary: entries of the tokenizer.
-        channels: C of the values, (C, height, width).
+        vocabulary: entries of the tokenizer of its texts or captions.
+        channels: of its values: colours of an image, 1 of a spectrogram, columns of a series.
+        height: pixels; mel bins of a spectrogram; 1 of a series.
+        width: pixels; frames of a spectrogram; steps of a series.
     """
 
     vocabulary: int = 0

@@ -1,147 +1,33 @@
 """Every Spec: one definition that serves Python, the YAML recipe, dotted overrides on the command line and a form.
 
-A Spec is closed (an unknown field is an error), frozen, and its attribute docstrings are the help text. Each field has
-a role: *meaning* (it decides the result, so it is part of the identity), *placement* (where and how wide it runs) or
-*presentation* (how it is named and shown). Nothing here imports torch: a command line or a form loads in a blink.
+Those of ingestion are in spec_ingest.py; what they all are stands in spec_base.py. Nothing here imports torch: a
+command line or a form loads in a blink.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, model_validator
 
-Role = Literal["meaning", "placement", "presentation"]
+from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
+from foundation_core.spec_ingest import (
+    AudioSpec,
+    FilterSpec,
+    ImageSpec,
+    IngestSpec,
+    SeriesSpec,
+    SourceSpec,
+    SpecialTokensSpec,
+    SplitSpec,
+    TokenizerSpec,
+)
 
-
-def placement(default: Any, **limits: Any) -> Any:
-    """A field that decides where or how wide a stage runs, never what comes out."""
-    return Field(default, json_schema_extra={"role": "placement"}, **limits)
-
-
-def presentation(default: Any, **limits: Any) -> Any:
-    """A field that decides how a result is named or shown, never what comes out."""
-    return Field(default, json_schema_extra={"role": "presentation"}, **limits)
-
-
-class Spec(BaseModel):
-    """Base of every spec: closed, frozen, documented by its own attribute docstrings."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__(**kwargs)
-        for position, field in enumerate(cls.model_fields.values()):  # forms sort by `position`, else alphabetically
-            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            field.json_schema_extra = {**extra, "position": position}
-        cls.model_rebuild(force=True)
-
-    @classmethod
-    def role(cls, field: str) -> Role:
-        """What the field decides: the result, the place, or the looks."""
-        extra = cls.model_fields[field].json_schema_extra
-        return extra.get("role", "meaning") if isinstance(extra, dict) else "meaning"  # type: ignore[return-value]
-
-    def meaning(self) -> dict[str, Any]:
-        """The fields that decide the result, nested specs included: what the action key is made of."""
-        return {name: _meaning(getattr(self, name)) for name in type(self).model_fields if self.role(name) == "meaning"}
-
-
-def _meaning(value: Any) -> Any:
-    if isinstance(value, Spec):
-        return value.meaning()
-    if isinstance(value, (tuple, list)):
-        return [_meaning(item) for item in value]
-    return value
-
-
-def leaves(spec: Spec, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf field as (dotted name, value), in the order of definition."""
-    for name in type(spec).model_fields:
-        value = getattr(spec, name)
-        if isinstance(value, Spec):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-# ---------------------------------------------------------------------------------------------------------- ingest
-
-
-class SourceSpec(Spec):
-    """Where the raw documents are."""
-
-    kind: str = "python_stdlib"
-    """Registered source: python_stdlib, folder, table, or one that an installed package adds."""
-    path: str | None = placement(None)
-    """Folder or table to read; not needed by python_stdlib. Its place is not part of the identity, its content is."""
-    pattern: str = "**/*.py"
-    """Which files below the folder are documents, or tables of them."""
-    text_field: str = placement("text")
-    """Column of a table that holds the texts. Its name is not part of the identity, its content is."""
-    label_field: str | None = placement(None)
-    """Column of a table that holds the labels, which become the documents' groups. Empty: no labels."""
-
-
-class FilterSpec(Spec):
-    """Keeps the documents whose measure lies within the bounds; the others are kept beside, with rule and value."""
-
-    measure: str
-    """Registered measure of a document: characters, longest_line_characters, alphanumeric_fraction, ..."""
-    at_least: float | None = None
-    """Smallest value that is kept."""
-    at_most: float | None = None
-    """Largest value that is kept."""
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if self.at_least is None and self.at_most is None:
-            raise ValueError(f"filter on {self.measure!r} has neither at_least nor at_most: it would keep everything")
-        return self
-
-
-class SplitSpec(Spec):
-    """One split by a hash of the document id, used by every later stage."""
-
-    validation_fraction: float = Field(0.1, gt=0, lt=0.5)
-    """Share of documents that choose checkpoints and learning rates."""
-    test_fraction: float = Field(0.15, gt=0, lt=0.5)
-    """Share of documents that are scored once, at the end."""
-    seed: int = 0
-    """Key of the hash."""
-
-
-class TokenizerSpec(Spec):
-    """Byte-level byte-pair encoding, trained on the training documents."""
-
-    vocabulary: int = Field(4096, ge=258, le=65536)
-    """Entries, the 256 bytes and the special tokens included."""
-
-
-class IngestSpec(Spec):
-    """Raw files -> documents -> tokens in Arrow shards."""
-
-    source: SourceSpec = SourceSpec()
-    """Where the raw documents are."""
-    filters: tuple[FilterSpec, ...] = ()
-    """Quality filters, applied in order."""
-    exact_dedup: bool = True
-    """Keep one of several documents with the same normalised text."""
-    split: SplitSpec = SplitSpec()
-    """Train, validation, test."""
-    tokenizer: TokenizerSpec = TokenizerSpec()
-    """How text becomes tokens."""
-    shard_tokens: int = Field(1_000_000, ge=1024)
-    """Tokens after which a new shard begins."""
-    unit_bytes: int = placement(1_000_000, ge=1024)
-    """Raw bytes that are read as one unit: the most that an interruption can lose."""
-    quarantine_fraction: float = Field(0.05, ge=0, le=1)
-    """Share of unreadable documents above which the stage stops."""
-    workers: int = placement(2, ge=1)
-    """Processes that read and encode."""
-
+__all__ = [
+    "AudioSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec", "OptimizerSpec",
+    "PipelineSpec", "PretrainSpec", "PublishSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec",
+    "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
+]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain
 
@@ -403,12 +289,3 @@ class PipelineSpec(Spec):
         if self.ingest.shard_tokens < context:
             raise ValueError(f"ingest.shard_tokens={self.ingest.shard_tokens} must hold one context of {context}")
         return self
-
-
-def described_leaves(spec: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Every leaf field of a kind of spec as (dotted name, default, help text)."""
-    for name, field in spec.model_fields.items():
-        if isinstance(field.default, Spec):
-            yield from described_leaves(type(field.default), f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", field.default, field.description or ""

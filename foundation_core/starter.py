@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foundation_core.data.documents import SourceFile, open_source, read_files
+from foundation_core.data.documents import SourceFile, open_source
+from foundation_core.data.modalities import Reader, open_reader, read_files
 from foundation_core.data.split import SPLITS, Split, split_of
 from foundation_core.data.tokenizer import encode_document, train_tokenizer
 from foundation_core.errors import ConfigError, DataError
@@ -73,11 +74,12 @@ def survey(source: SourceSpec) -> Survey:
     Raises:
         ConfigError, DataError: what ingest would refuse: nothing there, too much that is no text, too few documents.
     """
-    files = open_source(source).files()
+    opened = open_source(source)
+    files = opened.files()
     if not files:
         raise DataError("the source is empty: no file matches", fix="check the path and the pattern")
     step = 1 + sum(file.bytes for file in files) // READ_BYTES
-    documents, unreadable = _distinct(files[::step])
+    documents, unreadable = _distinct(files[::step], open_reader(opened, IngestSpec(source=source)))
     allowed = IngestSpec().quarantine_fraction
     if len(unreadable) > allowed * len(files[::step]):
         first = "; ".join(f"{entry['document']}: {entry['reason']}" for entry in unreadable[:3])
@@ -185,9 +187,9 @@ def _finetune(task: Task | None, context: int) -> list[str]:
     ]
 
 
-def _distinct(files: Sequence[SourceFile]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _distinct(files: Sequence[SourceFile], reader: Reader) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The readable documents, each text once, and those that are not readable."""
-    documents, unreadable = read_files(files)
+    documents, unreadable = read_files(files, reader)
     by_text: dict[str, dict[str, Any]] = {}
     for document in documents.to_pylist():
         by_text.setdefault(document["sha256"], document)

@@ -1,6 +1,6 @@
-"""Raw files become documents: found, read, normalised, or set aside with the reason.
+"""Sources: where raw items are found, and what each of them is called.
 
-    folder --Source.files--> SourceFile --read_files--> documents | quarantined
+    folder --Source.files--> SourceFile --modalities.read_files--> documents | quarantined
 
 A document's id is the source's name and the path below its root, so that it is the same wherever the files lie.
 """
@@ -12,32 +12,16 @@ import hashlib
 import os
 import platform
 import sysconfig
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Protocol, cast
 
-import pyarrow as pa
-
+from foundation_core.data.split import SPLITS, Split
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.plugins import find
 from foundation_core.specs import SourceSpec
-
-DOCUMENTS = pa.schema(
-    {
-        "document": pa.string(),
-        "group": pa.string(),
-        "bytes": pa.int64(),
-        "sha256": pa.string(),
-        "text": pa.large_string(),
-    }
-)
-"""A readable document: its id, the group it belongs to, and its normalised text with size and digest in UTF-8."""
-
-QUARANTINED = pa.schema({"document": pa.string(), "reason": pa.string()})
-"""A file that is no document, and why."""
 
 
 @dataclass(frozen=True)
@@ -48,21 +32,31 @@ class SourceFile:
         document: its id, "<source>/<relative path>".
         bytes: its size on disk.
         group: the first folder below the root, or "" for a file that lies in the root.
+        splits: those that its source allows for it; the hash of the id chooses among them.
     """
 
     document: str
     path: Path
     bytes: int
     group: str
+    splits: tuple[Split, ...] = field(default=SPLITS, kw_only=True)
 
     def read(self) -> builtins.bytes:
-        """The bytes of its text.
+        """The bytes of the item, as its modality reads them: of a text, an image, a recording.
 
         Raises:
             OSError: it cannot be read.
-            ValueError: it holds no text.
+            ValueError: it holds nothing.
         """
         return self.path.read_bytes()
+
+    def caption(self) -> str:
+        """The text that belongs to it, in a source whose items have one.
+
+        Raises:
+            ValueError: it has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no captions")
 
     def digest(self) -> str:
         """Hex sha256 of all that decides the document beside its id; or why it cannot be read."""
@@ -73,8 +67,15 @@ class SourceFile:
 
 
 class Source(Protocol):
-    """Where documents come from. What it says of itself goes into the data card."""
+    """Where documents come from. What it says of itself goes into the data card.
 
+    Args:
+        modality: the registered modality of its items: text, image, audio, series.
+        captioned: whether each item has a caption.
+    """
+
+    modality: str
+    captioned: bool
     description: str
     language: str
     licence: str
@@ -82,6 +83,10 @@ class Source(Protocol):
     def files(self) -> list[SourceFile]:
         """Every file that is a document, sorted by document id."""
 
+
+PYTHON_FILES = "**/*.py"
+"""What the sources of text read where a spec states no pattern."""
+NOT_STATED = "not stated by the source"
 
 FOREIGN = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 """Folders of the standard library that are not its own source: tests, and packages installed into it."""
@@ -92,11 +97,12 @@ BUILT = ("_sysconfigdata", "config-")
 class PythonStandardLibrary:
     """The standard library of the running Python, without its tests: a real corpus that every machine has."""
 
+    modality, captioned = "text", False
     language = "Python source"
 
     def __init__(self, spec: SourceSpec) -> None:
         self.root = Path(sysconfig.get_paths()["stdlib"])
-        self.pattern = spec.pattern
+        self.pattern = spec.pattern or PYTHON_FILES
         self.description = f"the standard library of {platform.python_implementation()} {platform.python_version()}"
         stated = "as its LICENSE.txt states" if (self.root / "LICENSE.txt").exists() else "as python.org states"
         self.licence = f"Python Software Foundation License Version 2, {stated}"
@@ -129,23 +135,40 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
 class Folder:
     """The files of a folder that match a pattern."""
 
-    licence = "not stated by the source"
+    modality, captioned = "text", False
+    licence = NOT_STATED
 
     def __init__(self, spec: SourceSpec) -> None:
-        if spec.path is None:
-            raise ConfigError("source.kind=folder needs source.path", fix="name the folder that holds the documents")
-        self.root, self.pattern = Path(spec.path).expanduser(), spec.pattern
-        self.description = f"the files of a folder that match {spec.pattern}"
-        self.language = "Python source" if spec.pattern.endswith(".py") else "text"
-        if not self.root.is_dir():
-            raise DataError(
-                f"the source folder {self.root} {'is not a folder' if self.root.exists() else 'is not there'}",
-                fix="correct source.path, or create the folder and put the documents into it",
-            )
+        self.root, self.pattern = source_folder(spec), spec.pattern or PYTHON_FILES
+        self.description = f"the files of a folder that match {self.pattern}"
+        self.language = "Python source" if self.pattern.endswith(".py") else "text"
 
     def files(self) -> list[SourceFile]:
         """Every file that matches."""
-        return _listed("folder", self.root, _matches(self.root, self.pattern))
+        return files_below("folder", self.root, self.pattern)
+
+
+def source_folder(spec: SourceSpec) -> Path:
+    """The folder that a spec names.
+
+    Raises:
+        ConfigError: it names none.
+        DataError: the folder is not there.
+    """
+    if spec.path is None:
+        raise ConfigError(f"source.kind={spec.kind} needs source.path", fix="name the folder that holds the documents")
+    root = Path(spec.path).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"the source folder {root} {'is not a folder' if root.exists() else 'is not there'}",
+            fix="correct source.path, or create the folder and put the documents into it",
+        )
+    return root
+
+
+def files_below(source: str, root: Path, pattern: str) -> list[SourceFile]:
+    """The files of a folder that match a pattern, sorted by document id."""
+    return _listed(source, root, (path.relative_to(root) for path in root.glob(pattern) if path.is_file()))
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -155,7 +178,8 @@ def open_source(spec: SourceSpec) -> Source:
         ConfigError: no source of that kind, or a pattern that is none.
         DataError: there is nothing at its path.
     """
-    if not spec.pattern or PurePath(spec.pattern).is_absolute() or ".." in PurePath(spec.pattern).parts:
+    pattern = PYTHON_FILES if spec.pattern is None else spec.pattern
+    if not pattern or PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
         raise ConfigError(
             f"source.pattern={spec.pattern!r} does not stay below the source's folder", allowed="such as **/*.py"
         )
@@ -179,46 +203,6 @@ def source_content(files: Iterable[SourceFile]) -> str:
             "the source is empty: no file matches", fix="check source.path and source.pattern, or choose another source"
         )
     return content.hexdigest()
-
-
-def read_files(files: Sequence[SourceFile]) -> tuple[pa.Table, pa.Table]:
-    """The files as (documents, quarantined): each is in exactly one of them."""
-    documents: list[dict[str, object]] = []
-    quarantined: list[dict[str, object]] = []
-    for file in files:
-        try:
-            text = normalise(file.read())
-        except (OSError, ValueError) as error:
-            reason = f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)
-            quarantined.append({"document": file.document, "reason": reason})
-            continue
-        data = text.encode()
-        digest = hashlib.sha256(data).hexdigest()
-        row = {"document": file.document, "group": file.group, "bytes": len(data), "sha256": digest, "text": text}
-        documents.append(row)
-    return pa.Table.from_pylist(documents, DOCUMENTS), pa.Table.from_pylist(quarantined, QUARANTINED)
-
-
-def normalise(data: bytes) -> str:
-    r"""The text of a file: strict UTF-8 without byte-order mark, NFC, lines ended by \n alone.
-
-    Raises:
-        ValueError: it is not text, with the place of the first byte that says so.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        place = error.start + len(data) - len(error.object)
-        raise ValueError(f"not UTF-8: byte 0x{data[place]:02x} at offset {place}") from error
-    if "\0" in text:
-        raise ValueError(f"not text: a NUL byte at offset {data.index(0)}")
-    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _matches(root: Path, pattern: str) -> Iterator[PurePath]:
-    for path in root.glob(pattern):
-        if path.is_file():
-            yield path.relative_to(root)
 
 
 def _listed(source: str, root: Path, paths: Iterable[PurePath]) -> list[SourceFile]:

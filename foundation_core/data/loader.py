@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
 
-_PADDING = {"tokens": 0, "segment": -1, "position": 0, "sample": -1}
+_PADDING = {"segment": -1, "sample": -1}
+"""What a row of padding holds; 0 where nothing is said here."""
+
+
+class Rows(Protocol):
+    """Rows by number: windows over tokens, or samples of images, audio and series."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def gather(self, indices: Tensor) -> dict[str, Tensor]:
+        """The rows of those numbers, each tensor (N, ...)."""
 
 
 class Loader:
@@ -22,33 +34,33 @@ class Loader:
 
     def __init__(
         self,
-        windows: Windows,
+        rows: Rows,
         order: Order,
         batch_rows: int,
         micro_batch_rows: int,
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.windows, self.order = windows, order
+        self.rows, self.order = rows, order
         self.batch_rows, self.micro_batch_rows = batch_rows, micro_batch_rows
         share, remainder = divmod(batch_rows, world)
         self._first_row = rank * share + min(rank, remainder)
-        self._rows = share + (rank < remainder)
+        self._share = share + (rank < remainder)
         self._padded_rows = share + (remainder > 0)  # every rank makes as many forward passes as the fullest one
 
     def micro_batches(self, step: int) -> list[dict[str, Tensor]]:
         """This rank's rows of global samples [step * batch_rows, (step + 1) * batch_rows), in order.
 
         Returns:
-            Windows (N, T + 1) as `Windows.gather` gives them, and `sample` (N,): the global number of each row's
-            sample, -1 for a row that is padding throughout.
+            The rows as `Rows.gather` gives them, and `sample` (N,): the global number of each row's sample, -1 for a
+            row that is padding throughout.
         """
         first = step * self.batch_rows + self._first_row
-        batch = self.windows.gather(self.order.take(first, self._rows))
-        batch["sample"] = torch.arange(first, first + self._rows)
-        missing = self._padded_rows - self._rows
+        batch = self.rows.gather(self.order.take(first, self._share))
+        batch["sample"] = torch.arange(first, first + self._share)
+        missing = self._padded_rows - self._share
         if missing:
-            batch = {name: _with_rows(values, missing, _PADDING[name]) for name, values in batch.items()}
+            batch = {name: _with_rows(values, missing, _PADDING.get(name, 0)) for name, values in batch.items()}
         parts = {name: torch.split(values, self.micro_batch_rows) for name, values in batch.items()}
         return [dict(zip(parts, rows, strict=True)) for rows in zip(*parts.values(), strict=True)]
 

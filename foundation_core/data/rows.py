@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from foundation_core.data.documents import SourceFile
+from foundation_core.data.documents import NOT_STATED, PYTHON_FILES, SourceFile
 from foundation_core.data.tables import Row, read_table, table_format
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import SourceSpec
@@ -51,8 +51,9 @@ class TableRow(SourceFile):
 class Tables:
     """The rows of a table, or of the tables of a folder that match a pattern."""
 
+    modality, captioned = "text", False
     language = "text"
-    licence = "not stated by the source"
+    licence = NOT_STATED
 
     def __init__(self, spec: SourceSpec) -> None:
         if spec.path is None:
@@ -72,7 +73,7 @@ class Tables:
         if not self.path.is_dir():
             yield self.path
             return
-        for path in self.path.glob(self._spec.pattern):
+        for path in self.path.glob(self._spec.pattern or PYTHON_FILES):
             if path.is_file():
                 table_format(path)
                 yield path

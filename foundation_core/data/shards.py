@@ -44,8 +44,8 @@ class ShardWriter:
     Args:
         source: where the rows come from, for people; it is not part of the content hash.
         tokenizer: sha256 of the tokenizer file, where the rows hold tokens.
-        shard_size: a shard ends with the row that reaches this many tokens; bytes of text for rows that have `bytes`
-            and no tokens; rows otherwise.
+        shard_size: a shard ends with the row that reaches this many bytes of values; tokens for rows that have tokens
+            and no values; bytes of text for rows that have `bytes` and neither; rows otherwise.
 
     Raises:
         DataError: the folder already holds a finished data set.
@@ -162,15 +162,22 @@ def remove_dataset(folder: Path) -> None:
 
 
 def _sizes(rows: pa.Table) -> pa.Array:
+    if "values" in rows.schema.names:
+        values = rows.schema.field("values").type
+        return pa.repeat(pa.scalar(values.list_size * values.value_type.bit_width // 8, pa.int64()), len(rows))
     if "tokens" in rows.schema.names:
-        return pc.cast(pc.list_value_length(rows["tokens"]), pa.int64())
+        return _token_counts(rows)
     if "bytes" in rows.schema.names:
         return rows["bytes"]
     return pa.repeat(pa.scalar(1, pa.int64()), len(rows))
 
 
 def _tokens(table: pa.Table) -> int:
-    return int(pc.sum(_sizes(table)).as_py()) if "tokens" in table.schema.names else 0
+    return int(pc.sum(_token_counts(table)).as_py()) if "tokens" in table.schema.names else 0
+
+
+def _token_counts(rows: pa.Table) -> pa.Array:
+    return pc.cast(pc.list_value_length(rows["tokens"]), pa.int64())
 
 
 def _content(schema: str, tokenizer: str, shards: list[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Literal
 
 from foundation_core.specs import SplitSpec
@@ -13,10 +14,22 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 """Every split, the largest first."""
 
 
-def split_of(document: str, spec: SplitSpec) -> Split:
-    """The split of a document: a keyed hash of its id, so that no other document can move it."""
+def split_of(document: str, spec: SplitSpec, allowed: Sequence[Split] = SPLITS) -> Split:
+    """The split of a document: a keyed hash of its id, so that no other document can move it.
+
+    Args:
+        allowed: the splits that its source leaves open, the largest first; each gets its fraction, the first the rest.
+    """
     digest = hashlib.blake2b(document.encode(), key=f"split/{spec.seed}".encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "big") / 2**64
-    if place < spec.test_fraction:  # the test comes first: another validation share leaves it as it was
-        return "test"
-    return "validation" if place < spec.test_fraction + spec.validation_fraction else "train"
+    fractions: tuple[tuple[Split, float], ...] = (
+        ("test", spec.test_fraction),  # the test comes first: another validation share leaves it as it was
+        ("validation", spec.validation_fraction),
+    )
+    bound = 0.0
+    for split, fraction in fractions:
+        if split in allowed:
+            bound += fraction
+            if place < bound:
+                return split
+    return allowed[0]

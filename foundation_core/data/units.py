@@ -14,8 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from foundation_core.data.documents import SourceFile, read_files
+from foundation_core.data.documents import SourceFile
 from foundation_core.data.filters import apply_filters
+from foundation_core.data.modalities import Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
 from foundation_core.data.tokenizer import encode_document, load_tokenizer
 from foundation_core.errors import DataError
@@ -68,10 +69,11 @@ class Unit:
 
 @dataclass(frozen=True)
 class ReadPiece:
-    """A unit to read, normalise and filter."""
+    """A unit to read and filter."""
 
     unit: Unit
     files: tuple[SourceFile, ...]
+    reader: Reader
     filters: tuple[FilterSpec, ...]
 
 
@@ -95,7 +97,7 @@ def read_unit(piece: ReadPiece) -> None:
     Raises:
         DataError: a document is in none of the three, or in two.
     """
-    documents, quarantined = read_files(piece.files)
+    documents, quarantined = read_files(piece.files, piece.reader)
     kept, dropped = apply_filters(documents, piece.filters)
     accounted = sorted(name for table in (kept, dropped, quarantined) for name in table["document"].to_pylist())
     if accounted != sorted(file.document for file in piece.files):

@@ -149,36 +149,43 @@ def _origin(result: Result) -> list[str]:
 def data_card(corpus: Result) -> str:
     """What the corpus is, how it was made, and what was left out."""
     summary, spec = corpus.summary, corpus.parts["spec"]
-    source, counts, tokenizer = summary["source"], summary["documents"], summary["tokenizer"]
+    source, counts = summary["source"], summary["documents"]
     splits = [
         [name, f"{split['documents']:,}", f"{split['text_bytes']:,}", f"{split['tokens']:,}"]
         for name, split in summary["splits"].items()
     ]
     groups = [[name or "(none)", f"{count:,}"] for name, count in summary["groups"].items()][:GROUPS_SHOWN]
     rules = [[f"`{rule}`", f"{count:,}"] for rule, count in summary["dropped_by_rule"].items()]
+    reasons = [[reason, f"{count:,}"] for reason, count in summary["quarantined_by_reason"].items()][:GROUPS_SHOWN]
+    outputs = {name: digest for name, digest in corpus.outputs.items() if "/" not in name}
     sizes = summary["document_bytes"]
-    copies = "of exact copies (the same normalised text) one was kept" if spec["exact_dedup"] else "copies were kept"
+    copies = "of exact copies (the same content) one was kept" if spec["exact_dedup"] else "copies were kept"
+    done = [
+        summary["reading"],
+        f"Filters: {_filters(spec['filters'])}; {copies}.",
+        *_tokenised(summary),
+        *_scaled(summary),
+    ]
     return f"""\
 # Data card: {source["description"]}
 
-{counts["kept"]:,} documents, {summary["text_bytes"]:,} bytes of text, {summary["tokens"]:,} tokens.
+{counts["kept"]:,} documents, {summary["bytes"]:,} bytes, {summary["tokens"]:,} tokens.
 
+- **Modality**: {summary["modality"]}, {_shape(summary["shape"])}
 - **Source**: `{source["kind"]}`, {source["description"]}
 - **Language**: {source["language"]}
 - **Licence**: {source["licence"]}
 
 ## Split
 
-By a hash of the document's id. Every stage uses this one split, so no document is ever on two sides.
+By a hash of the document's id, within what the source states of its own test set. Every stage uses this one split, so
+no document is ever on two sides.
 
 {_table(["split", "documents", "bytes of text", "tokens"], splits)}
 
 ## What was done
 
-- Read as strict UTF-8; byte-order marks removed, Unicode NFC, lines ended by `\\n`.
-- Filters: {_filters(spec["filters"])}; {copies}.
-- Tokenised by {tokenizer["kind"]} with {tokenizer["vocabulary"]:,} entries, trained on the training documents:
-  {summary["bytes_per_token"]:.2f} bytes a token. `{tokenizer["end"]}` closes each document.
+{_listed(done)}
 
 ## What was left out
 
@@ -187,9 +194,11 @@ They are listed beside the corpus, each with its reason.
 
 {_table(["rule", "documents"], rules)}
 
+{_table(["reason why it could not be read", "documents"], reasons)}
+
 ## What is in it
 
-{summary["group_count"]:,} groups (top-level packages). The largest:
+{summary["group_count"]:,} groups (first folders, or labels). The largest:
 
 {_table(["group", "documents"], groups)}
 
@@ -199,7 +208,7 @@ Bytes of a document:
 
 ## Limits
 
-- Nobody searched it for personal data: names and addresses in comments and texts are still in it.
+- Nobody searched it for personal data: names, addresses, faces and voices are still in it.
 - Only exact copies were looked for; documents that are nearly the same may lie on two sides of the split.
 
 ## Identity
@@ -207,8 +216,33 @@ Bytes of a document:
 - **Source content**: `{source["content"]}`
 - **Corpus content**: `{corpus.content}`
 - **Action key**: `{corpus.key}`
-- **Tokenizer sha256**: `{tokenizer["sha256"]}`
+{_listed(f"**{name}**: `{digest}`" for name, digest in outputs.items())}
 """
+
+
+def _shape(shape: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size:,}" for name, size in shape.items() if size)
+
+
+def _tokenised(summary: Mapping[str, Any]) -> list[str]:
+    if "tokenizer" not in summary:
+        return []
+    tokenizer = summary["tokenizer"]
+    return [
+        f"Tokenised by {tokenizer['kind']} with {tokenizer['vocabulary']:,} entries, trained on the training documents:"
+        f" {summary['bytes_per_token']:.2f} bytes a token. `{tokenizer['end']}` closes each text."
+    ]
+
+
+def _scaled(summary: Mapping[str, Any]) -> list[str]:
+    if "statistics" not in summary:
+        return []
+    mean, std = (", ".join(f"{figure:.4g}" for figure in summary["statistics"][name]) for name in ("mean", "std"))
+    return [f"Models read (value - mean) / deviation, both of the training split, by channel: {mean} and {std}."]
+
+
+def _listed(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _filters(filters: Sequence[Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained, task_model
-from foundation_core.data.documents import normalise
+from foundation_core.data.modalities import normalise
 from foundation_core.data.tokenizer import END_ID, load_tokenizer, token_bytes
 from foundation_core.errors import CheckpointError, ConfigError
 from foundation_core.evaluate.metrics import LossSum

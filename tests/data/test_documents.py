@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.documents import SourceFile, normalise, open_source, read_files, source_content
+from foundation_core.data.documents import SourceFile, open_source, source_content
+from foundation_core.data.modalities import Reader, Text, normalise, read_files
 from foundation_core.errors import ConfigError, DataError
-from foundation_core.specs import SourceSpec
+from foundation_core.specs import IngestSpec, SourceSpec
+
+TEXT = Reader(Text(IngestSpec()), captioned=False)
 
 
 def folder_spec(path: Path, pattern: str = "**/*.py") -> SourceSpec:
@@ -71,7 +74,7 @@ def test_files_that_are_no_text_are_quarantined_with_the_reason_and_the_others_s
     files = open_source(folder_spec(tmp_path)).files()
     (tmp_path / "d_gone.py").unlink()
 
-    documents, quarantined = read_files(files)
+    documents, quarantined = read_files(files, TEXT)
     assert documents["text"].to_pylist() == ["good = True\n"]
     assert quarantined["reason"].to_pylist() == [
         "not UTF-8: byte 0xe9 at offset 6",
@@ -94,7 +97,7 @@ def test_a_file_name_that_is_not_utf8_still_gives_an_id(tmp_path: Path) -> None:
         (Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.py"))).write_text("x = 1\n")
     except OSError:
         pytest.skip("this file system allows only UTF-8 names")
-    documents, _ = read_files(open_source(folder_spec(tmp_path)).files())
+    documents, _ = read_files(open_source(folder_spec(tmp_path)).files(), TEXT)
     assert documents["document"].to_pylist() == [r"folder/caf\xe9.py"]
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from foundation_core.data import filters
 from foundation_core.data.dedup import exact_copies
-from foundation_core.data.documents import DOCUMENTS
+from foundation_core.data.modalities import Reader, Text
 from foundation_core.errors import ConfigError
-from foundation_core.specs import FilterSpec
+from foundation_core.specs import FilterSpec, IngestSpec
 
 
 def documents(texts: list[str]) -> pa.Table:
@@ -23,7 +23,7 @@ def documents(texts: list[str]) -> pa.Table:
         {"document": f"s/{number}", "group": "g", "bytes": len(text.encode()), "sha256": text, "text": text}
         for number, text in enumerate(texts)
     ]
-    return pa.Table.from_pylist(rows, DOCUMENTS)
+    return pa.Table.from_pylist(rows, Reader(Text(IngestSpec()), captioned=False).schema)
 
 
 def mean_line(text: str) -> float:

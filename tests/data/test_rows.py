@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.data.documents import open_source, read_files, source_content
+from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError, DataError, FoundationError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 
+TEXT = Reader(Text(IngestSpec()), captioned=False)
 TEXTS = [f"the text of row {number}, which is long enough" for number in range(600)]
 
 
@@ -35,7 +37,7 @@ def _write(path: Path, texts: list[str | None], text_field: str = "text") -> Pat
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
 def test_a_row_is_a_document_with_its_label_as_the_group(tmp_path: Path, name: str) -> None:
     files = open_source(_spec(_write(tmp_path / name, TEXTS))).files()
-    documents, quarantined = read_files(files)
+    documents, quarantined = read_files(files, TEXT)
     assert len(quarantined) == 0
     assert documents["document"].to_pylist() == [f"table/{name}/{number + 1:09d}" for number in range(600)]
     assert documents["group"].to_pylist() == [str(number % 3) for number in range(600)]
@@ -45,7 +47,7 @@ def test_a_row_is_a_document_with_its_label_as_the_group(tmp_path: Path, name: s
 def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
     files = open_source(_spec(_write(tmp_path / "a.jsonl", TEXTS))).files()
     chosen = [files[number] for number in (599, 3, 4, 300, 0)]
-    assert read_files(chosen)[0]["text"].to_pylist() == [TEXTS[number] for number in (599, 3, 4, 300, 0)]
+    assert read_files(chosen, TEXT)[0]["text"].to_pylist() == [TEXTS[number] for number in (599, 3, 4, 300, 0)]
 
 
 def test_the_content_is_texts_and_labels_and_not_names_or_places(tmp_path: Path) -> None:
@@ -62,7 +64,7 @@ def test_the_content_is_texts_and_labels_and_not_names_or_places(tmp_path: Path)
 
 def test_a_row_without_a_text_is_set_aside_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x", "kind": 1}\n{"text": null}\n{"text": 5}\n{"text": "a\\u0000"}\n')
-    documents, quarantined = read_files(open_source(_spec(tmp_path / "a.jsonl")).files())
+    documents, quarantined = read_files(open_source(_spec(tmp_path / "a.jsonl")).files(), TEXT)
     assert documents["text"].to_pylist() == ["x"]
     reasons = ["no text", "int, not a text", "not text: a NUL byte at offset 1"]
     assert quarantined["reason"].to_pylist() == reasons

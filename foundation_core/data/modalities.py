@@ -1,0 +1,207 @@
+"""Modalities: how the bytes of one raw item become one row, or the reason why they do not.
+
+    SourceFile --read--> bytes --Modality.read--> Content --> a row of documents | quarantined
+
+A text becomes its normalised self, everything else becomes values of one size. A caption is the text of an item that
+has values.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, cast
+
+import pyarrow as pa
+
+from foundation_core.data.documents import Source, SourceFile
+from foundation_core.identity import ActionKey, action_key
+from foundation_core.plugins import find
+from foundation_core.shape import SampleShape
+from foundation_core.specs import IngestSpec
+
+DOCUMENTS = pa.schema({"document": pa.string(), "group": pa.string(), "bytes": pa.int64(), "sha256": pa.string()})
+"""A readable document: its id, the group it belongs to, and size and digest of its content, which the reader adds."""
+
+QUARANTINED = pa.schema({"document": pa.string(), "reason": pa.string()})
+"""A file that is no document, and why."""
+
+
+class Content(NamedTuple):
+    """What an item holds.
+
+    Args:
+        text: of a text or a caption.
+        values: numbers of the modality's type, (channels, height, width) in that order, little-endian.
+    """
+
+    text: str = ""
+    values: bytes = b""
+
+
+class Modality(Protocol):
+    """Found by name (`foundation.modalities`), built from an `IngestSpec`; it travels to worker processes.
+
+    Args:
+        libraries: installed packages that decide what comes out, beside those of every ingestion.
+        reads: the parts of the spec that it reads.
+        shape: of its values.
+        values: their type; None for texts, which are of any length.
+        reading: a sentence for the data card.
+    """
+
+    libraries: tuple[str, ...]
+    reads: tuple[str, ...]
+    shape: SampleShape
+    values: pa.DataType | None
+    reading: str
+
+    def items(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        """The items that the files hold, sorted by id: each file is one, unless a modality cuts it into several."""
+        return files
+
+    def read(self, data: bytes) -> Content:
+        """What the bytes of an item hold.
+
+        Raises:
+            ValueError: they are no such item; the message is the reason, and the same on every machine.
+        """
+
+
+class Text(Modality):
+    """Text of any length."""
+
+    libraries = ()
+    reads = ()
+    shape = SampleShape()
+    values = None
+    reading = "Read as strict UTF-8; byte-order marks removed, Unicode NFC, lines ended by `\\n`."
+
+    def __init__(self, spec: IngestSpec) -> None:
+        """Nothing of the spec decides how a text is read."""
+
+    def read(self, data: bytes) -> Content:
+        """The normalised text."""
+        return Content(text=normalise(data))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the items of a source become rows."""
+
+    modality: Modality
+    captioned: bool
+
+    @property
+    def has_text(self) -> bool:
+        """Whether rows have a text: there is something to filter and to tokenise."""
+        return self.captioned or self.modality.values is None
+
+    @property
+    def described(self) -> pa.Schema:
+        """The columns of a document but for its values: id, group, size and digest of its content, and its text."""
+        return DOCUMENTS.append(pa.field("text", pa.large_string())) if self.has_text else DOCUMENTS
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of a document."""
+        if self.modality.values is None:
+            return self.described
+        return self.described.append(pa.field("values", pa.list_(self.modality.values, self.size)))
+
+    @property
+    def folder(self) -> str:
+        """What the rows are called that models are trained on."""
+        return "tokens" if self.modality.values is None else "samples"
+
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of a row's values."""
+        return 0 if self.modality.values is None else self.size * self.modality.values.bit_width // 8
+
+    @property
+    def size(self) -> int:
+        """How many values a row has."""
+        shape = self.modality.shape
+        return shape.channels * shape.height * shape.width
+
+    def read(self, file: SourceFile) -> Content:
+        """What an item holds, its caption included.
+
+        Raises:
+            OSError, ValueError: it cannot be read, or is no such item, or has no caption.
+        """
+        content = self.modality.read(file.read())
+        return content._replace(text=normalise(file.caption().encode())) if self.captioned else content
+
+
+def open_reader(source: Source, spec: IngestSpec) -> Reader:
+    """The reader of a source's items.
+
+    Raises:
+        ConfigError: there is no such modality, or the spec lacks what it needs.
+        SetupError: a library that it needs is not installed.
+    """
+    return Reader(open_modality(source.modality, spec), source.captioned)
+
+
+def open_modality(name: str, spec: IngestSpec) -> Modality:
+    """The modality of a name."""
+    return cast(Modality, find("modalities", name)(spec))
+
+
+def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
+    """The action key of an ingestion.
+
+    Args:
+        content: hash of what the source holds.
+    """
+    modality = find("modalities", find("sources", spec.source.kind).modality)
+    return action_key("ingest", spec, {"source": content}, modality.libraries)
+
+
+def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:
+    """The files as (documents, quarantined): each is in exactly one of them."""
+    described: list[dict[str, object]] = []
+    values: list[bytes] = []
+    quarantined: list[dict[str, object]] = []
+    for file in files:
+        try:
+            content = reader.read(file)
+        except (OSError, ValueError) as error:
+            reason = f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)
+            quarantined.append({"document": file.document, "reason": reason})
+            continue
+        data = content.values + content.text.encode()
+        digest = hashlib.sha256(data).hexdigest()
+        row = {"document": file.document, "group": file.group, "bytes": len(data), "sha256": digest}
+        described.append({**row, "text": content.text} if reader.has_text else row)
+        values.append(content.values)
+    documents = pa.Table.from_pylist(described, reader.described)
+    if reader.modality.values is not None:
+        documents = documents.append_column(reader.schema.field("values"), _fixed(values, reader))
+    return documents, pa.Table.from_pylist(quarantined, QUARANTINED)
+
+
+def _fixed(rows: Sequence[bytes], reader: Reader) -> pa.Array:
+    buffer: Any = pa.py_buffer(b"".join(rows))
+    flat = pa.Array.from_buffers(reader.modality.values, len(rows) * reader.size, [None, buffer])
+    return pa.FixedSizeListArray.from_arrays(flat, reader.size)
+
+
+def normalise(data: bytes) -> str:
+    r"""The text of a file: strict UTF-8 without byte-order mark, NFC, lines ended by \n alone.
+
+    Raises:
+        ValueError: it is not text, with the place of the first byte that says so.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = error.start + len(data) - len(error.object)
+        raise ValueError(f"not UTF-8: byte 0x{data[place]:02x} at offset {place}") from error
+    if "\0" in text:
+        raise ValueError(f"not text: a NUL byte at offset {data.index(0)}")
+    return unicodedata.normalize("NFC", text).replace("\r\n", "\n").replace("\r", "\n")

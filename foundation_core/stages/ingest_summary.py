@@ -1,0 +1,90 @@
+"""What an ingestion says of its result: figures for people, for the cards and for the forecast of the next run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foundation_core.data.corpus import Corpus
+from foundation_core.data.modalities import Reader
+from foundation_core.data.shards import ShardDataset
+from foundation_core.data.split import Split
+from foundation_core.data.tokenizer import END
+from foundation_core.specs import IngestSpec
+from foundation_core.stages.contract import Context
+
+_SHOWN = 50
+
+
+def summarise(
+    spec: IngestSpec, reader: Reader, corpus: Corpus, rows: Mapping[Split, ShardDataset], source: Mapping[str, str]
+) -> dict[str, Any]:
+    """The summary of the result but for its shape and statistics.
+
+    Args:
+        rows: the tokens or samples of each split.
+        source: what is known of it.
+    """
+    index = corpus.index
+    counts = {"kept": len(index), "dropped": len(corpus.dropped), "quarantined": len(corpus.quarantined)}
+    groups = index.group_by("group", use_threads=False).aggregate([("document", "count")])
+    groups = groups.sort_by([("document_count", "descending"), ("group", "ascending")])
+    quantiles = pc.quantile(index["bytes"], [0, 0.1, 0.5, 0.9, 1], interpolation="lower").to_pylist()
+    splits = {split: _split_summary(index, reader, dataset, split) for split, dataset in rows.items()}
+    tokens, text_bytes = (sum(of[name] for of in splits.values()) for name in ("tokens", "text_bytes"))
+    summary = {
+        "source": dict(source),
+        "reading": reader.modality.reading,
+        "documents": {"in": sum(counts.values()), **counts},
+        "bytes": pc.sum(index["bytes"]).as_py(),
+        "text_bytes": text_bytes,
+        "tokens": tokens,
+        "bytes_per_token": text_bytes / tokens if tokens else 0.0,
+        "splits": splits,
+        "document_bytes": dict(zip(("smallest", "p10", "median", "p90", "largest"), quantiles, strict=True)),
+        "group_count": len(groups),
+        "groups": {row["group"]: row["document_count"] for row in groups.slice(0, _SHOWN).to_pylist()},
+        "dropped_by_rule": corpus.dropped_by_rule(),
+        "quarantined_by_reason": dict(islice(corpus.quarantined_by_reason().items(), _SHOWN)),
+        "quarantined_first": corpus.quarantined.slice(0, 5).to_pylist(),
+    }
+    if reader.has_text:
+        summary["tokenizer"] = {
+            "sha256": rows["train"].tokenizer,
+            "vocabulary": spec.tokenizer.vocabulary,
+            "kind": "byte-level byte-pair encoding",
+            "end": END,
+        }
+    return summary
+
+
+def _split_summary(index: pa.Table, reader: Reader, dataset: ShardDataset, split: Split) -> dict[str, int]:
+    content_bytes = pc.sum(index.filter(pc.field("split") == split)["bytes"]).as_py()
+    text_bytes = content_bytes - dataset.rows * reader.value_bytes
+    return {"documents": dataset.rows, "text_bytes": text_bytes, "tokens": dataset.tokens, "shards": dataset.shards}
+
+
+def report(summary: Mapping[str, Any], name: str, train: ShardDataset, context: Context) -> None:
+    """Tell the tracker and the people who watch what came out.
+
+    Args:
+        name: of the training rows.
+    """
+    documents = summary["documents"]
+    metrics = {f"ingest/documents_{name}": float(count) for name, count in documents.items()}
+    metrics["ingest/bytes"] = summary["bytes"]
+    said = f"{summary['bytes'] / 1e6:,.1f} MB of values"
+    if summary["tokens"]:
+        metrics |= {f"ingest/{name}": summary[name] for name in ("tokens", "bytes_per_token")}
+        said = f"{summary['tokens']:,} tokens of {summary['bytes_per_token']:.2f} bytes"
+    context.tracker.metrics(metrics)
+    facts = {"digest": train.content, "rows": train.rows, "tokens": train.tokens, "source": summary["source"]}
+    context.tracker.dataset(name, facts)
+    context.events.say(
+        f"{documents['in']} documents: {documents['kept']} kept, {documents['dropped']} dropped, "
+        f"{documents['quarantined']} quarantined; {said}"
+    )
