@@ -24,6 +24,7 @@ from foundation_core.files import read_json, sha256_json, write_json
 from foundation_core.recipe import with_field
 from foundation_core.specs import PipelineSpec, leaves
 from foundation_core.store import Result, Store
+from foundation_core.tracking.base import Figure, leading
 from foundation_core.tracking.lineage import SWEEP, run_tags
 
 if TYPE_CHECKING:
@@ -59,24 +60,24 @@ class Outcome:
     """How a point ended.
 
     Args:
-        bits_per_byte: the best validation of its pretraining, at `best_step`; None if it failed.
+        best: of its pretraining's validations, at `best_step`; None if it failed.
         failure: why, in a line.
     """
 
     value: str
-    bits_per_byte: float | None = None
+    best: Figure | None = None
     best_step: int | None = None
     failure: str = ""
 
     @staticmethod
     def of(value: str, trunk: Result) -> Outcome:
         """What a finished pretraining says."""
-        return Outcome(value, trunk.summary["best_validation_bits_per_byte"], trunk.summary["best_step"])
+        return Outcome(value, leading(trunk.summary["best_validation"]), trunk.summary["best_step"])
 
     @property
     def rank(self) -> float:
         """What outcomes are sorted by; failures come last."""
-        return float("inf") if self.bits_per_byte is None else self.bits_per_byte
+        return float("inf") if self.best is None else self.best.value
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cluster.settings import Settings
 from foundation_core.store import Result
+from foundation_core.tracking.base import leading
 
 if TYPE_CHECKING:
     from cluster.sweep import Outcome, Sweep
@@ -50,7 +51,7 @@ def print_sweep(sweep: Sweep, outcomes: Sequence[Outcome], again: Sequence[str],
     console = Console(highlight=False, width=110)
     title = "nothing to do: every point was done before" if nothing_done else None
     table = Table(title=title, title_justify="left")
-    for column in (sweep.over, "bits/byte", "step"):
+    for column in (sweep.over, "validation", "step"):
         table.add_column(column, justify="right")
     table.add_column("")
     rows = sweep_rows(outcomes)
@@ -58,7 +59,7 @@ def print_sweep(sweep: Sweep, outcomes: Sequence[Outcome], again: Sequence[str],
         table.add_row(*map(escape, row.values()))
     console.print(table)
     console.print(f"runs      tag foundation.sweep = {sweep.id} in MLflow (make look)")
-    if rows[0]["bits/byte"]:
+    if rows[0]["validation"]:
         best = shlex.join(["foundation", "run", *again, f"--{sweep.over}", rows[0]["value"]])
         console.print(f"winner    {best}", soft_wrap=True)
 
@@ -68,9 +69,9 @@ def sweep_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
     rows = []
     for number, outcome in enumerate(sorted(outcomes, key=lambda outcome: outcome.rank)):
         verdict = f"failed: {outcome.failure}" if outcome.failure else "best" if number == 0 else ""
-        figure = "" if outcome.bits_per_byte is None else f"{outcome.bits_per_byte:.4f}"
+        figure = "" if outcome.best is None else f"{outcome.best.value:.4f} {outcome.best.unit}"
         step = "" if outcome.best_step is None else str(outcome.best_step)
-        rows.append({"value": outcome.value, "bits/byte": figure, "step": step, "verdict": verdict})
+        rows.append({"value": outcome.value, "validation": figure, "step": step, "verdict": verdict})
     return rows
 
 
@@ -87,7 +88,8 @@ def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:
     if summary["ended_by"]:
         steps = f"{summary['steps']} of {summary['planned_steps']} steps ({summary['ended_by']})"
     made = f"{summary['parameters'] / 1e6:.2f} M parameters, {steps}, {summary['precision']['name']}"
-    return made, f"{summary['best_validation_bits_per_byte']:.3f} bits/byte on validation (step {summary['best_step']})"
+    best = leading(summary["best_validation"])
+    return made, f"{best.value:.3f} {best.unit} on validation (step {summary['best_step']})"
 
 
 def _finetune(summary: Mapping[str, Any]) -> tuple[str, str]:

@@ -58,11 +58,13 @@ def _run_point(planned: Sweep, point: Point, opened: OpenSweep, settings: Settin
             results = run_stages(session, planned.last, name)
             outcome = Outcome.of(point.value, results[ROLES["pretrain"]])
             tags = result_tags(results)
-            session.note({"validation/bits_per_byte": outcome.bits_per_byte}, tags)
+            assert outcome.best is not None
+            session.note({f"validation/{outcome.best.name}": outcome.best.value}, tags)
     except Stopped:
         raise
     except FoundationError as error:
         outcome = Outcome(point.value, failure=error.found)
-    verdict = f"failed: {outcome.failure}" if outcome.failure else f"{outcome.bits_per_byte:.4f} bits per byte"
+    found = outcome.best
+    verdict = f"failed: {outcome.failure}" if found is None else f"{found.value:.4f} {found.unit}"
     report("sweep", {"kind": "say", "text": f"{name}: {verdict}"})
     return outcome

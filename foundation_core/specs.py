@@ -24,9 +24,10 @@ from foundation_core.spec_ingest import (
 )
 
 __all__ = [
-    "AudioSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec", "OptimizerSpec",
-    "PipelineSpec", "PretrainSpec", "PublishSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec",
-    "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
+    "AudioSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec",
+    "OptimizerSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "Role", "SeriesSpec", "SourceSpec", "Spec",
+    "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves", "leaves", "placement",
+    "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain

@@ -14,6 +14,9 @@ from foundation_core.specs import SpecialTokensSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+TOKENIZER_FILE = "tokenizer.json"
+"""Its name beside the shards, and in a package."""
+
 END = "<|end|>"
 """The special token that closes every document."""
 
@@ -21,7 +24,7 @@ END_ID = 0
 """Its id."""
 
 MASK, START = "<|mask|>", "<|start|>"
-_SENTINEL = "<|sentinel-{}|>"
+SENTINEL = "<|sentinel-{}|>"
 NO_SPECIAL = SpecialTokensSpec()
 
 # No token reaches across these pieces. A line's end is one piece with the next line's indentation, but for the last
@@ -105,9 +108,9 @@ def sentinel_ids(tokenizer: Tokenizer) -> list[int]:
     Raises:
         ConfigError: the tokenizer has none.
     """
-    first = _special_id(tokenizer, _SENTINEL.format(0), "sentinels", "32")
+    first = _special_id(tokenizer, SENTINEL.format(0), "sentinels", "32")
     ids = [first]
-    while (number := tokenizer.token_to_id(_SENTINEL.format(len(ids)))) is not None:
+    while (number := tokenizer.token_to_id(SENTINEL.format(len(ids)))) is not None:
         ids.append(number)
     return ids
 
@@ -125,7 +128,7 @@ def token_bytes(tokenizer: Tokenizer) -> Tensor:
 
 
 def _special_tokens(spec: SpecialTokensSpec) -> list[str]:
-    sentinels = [_SENTINEL.format(number) for number in range(spec.sentinels)]
+    sentinels = [SENTINEL.format(number) for number in range(spec.sentinels)]
     return [MASK] * spec.mask + [START] * spec.start + sentinels
 
 

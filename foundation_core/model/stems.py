@@ -80,12 +80,6 @@ class PatchStem(nn.Module):
         patches = (shape.height // patch[0]) * (shape.width // patch[1])
         self.context_tokens = patches + int(class_token)
 
-    def patches(self, values_BCHW: Tensor) -> Tensor:
-        """(B, P, C x h x w): the values of each patch, row by row of the grid."""
-        (B, C, H, W), (h, w) = values_BCHW.shape, self.patch
-        x_BCRhQw = values_BCHW.reshape(B, C, H // h, h, W // w, w)
-        return x_BCRhQw.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-
     def forward(
         self, values_BCHW: Tensor, layout: Layout | None = None, start: int = 0, visible_BP: Tensor | None = None
     ) -> tuple[Tensor, Layout]:
@@ -94,7 +88,7 @@ class PatchStem(nn.Module):
         Args:
             visible_BP: numbers of the patches that are embedded, the others are not there. None: all.
         """
-        patch_BPN = self.patches(values_BCHW)
+        patch_BPN = patches_of(values_BCHW, self.patch)
         position_BP = sequential(patch_BPN).position if visible_BP is None else visible_BP
         if visible_BP is not None:
             patch_BPN = patch_BPN.take_along_dim(visible_BP[..., None], dim=1)
@@ -105,6 +99,14 @@ class PatchStem(nn.Module):
         layout = Layout(position_BP) if layout is None else layout
         x_BPD = _placed(x_BPD, self.place, layout)
         return (x_BPD if self.norm is None else self.norm(x_BPD)), layout
+
+
+def patches_of(values_BCHW: Tensor, patch: tuple[int, int]) -> Tensor:
+    """(B, P, C x h x w): the values of each patch, row by row of the grid."""
+    (B, C, H, W), (h, w) = values_BCHW.shape, patch
+    x_BCRhQw = values_BCHW.reshape(B, C, H // h, h, W // w, w)
+    x_BPN: Tensor = x_BCRhQw.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return x_BPN
 
 
 def _placed(x_BTD: Tensor, place: nn.Module | None, layout: Layout) -> Tensor:

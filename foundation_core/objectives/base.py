@@ -101,7 +101,7 @@ class SpecialTokens:
     """The entries of a tokenizer that stand for no text.
 
     Args:
-        begins_word: (V,) bool, whether a token begins a word; for masking whole ones.
+        word_edges: (V, 2) bool, whether a token's first and its last character are of a word; for masking whole ones.
     """
 
     vocabulary: int
@@ -109,7 +109,7 @@ class SpecialTokens:
     start: int | None = None
     mask: int | None = None
     sentinels: tuple[int, ...] = ()
-    begins_word: Tensor | None = None
+    word_edges: Tensor | None = None
 
     def need(self, name: Literal["start", "mask"]) -> int:
         """The id of a special token.

@@ -26,7 +26,9 @@ def uniform(seed: int, name: str, sample_N: Tensor, count: int) -> Tensor:
     word_N1 = mixed((sample_N1 & _WORD) ^ key) ^ mixed(((sample_N1 >> 32) & _WORD) ^ other)
     place_C = mixed(torch.arange(count, device=sample_N.device) * _STRIDE & _WORD)
     word_NC = mixed(word_N1 ^ place_C ^ other)
-    return (mixed(word_NC + key & _WORD) >> (32 - _BITS)).float() / 2**_BITS
+    number_NC: Tensor = mixed(word_NC + key & _WORD) >> (32 - _BITS)
+    share_NC: Tensor = number_NC.float() / 2**_BITS
+    return share_NC
 
 
 def _keys(seed: int, name: str) -> tuple[int, int]:

@@ -31,7 +31,7 @@ class MaskedToken(Objective):
 
     def __init__(self, tokens: SpecialTokens, fraction: float = _USUAL_FRACTION, whole_words: bool = False) -> None:
         self.tokens, self.mask, self.fraction = tokens, tokens.need("mask"), fraction
-        self.begins_word = tokens.begins_word if whole_words else None
+        self.word_edges = tokens.word_edges if whole_words else None
 
     def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
         """The first T tokens, some of them hidden; the hidden ones are the labels.
@@ -42,8 +42,8 @@ class MaskedToken(Objective):
         tokens_BT, segment_BT = batch["tokens"][:, :-1], batch["segment"][:, :-1]
         sample, T = batch["sample"], tokens_BT.shape[1]
         draw_BT = uniform(seed, "chosen", sample, T)
-        if self.begins_word is not None:
-            draw_BT = draw_BT.gather(1, first_of_word(tokens_BT, segment_BT, self.begins_word))
+        if self.word_edges is not None:
+            draw_BT = draw_BT.gather(1, first_of_word(tokens_BT, segment_BT, self.word_edges))
         is_text_BT = (segment_BT != PADDING) & (tokens_BT != self.tokens.end)
         chosen_BT = (draw_BT < self.fraction) & is_text_BT
         how_BT = uniform(seed, "how", sample, T)
@@ -63,11 +63,18 @@ class MaskedToken(Objective):
         return loss
 
 
-def first_of_word(tokens_BT: Tensor, segment_BT: Tensor, begins_word: Tensor) -> Tensor:
-    """(B, T) for each token the place of the first token of its word."""
+def first_of_word(tokens_BT: Tensor, segment_BT: Tensor, word_edges: Tensor) -> Tensor:
+    """(B, T) for each token the place of the first token of its word.
+
+    Args:
+        word_edges: (V, 2) whether a token's first and its last character are of a word: a token whose first is goes on
+            with the word of the token before it, if that one's last is too.
+    """
     place_BT = torch.arange(tokens_BT.shape[1], device=tokens_BT.device).expand_as(tokens_BT)
     another_document = F.pad(segment_BT[:, 1:] != segment_BT[:, :-1], (1, 0), value=True)
-    begins_BT = begins_word.to(tokens_BT.device)[tokens_BT] | another_document
+    edges_BT2 = word_edges.to(tokens_BT.device)[tokens_BT]
+    goes_on_BT = edges_BT2[..., 0] & F.pad(edges_BT2[:, :-1, 1], (1, 0))
+    begins_BT = ~goes_on_BT | another_document
     return torch.where(begins_BT, place_BT, 0).cummax(dim=1).values
 
 
@@ -106,7 +113,7 @@ class SpanCorruption(Objective):
             batch: tokens and segment, each (N, T + 1), and sample.
         """
         tokens_BT, segment_BT = batch["tokens"][:, :-1], batch["segment"][:, :-1]
-        draw_B2T = uniform(seed, "spans", batch["sample"], 2 * tokens_BT.shape[1]).unflatten(1, (2, -1))
+        draw_B2T = uniform(seed, "spans", batch["sample"], 2 * tokens_BT.shape[1]).view(len(tokens_BT), 2, -1)
         rows = [self._row(*row) for row in zip(tokens_BT, segment_BT, draw_B2T, strict=True)]
         source, source_segment = padded([r.source for r in rows], 0), padded([r.source_segment for r in rows], PADDING)
         target, target_segment = padded([r.target for r in rows], 0), padded([r.target_segment for r in rows], PADDING)
@@ -178,7 +185,7 @@ def place_in_segment(segment_BT: Tensor) -> Tensor:
 def masked_token(request: Request) -> MaskedToken:
     """The objective `masked_token`."""
     tokens, masking = request.need_tokens(), request.masking
-    if masking.whole_words and tokens.begins_word is None:
+    if masking.whole_words and tokens.word_edges is None:
         raise ConfigError("nothing tells where words begin", fix="set masking.whole_words to false")
     return MaskedToken(tokens, masking.fraction or _USUAL_FRACTION, masking.whole_words)
 

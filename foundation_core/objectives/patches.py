@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation_core.model.layout import Layout
+from foundation_core.model.stems import patches_of
 from foundation_core.objectives.base import ALONE, Example, Objective, Ranks, Request, there
 from foundation_core.objectives.keyed import uniform
 
@@ -58,18 +59,11 @@ class MaskedPatches(Objective):
         def squares(head: nn.Module, x_BPD: Tensor, layout: Layout) -> Tensor:
             asked = example.labels.isfinite()
             error = head(x_BPD, layout).float() - example.labels.nan_to_num()
-            return (error.square() * asked).sum()
+            total: Tensor = (error.square() * asked).sum()
+            return total
 
         loss: Tensor = model(**example.inputs, finish=squares)
         return loss
-
-
-def patches_of(values: Tensor, patch: tuple[int, int]) -> Tensor:
-    """(B, P, C x height x width): the patches of a grid (B, C, H, W), row after row."""
-    height, width = patch
-    B, C, H, W = values.shape
-    grid = values.reshape(B, C, H // height, height, W // width, width)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(B, (H // height) * (W // width), C * height * width)
 
 
 def masked_patches(request: Request) -> MaskedPatches:

@@ -18,13 +18,11 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-from foundation_core import plugins
 from foundation_core.adapt.tasks import Fragments, few_of, load_task
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained
 from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset
-from foundation_core.data.tokenizer import END_ID, load_tokenizer, token_bytes
+from foundation_core.data.tokenizer import END_ID, load_tokenizer
 from foundation_core.errors import Stopped
 from foundation_core.evaluate.baseline import BaselineScore, Labelled, score_baseline
 from foundation_core.evaluate.likelihood import score_rows
@@ -32,8 +30,9 @@ from foundation_core.evaluate.samples import Sample, choose_prompts, judge, shar
 from foundation_core.files import sha256_file, write_json
 from foundation_core.generation.generate import generate
 from foundation_core.model.transformer import Model
-from foundation_core.specs import EvaluateSpec
+from foundation_core.specs import EvaluateSpec, PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
+from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import Result, StageResult
 
 SCORES_FILE, SAMPLES_FILE = "scores.json", "samples.json"
@@ -55,8 +54,8 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, context: Context) -> StageResul
     model = pretrained.language_model()
 
     _begin("score the test text", context)
-    test = Windows(ShardDataset(corpus.folder / "tokens" / "test"), pretrained.spec.context_tokens)
-    language = _language(spec, model, test, trunk, tokenizer)
+    data = TrainingData.open(corpus, pretrained.spec.context_tokens)
+    language = _language(spec, model, data, trunk)
     _begin("fit the baseline", context)
     baseline = _baseline(task, tokenizer)
     _begin("generate samples", context)
@@ -87,11 +86,11 @@ def _begin(phase: str, context: Context) -> None:
     context.events.phase(phase)
 
 
-def _language(spec: EvaluateSpec, model: Model, test: Windows, trunk: Result, tokenizer: Tokenizer) -> dict[str, Any]:
+def _language(spec: EvaluateSpec, model: Model, data: TrainingData, trunk: Result) -> dict[str, Any]:
     """The loss of the best checkpoint on rows of the test split, spread over all of it."""
-    objective = plugins.find("objectives", trunk.parts["spec"]["objective"])()
+    objective, test = data.objective(PretrainSpec.model_validate(trunk.parts["spec"])), data.test
     rows = Order(len(test), spec.seed).take(0, min(spec.test_rows, len(test)))
-    total = score_rows(model, objective, test, rows, token_bytes(tokenizer))
+    total = score_rows(model, objective, test, rows, data.token_bytes)
     return {
         "bits_per_byte": total.bits_per_byte,
         "perplexity": total.perplexity,

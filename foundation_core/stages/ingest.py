@@ -30,7 +30,7 @@ from foundation_core.data.filters import DROPPED, find_measures
 from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS, split_of
-from foundation_core.data.tokenizer import train_tokenizer
+from foundation_core.data.tokenizer import TOKENIZER_FILE, train_tokenizer
 from foundation_core.data.units import (
     DROPPED_FILE,
     KEPT_FILE,
@@ -52,7 +52,6 @@ from foundation_core.stages.ingest_summary import report, summarise
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
 
-TOKENIZER_FILE = "tokenizer.json"
 _BYTES_PER_TOKEN = 4  # so that shards of documents and values and shards of tokens are about as many
 
 

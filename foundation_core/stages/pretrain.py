@@ -1,28 +1,23 @@
-"""Pretrain: tokens -> trunk. Every rank runs this same function; rank 0 writes.
+"""Pretrain: rows -> trunk. Every rank runs this same function; rank 0 writes.
 
-shards -> windows -> order -> loader -> loop (step, validate, save) -> best weights
+shards -> rows -> order -> loader -> loop (step, validate, save) -> best weights
 """
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from foundation_core import plugins
 from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
 from foundation_core.cost.flops import FORMULA, flops_per_token
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.tokenizer import load_tokenizer, token_bytes
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
@@ -30,10 +25,10 @@ from foundation_core.files import sha256_file, write_json
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.objectives.base import Objective
-from foundation_core.shape import SampleShape
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
-from foundation_core.store import Result, StageResult
+from foundation_core.stages.training_data import TrainingData
+from foundation_core.store import StageResult
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineRequest
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
@@ -41,49 +36,24 @@ from foundation_core.train.precision import Precision
 from foundation_core.weights import save_weights
 
 _SCORED_ROWS = 16  # rows of one forward pass of the validation
-_LOGGED = ("tokens_per_second", "matmul_flops_per_second", "model_flops_utilisation")
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """What pretraining reads of an ingest result."""
-
-    train: Windows
-    validation: Windows
-    token_bytes: Tensor
-    content: str
-
-    @property
-    def shape(self) -> SampleShape:
-        """What the model is built for."""
-        return SampleShape(vocabulary=len(self.token_bytes))
-
-    @staticmethod
-    def open(result: Result, context_tokens: int) -> Corpus:
-        """Memory-map the shards; every one is checked against its sha256."""
-        tokens = result.folder / "tokens"
-        return Corpus(
-            train=Windows(ShardDataset(tokens / "train"), context_tokens),
-            validation=Windows(ShardDataset(tokens / "validation"), context_tokens),
-            token_bytes=token_bytes(load_tokenizer(result.folder / "tokenizer.json")),
-            content=result.content,
-        )
+_LOGGED = ("rows_per_second", "tokens_per_second", "matmul_flops_per_second", "model_flops_utilisation")
 
 
 def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResult:
     """Train a model from scratch and keep the weights that are best on validation."""
     context.events.phase("pretrain")
-    corpus = Corpus.open(inputs["corpus"], spec.model.context_tokens)
+    corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens)
+    objective = corpus.objective(spec)
     model = build(spec.model, corpus.shape)
     initialize(model, spec.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     precision = context.choose_precision(spec.precision)
-    objective: Objective = plugins.find("objectives", spec.objective)()
-    engine = context.engine(model, EngineRequest(spec.optimizer, precision.name, spec.micro_batch_rows))
+    micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
+    engine = context.engine(model, EngineRequest(spec.optimizer, precision.name, micro_batch_rows))
 
     order = Order(len(corpus.train), spec.seed)
     order_hash = order.digest(spec.steps * spec.batch_rows)
-    loader = Loader(corpus.train, order, spec.batch_rows, spec.micro_batch_rows, engine.rank, engine.world)
+    loader = Loader(corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world)
     identity = {"corpus": corpus.content, "order": order_hash, "precision": precision.name}
     checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
     epochs_a_step = spec.batch_rows / len(corpus.train)
@@ -105,7 +75,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     )
     start = time.perf_counter()
     progress = train(engine, objective, loader, plan, checkpoints, around)
-    speed = _speed(engine, spec, corpus.shape, progress, precision)
+    speed = _speed(engine, spec, corpus, progress, precision)
     context.events.phase("done")
     if engine.rank == 0:
         write_json(
@@ -124,7 +94,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
             "training_seconds": progress.seconds,
             "epochs": epochs_a_step * progress.step,
             "best_step": progress.best_step,
-            "best_validation_bits_per_byte": progress.best_bits_per_byte,
+            "best_validation": progress.best_scores,
             "order_hash": order_hash,
             "workers": engine.world,
             "precision": precision._asdict(),
@@ -140,28 +110,34 @@ def _keep_weights(engine: Engine, path: Path, step: int) -> None:
         save_weights(path, weights, {"step": str(step)})
 
 
-def _validate(engine: Engine, objective: Objective, corpus: Corpus, rows: int) -> LossSum:
+def _validate(engine: Engine, objective: Objective, corpus: TrainingData, rows: int) -> LossSum:
     """The loss on the same validation rows every time, shared out over the ranks."""
     size = len(corpus.validation)
-    loader = Loader(corpus.validation, Order(size, seed=0), min(rows, size), _SCORED_ROWS, engine.rank, engine.world)
-    mine = score_batches(engine.model, objective, loader.micro_batches(0), corpus.token_bytes)
-    sums = torch.tensor([mine.nats, mine.labels, mine.bytes], dtype=torch.float64, device=engine.device)
-    nats, labels, text_bytes = engine.sum_over_ranks(sums).tolist()
-    return LossSum(nats, int(labels), int(text_bytes))
+    rows = min(rows, size)
+    at_once = _SCORED_ROWS if objective.decomposable else rows
+    loader = Loader(corpus.validation, Order(size, seed=0), rows, at_once, engine.rank, engine.world)
+    mine = score_batches(engine.model, objective, loader.micro_batches(0), corpus.token_bytes, engine)
+    sums = torch.tensor([mine.total, mine.labels, mine.bytes], dtype=torch.float64, device=engine.device)
+    total, labels, text_bytes = engine.sum_over_ranks(sums).tolist()
+    return LossSum(total, int(labels), int(text_bytes))
 
 
 def _speed(
-    engine: Engine, spec: PretrainSpec, shape: SampleShape, progress: Progress, precision: Precision
+    engine: Engine, spec: PretrainSpec, corpus: TrainingData, progress: Progress, precision: Precision
 ) -> dict[str, Any]:
-    """Tokens a second, and model FLOPs over those of a plain product on all threads, while the other ranks wait."""
+    """Rows a second; of text, tokens too, and model FLOPs over those of a plain product on all threads."""
+    rows_per_second = spec.batch_rows / statistics.median(progress.step_seconds) if progress.step_seconds else None
+    if not corpus.packed:
+        return {"rows_per_second": rows_per_second} if rows_per_second else {}
     engine.barrier()
-    product = matmul_flops_per_second(precision.dtype) if engine.rank == 0 else 0.0
+    product = matmul_flops_per_second(precision.dtype) if engine.rank == 0 else 0.0  # while the other ranks wait
     engine.barrier()
-    flops, formula = flops_per_token(spec.model, shape), FORMULA
-    if not progress.step_seconds or engine.rank != 0:  # continued after its last step: nothing was timed
+    flops, formula = flops_per_token(spec.model, corpus.shape), FORMULA
+    if rows_per_second is None or engine.rank != 0:  # continued after its last step: nothing was timed
         return {"flops_per_token": flops, "flops_formula": formula}
-    tokens_per_second = spec.batch_rows * spec.model.context_tokens / statistics.median(progress.step_seconds)
+    tokens_per_second = rows_per_second * spec.model.context_tokens
     return {
+        "rows_per_second": rows_per_second,
         "tokens_per_second": tokens_per_second,
         "matmul_flops_per_second": product,
         "model_flops_utilisation": tokens_per_second * flops / product,

@@ -49,6 +49,7 @@ METRICS: dict[str, Metric] = {
     "test/perplexity": Metric("1", "exp of the loss per token"),
     "samples/parsed_fraction": Metric("fraction", "generated samples that ast.parse accepts"),
     "samples/tokens_per_second": Metric("tokens/s", "generation speed"),
+    "speed/rows_per_second": Metric("rows/s", "training speed, median over the steps"),
     "speed/tokens_per_second": Metric("tokens/s", "training speed, median over the steps"),
     "speed/matmul_flops_per_second": Metric("FLOP/s", "a 2048-square product in the training precision, best of 5"),
     "speed/model_flops_utilisation": Metric("fraction", "model FLOPs of training over those of the product"),
@@ -61,6 +62,24 @@ PREFIXES: dict[str, Metric] = {
     "system/": Metric("mixed", "what the machine was doing: system/<reading>_<unit>"),
 }
 """Families of metrics whose last part is found at run time."""
+
+
+class Figure(NamedTuple):
+    """A score as it is told: 1.827 bits/byte."""
+
+    name: str
+    value: float
+    unit: str
+
+
+def leading(scores: Mapping[str, float]) -> Figure:
+    """Of the scores of one validation that which is told first: bits per byte where there are some, else the loss.
+
+    Args:
+        scores: by the last part of their metric's name.
+    """
+    name = "bits_per_byte" if "bits_per_byte" in scores else next(iter(scores))
+    return Figure(name, scores[name], METRICS[f"validation/{name}"].unit)
 
 
 def check_metrics(values: Mapping[str, float]) -> None:

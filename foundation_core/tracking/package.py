@@ -27,7 +27,7 @@ from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
 from foundation_core.adapt.transfer import MODEL_FILE, WEIGHTS_FILE, Pretrained
-from foundation_core.data.tokenizer import load_tokenizer
+from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json, sha256_file, sha256_json, write_json
 from foundation_core.store import Result
@@ -39,7 +39,6 @@ from foundation_core.tracking.pyfunc import (
     PACKAGE_FILE,
     PACKAGE_VERSION,
     PARAMS,
-    TOKENIZER_FILE,
     Classifier,
     TextModel,
     read_classifier,

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained, task_model
 from foundation_core.data.modalities import normalise
-from foundation_core.data.tokenizer import END_ID, load_tokenizer, token_bytes
+from foundation_core.data.tokenizer import END_ID, TOKENIZER_FILE, load_tokenizer, token_bytes
 from foundation_core.errors import CheckpointError, ConfigError
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.files import read_json, sha256_file
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 PACKAGE_FILE = "package.json"
 PACKAGE_VERSION = 1
-TOKENIZER_FILE = "tokenizer.json"
 CLASSIFIER_FILE, CLASSIFIER_WEIGHTS_FILE = "classifier.json", "classifier.safetensors"
 
 PARAMS: dict[str, Any] = {"task": "generate", "max_tokens": 64, "temperature": 0.8, "top_k": 40, "seed": 0}

@@ -37,7 +37,7 @@ def test_a_score_of_added_counts_is_the_score_of_all_rows_and_a_mean_of_scores_i
 
 
 def test_losses_add_up_and_a_mean_of_means_is_another_number():
-    short, long = LossSum(nats=8.0, labels=2, bytes=4), LossSum(nats=30.0, labels=30, bytes=120)
+    short, long = LossSum(total=8.0, labels=2, bytes=4), LossSum(total=30.0, labels=30, bytes=120)
     both = short + long
     assert both == LossSum(38.0, 32, 124)
     assert both.loss == pytest.approx(38 / 32)
@@ -48,7 +48,7 @@ def test_losses_add_up_and_a_mean_of_means_is_another_number():
 
 
 def test_guessing_evenly_among_256_bytes_costs_8_bits_a_byte():
-    assert LossSum(nats=100 * math.log(256), labels=100, bytes=100).bits_per_byte == pytest.approx(8.0)
+    assert LossSum(total=100 * math.log(256), labels=100, bytes=100).bits_per_byte == pytest.approx(8.0)
 
 
 def test_the_gain_is_beyond_the_spread_where_the_worst_beats_the_best():

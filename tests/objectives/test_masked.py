@@ -13,7 +13,14 @@ from foundation_core.objectives.masked import MaskedToken, SpanCorruption, first
 VOCABULARY, END, START, MASK = 500, 0, 1, 2
 SENTINELS = tuple(range(3, 19))
 FIRST_TEXT = 20
-TOKENS = SpecialTokens(VOCABULARY, END, START, MASK, SENTINELS, begins_word=torch.arange(VOCABULARY) % 3 == 0)
+TOKENS = SpecialTokens(
+    VOCABULARY,
+    END,
+    START,
+    MASK,
+    SENTINELS,
+    word_edges=torch.stack([torch.arange(VOCABULARY) % 3 > 0, torch.arange(VOCABULARY) % 5 > 0], dim=1),
+)
 ROWS, T = 200, 64
 
 
@@ -60,8 +67,8 @@ def test_a_row_is_hidden_alike_in_any_batch_and_otherwise_by_another_seed():
 def test_whole_words_are_chosen_with_all_their_tokens():
     example = MaskedToken(TOKENS, whole_words=True).prepare(BATCH, 0)
     tokens, segment = BATCH["tokens"][:, :T], BATCH["segment"][:, :T]
-    assert TOKENS.begins_word is not None
-    first = first_of_word(tokens, segment, TOKENS.begins_word)
+    assert TOKENS.word_edges is not None
+    first = first_of_word(tokens, segment, TOKENS.word_edges)
     chosen, text = example.labels != IGNORE, (segment != PADDING) & (tokens != END)
     assert torch.equal(chosen[text], chosen.gather(1, first)[text] | (chosen & (tokens.gather(1, first) == END))[text])
     plain = MaskedToken(TOKENS).prepare(BATCH, 0).labels != IGNORE

@@ -2,8 +2,9 @@
 
 import torch
 
+from foundation_core.model.stems import patches_of
 from foundation_core.objectives.base import ALONE
-from foundation_core.objectives.patches import MaskedPatches, patches_of
+from foundation_core.objectives.patches import MaskedPatches
 
 VALUES = torch.randn(6, 3, 8, 12, generator=torch.Generator().manual_seed(0)) * 5 + 2
 BATCH = {"values": VALUES, "sample": torch.tensor([0, 1, 2, 3, 4, -1])}

@@ -53,7 +53,7 @@ def test_a_value_that_diverges_is_a_row_and_the_others_go_on(swept: tuple[Workpl
     assert sorted(found) == sorted(GOOD)
     assert list(found.values()) == sorted(found.values())
     trunks = Store(place.home / "results").history("pretrain")
-    assert sorted(found.values()) == sorted(round(t.summary["best_validation_bits_per_byte"], 4) for t in trunks)
+    assert sorted(found.values()) == sorted(round(t.summary["best_validation"]["bits_per_byte"], 4) for t in trunks)
     best = f"{' '.join(QUICK)} --pretrain.optimizer.lr {min(found, key=found.__getitem__)}"
     assert f"winner    foundation run {place.recipe} {best}" in ended.output
     assert place.processes() == []

@@ -55,7 +55,7 @@ def test_the_loss_is_that_of_the_kept_checkpoint_on_the_test_split(inputs, finis
 
     assert language["bits_per_byte"] == pytest.approx(bits_per_byte("test"), rel=1e-6)
     assert language["bits_per_byte"] != pytest.approx(bits_per_byte("validation"), rel=1e-6)
-    assert language["perplexity"] == pytest.approx(math.exp(language["nats"] / language["labels"]))
+    assert language["perplexity"] == pytest.approx(math.exp(language["total"] / language["labels"]))
     assert language["rows"] == language["rows_of_split"]
     assert language["checkpoint_step"] == inputs["trunk"].summary["best_step"]
 

@@ -19,7 +19,8 @@ from foundation_core.objectives.language import NextToken
 from foundation_core.specs import ModelSpec, OptimizerSpec, PretrainSpec, TrunkSpec
 from foundation_core.stages import pretrain as stage
 from foundation_core.stages.contract import Context
-from foundation_core.stages.pretrain import MODEL_FILE, WEIGHTS_FILE, Corpus, pretrain
+from foundation_core.stages.pretrain import MODEL_FILE, WEIGHTS_FILE, pretrain
+from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import Result, StageResult
 from foundation_core.weights import load_weights
 from tests.support.tasks import SHAPE, ingested
@@ -78,7 +79,7 @@ def test_the_weights_that_are_kept_are_those_of_the_best_validation(
     assert result.summary["best_step"] == best
     model = build(MODEL, SHAPE)
     model.load_state_dict(load_weights(folder / WEIGHTS_FILE))
-    opened = Corpus.open(corpus, MODEL.context_tokens)
+    opened = TrainingData.open(corpus, MODEL.context_tokens)
     rows = stage.Order(len(opened.validation), seed=0).take(0, min(SPEC.validation_rows, len(opened.validation)))
     again = score_rows(model.eval(), NextToken(), opened.validation, rows, opened.token_bytes)
     assert again.bits_per_byte == pytest.approx(validations[best], rel=1e-6)
@@ -112,7 +113,7 @@ def test_the_order_and_the_corpus_are_said(finished: tuple[Path, StageResult], c
     folder, result = finished
     (dataset,) = [event for _, event in read_events(folder) if event["kind"] == "dataset"]
     assert dataset["facts"]["digest"] == corpus.content
-    size = len(Corpus.open(corpus, MODEL.context_tokens).train)
+    size = len(TrainingData.open(corpus, MODEL.context_tokens).train)
     assert result.summary["order_hash"] == stage.Order(size, SPEC.seed).digest(SPEC.steps * SPEC.batch_rows)
     assert result.summary["epochs"] == pytest.approx(SPEC.steps * SPEC.batch_rows / size)
 
@@ -126,7 +127,7 @@ def test_an_interrupted_stage_ends_with_the_same_outputs(
         pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(step)))
     again = pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path))
     assert again.outputs == finished[1].outputs
-    for name in ("best_step", "best_validation_bits_per_byte", "order_hash", "steps", "parameters"):
+    for name in ("best_step", "best_validation", "order_hash", "steps", "parameters"):
         assert again.summary[name] == finished[1].summary[name]
 
 
@@ -154,7 +155,7 @@ def test_a_stage_that_a_budget_ends_is_a_result_that_says_so(
     facts = {"steps": last, "planned_steps": SPEC.steps, "ended_by": "max_tokens", "trained_tokens": tokens[last]}
     assert {name: result.summary[name] for name in facts} == facts
     assert result.summary["training_seconds"] > 0
-    assert result.summary["epochs"] == pytest.approx(last * SPEC.batch_rows / len(Corpus.open(corpus, 32).train))
+    assert result.summary["epochs"] == pytest.approx(last * SPEC.batch_rows / len(TrainingData.open(corpus, 32).train))
     assert result.summary["best_step"] in _logged(tmp_path, "validation/bits_per_byte")
     assert result.outputs[WEIGHTS_FILE] == sha256_file(tmp_path / WEIGHTS_FILE)
     said = [event["text"] for _, event in read_events(tmp_path) if event["kind"] == "say"]

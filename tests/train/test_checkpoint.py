@@ -45,9 +45,9 @@ def _newest(folder: Path) -> Path:
 
 
 def test_what_was_saved_comes_back_with_the_loops_state(tmp_path: Path) -> None:
-    _checkpoints(tmp_path, _engine(fill=2.5)).save(7, {"labels": 12, "best_bits_per_byte": None})
+    _checkpoints(tmp_path, _engine(fill=2.5)).save(7, {"labels": 12, "best_loss": None})
     engine = _engine()
-    assert _checkpoints(tmp_path, engine).restore() == (7, {"labels": 12, "best_bits_per_byte": None})
+    assert _checkpoints(tmp_path, engine).restore() == (7, {"labels": 12, "best_loss": None})
     assert torch.equal(engine.weights()["weight"], torch.full((3, 4), 2.5))
 
 

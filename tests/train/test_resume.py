@@ -116,7 +116,7 @@ def wild(token_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Traine
 def test_the_best_weights_are_those_of_the_best_validation(token_corpus: Path, tmp_path: Path, wild: Trained) -> None:
     best = min(wild.validations, key=lambda step: wild.validations[step])
     assert wild.progress.best_step == best == max(wild.best)
-    assert wild.progress.best_bits_per_byte == wild.validations[best]
+    assert wild.progress.best_scores["bits_per_byte"] == wild.validations[best]
     training = Training(tmp_path, token_corpus, optimizer=WILD, validate_every_steps=99)
     with pytest.raises(Stopped):
         training.run(_from_step(best))
