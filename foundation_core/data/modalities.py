@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 
-from foundation_core.data.documents import Source, SourceFile
+from foundation_core.data.documents import Source, SourceFile, reason_of
 from foundation_core.identity import ActionKey, action_key
 from foundation_core.plugins import find
 from foundation_core.shape import SampleShape
@@ -171,8 +171,7 @@ def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, p
         try:
             content = reader.read(file)
         except (OSError, ValueError) as error:
-            reason = f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)
-            quarantined.append({"document": file.document, "reason": reason})
+            quarantined.append({"document": file.document, "reason": reason_of(error)})
             continue
         data = content.values + content.text.encode()
         digest = hashlib.sha256(data).hexdigest()
