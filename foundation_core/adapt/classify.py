@@ -1,71 +1,130 @@
-"""Classification: one label a row, as a sum and a count."""
+"""Classification: one label for a row or for each of its tokens, as a sum and a count."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foundation_core.adapt.scores import ACCURACY, MACRO_F1, accuracy, macro_f1
+from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskRows
+from foundation_core.adapt.transfer import Pretrained, load_trunk, task_model
 from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks
+from foundation_core.objectives.keyed import uniform
 
 
 class Classification(Objective):
-    """Cross-entropy of the class of each row of tokens; rows labelled IGNORE do not count."""
+    """Cross-entropy of the class of each row, or of each token; what is labelled IGNORE does not count.
+
+    Args:
+        shift: rows and columns that values are moved by at the most, either way; how far, each sample draws anew.
+    """
+
+    def __init__(self, shift: tuple[int, int] = (0, 0)) -> None:
+        self.shift = shift
 
     def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
-        """The rows as they are.
+        """The rows, moved a little if they are values.
 
         Args:
-            batch: "tokens" (N, T) and "labels" (N,).
-            seed: not needed, nothing is random.
+            batch: "inputs", tokens (N, T) or values (N, C, H, W); "labels" (N,) or (N, T); "sample" (N,) where rows are
+                to be moved.
         """
-        labels = batch["labels"]
-        return Example({"inputs": batch["tokens"]}, labels, (labels != IGNORE).sum())
+        inputs, labels = batch["inputs"], batch["labels"]
+        if any(self.shift):
+            inputs = shifted(inputs, self.shift, uniform(seed, "shift", batch["sample"], 2))
+        return Example({"inputs": inputs}, labels, (labels != IGNORE).sum())
 
     def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
         """The summed cross-entropy, in nats."""
-        return F.cross_entropy(model(**example.inputs).float(), example.labels, ignore_index=IGNORE, reduction="sum")
+        logits = model(**example.inputs).float()
+        return F.cross_entropy(logits.flatten(0, -2), example.labels.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
-@dataclass(frozen=True)
-class Answers:
-    """What a task model answered to labelled rows, as counts and a sum.
+class ClassificationTask(Task):
+    """A task whose answers are classes."""
+
+    scored = {"macro_f1": MACRO_F1, "accuracy": ACCURACY}
+
+    def objective(self, trunk: Pretrained, facts: Facts) -> Objective:
+        """Cross-entropy."""
+        return Classification()
+
+    def take_over(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Stem and trunk; the head stays fresh."""
+        load_trunk(model, weights)
+
+    def answer(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Tally:
+        """How often each class was answered with each, and the summed cross-entropy in nats."""
+        return answer(model, rows.tensors["inputs"], rows.labels, len(facts.classes))
+
+    def scores(self, tally: Tally) -> dict[str, float]:
+        """Macro-F1 and accuracy."""
+        counts = torch.tensor(tally["confusion"])
+        loss = tally["nats"] / counts.sum().item()
+        return {"macro_f1": macro_f1(counts), "accuracy": accuracy(counts), "loss": loss}
+
+
+class RowTask(ClassificationTask):
+    """A task with one class for a row."""
+
+    ability = "classify"
+    columns = {"label": "string", "probability": "double"}
+
+    def model(self, trunk: Pretrained, facts: Facts, seed: int) -> nn.Module:
+        """Stem and trunk of the family, and a head that pools a row."""
+        return task_model(trunk.spec, trunk.shape, len(facts.classes), facts.spec.pool, seed)
+
+    @abstractmethod
+    def probabilities(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Tensor:
+        """(classes,) the probability of each class for one item; they sum to 1."""
+
+    def reply(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Reply:
+        """The most probable class."""
+        probabilities = self.probabilities(model, item, facts)
+        best = int(probabilities.argmax())
+        return {"label": facts.classes[best], "probability": probabilities[best].item()}
+
+
+def answer(model: nn.Module, inputs: Tensor, labels: Tensor, classes: int, batch_rows: int = 16) -> dict[str, Any]:
+    """The answers of a task model in evaluation mode: their confusion (classes, classes), and the summed nats.
 
     Args:
-        confusion: how often class i (row) was answered with class j (column).
-        nats: summed cross-entropy.
-    """
-
-    confusion: list[list[int]]
-    nats: float
-
-    @property
-    def rows(self) -> int:
-        """Rows that were answered."""
-        return sum(map(sum, self.confusion))
-
-
-def answer(model: nn.Module, tokens: Tensor, labels: Tensor, classes: int, batch_rows: int = 16) -> Answers:
-    """The answers of a task model in evaluation mode.
-
-    Args:
-        tokens: (N, T) fragments.
-        labels: (N,) true classes.
+        inputs: (N, ...) rows.
+        labels: true classes, (N,) or (N, T).
         batch_rows: rows of one forward pass. So few that their activations stay in the processor's cache: 264 rows of
             64 tokens on one thread take 0.95 s, and 1.3 s in passes of 64 rows.
     """
     was_training = model.training
     model.eval()
     with torch.no_grad():
-        logits = torch.cat([model(part).float() for part in torch.split(tokens, batch_rows)])
+        logits = torch.cat([model(part).float() for part in torch.split(inputs, batch_rows)])
     model.train(was_training)
-    nats = F.cross_entropy(logits.double(), labels, reduction="sum").item()
-    return Answers(confusion(labels, logits.argmax(-1), classes).tolist(), nats)
+    logits, labels = logits.flatten(0, -2), labels.flatten()
+    wanted = labels != IGNORE
+    nats = F.cross_entropy(logits.double(), labels, ignore_index=IGNORE, reduction="sum").item()
+    return {"confusion": confusion(labels[wanted], logits.argmax(-1)[wanted], classes).tolist(), "nats": nats}
 
 
 def confusion(labels: Tensor, answers: Tensor, classes: int) -> Tensor:
     """(C, C) counts: how often class i (row) was answered with class j (column)."""
     return torch.bincount(labels * classes + answers, minlength=classes * classes).view(classes, classes)
+
+
+def shifted(values: Tensor, most: tuple[int, int], draw_N2: Tensor) -> Tensor:
+    """(N, C, H, W) values moved by whole rows and columns; what comes in at a border repeats the border.
+
+    Args:
+        most: rows and columns, either way.
+        draw_N2: how far each row of the batch goes, 0 to 1.
+    """
+    count, _, H, W = values.shape
+    rows, columns = ((draw_N2[:, side] * (2 * most[side] + 1)).long() - most[side] for side in (0, 1))
+    y_NH = (torch.arange(H) + rows[:, None]).clamp(0, H - 1)
+    x_NW = (torch.arange(W) + columns[:, None]).clamp(0, W - 1)
+    number = torch.arange(count)[:, None, None]
+    return values.transpose(0, 1)[:, number, y_NH[:, :, None], x_NW[:, None, :]].transpose(0, 1)

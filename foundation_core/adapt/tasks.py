@@ -1,77 +1,162 @@
-"""Tasks: labelled data made from a corpus, on the corpus's own split, so that no file is on two sides."""
+"""Tasks: what a pretrained model is asked to learn, on labelled data made from a corpus, on the corpus's own split.
+
+    corpus --Task.data--> TaskData --Task.model, Task.objective--> a trained model --Task.answer--> Tally --> scores
+
+A task is found by name (`foundation.tasks`) and called without arguments. It is one object that says all that a stage
+must know of it; a stage asks it and never asks which one it is.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
-from torch.utils.dlpack import from_dlpack
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 
+from foundation_core import plugins
+from foundation_core.adapt.scores import Score
+from foundation_core.adapt.transfer import Pretrained
 from foundation_core.data.order import Order
-from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS, Split
+from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from foundation_core.errors import ConfigError
-from foundation_core.files import read_json, write_json
+from foundation_core.files import committed, read_json, write_json
+from foundation_core.objectives.base import Objective
 from foundation_core.specs import FinetuneSpec
 from foundation_core.weights import load_weights, save_weights
 
-TASK_FILE = "task.json"
-FRAGMENTS_FILE = "fragments.safetensors"
-TASK_VERSION = 1
+TASK_FILE, ROWS_FILE = "task.json", "rows.safetensors"
+TASK_VERSION = 2
+
+Budget = Literal["few", "all"]
+Tally = Mapping[str, Any]
+"""Sums and counts of what a model answered, as JSON has them; they add up to scores."""
+Reply = dict[str, Any]
+"""What a served task model says of one item, by column."""
 
 
 @dataclass(frozen=True)
-class Fragments:
-    """Labelled rows of one split, class after class, the same number of each.
+class Facts:
+    """What a task model must know beside its weights.
 
     Args:
-        tokens: (N, F).
-        labels: (N,) index of the class.
-        documents: id of the document that each row comes from.
+        classes: their names; a label is an index into them. Empty where answers are no classes.
+        tokenizer: of the corpus; None where it has no text.
     """
 
-    tokens: Tensor
-    labels: Tensor
+    spec: FinetuneSpec
+    classes: list[str]
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def text(self) -> Tokenizer:
+        """The tokenizer of a task that reads or writes text.
+
+        Raises:
+            ConfigError: the corpus has no text.
+        """
+        if self.tokenizer is None:
+            raise ConfigError(
+                f"the task {self.spec.task} is about text, and the corpus has none",
+                fix="choose a task on values, or ingest a source of texts or captions",
+            )
+        return self.tokenizer
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """The rows of one split.
+
+    Args:
+        tensors: what the objective's batches hold, (N, ...) each; "labels" among them where answers are classes.
+        documents: id of the document that each row comes from.
+        prompts: what a person would be shown of each row; empty where that is its tensors.
+        references: the text that each row's answer should be; empty where answers are no texts.
+    """
+
+    tensors: Mapping[str, Tensor]
     documents: list[str]
+    prompts: list[str] = field(default_factory=list)
+    references: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.documents)
 
-    def select(self, rows: Tensor) -> Fragments:
+    @property
+    def labels(self) -> Tensor:
+        """Index of the class: (N,), or (N, F) where each token has one."""
+        return self.tensors["labels"]
+
+    def select(self, rows: Tensor) -> TaskRows:
         """Some of the rows."""
-        return Fragments(self.tokens[rows], self.labels[rows], [self.documents[row] for row in rows.tolist()])
+        numbers = rows.tolist()
+        texts = ([side[row] for row in numbers] if side else [] for side in (self.prompts, self.references))
+        return TaskRows(self.batch(rows), [self.documents[row] for row in numbers], *texts)
+
+    def batch(self, rows: Tensor) -> dict[str, Tensor]:
+        """The tensors of some rows."""
+        return {name: tensor[rows] for name, tensor in self.tensors.items()}
 
 
 @dataclass(frozen=True)
 class TaskData:
-    """A classification task.
+    """A task's rows, and what is known of all of them."""
 
-    Args:
-        classes: their names; a label is an index into them.
-    """
+    facts: Facts
+    train: TaskRows
+    validation: TaskRows
+    test: TaskRows
 
-    classes: list[str]
-    train: Fragments
-    validation: Fragments
-    test: Fragments
+    @property
+    def classes(self) -> list[str]:
+        """Their names."""
+        return self.facts.classes
 
-    def split(self, name: Split) -> Fragments:
+    def split(self, name: Split) -> TaskRows:
         """The rows of a split."""
-        rows: Fragments = getattr(self, name)
+        rows: TaskRows = getattr(self, name)
         return rows
 
 
-class Task(Protocol):
-    """Makes labelled data from a corpus."""
+class Baseline(Protocol):
+    """What a task model is measured by: an answer that needs no pretrained model."""
 
+    label: str
+
+    def answer(self, task: Task, data: TaskData, train: TaskRows) -> Tally:
+        """What it answers to the test, having seen no more than `train` and the validation rows."""
+
+
+class Task(ABC):
+    """What is asked of a model, and how the answers are scored."""
+
+    scored: ClassVar[Mapping[str, Score]]
+    """Its scores by name. The first one decides: learning rates, seeds and arms are chosen by it, on validation."""
+    budgets: ClassVar[tuple[Budget, ...]] = ("few", "all")
+    """How many rows its arms learn from."""
+    ability: ClassVar[str]
+    """What a served model is asked for: classify, write, predict."""
+    columns: ClassVar[Mapping[str, str]]
+    """What its replies hold: the type of each column."""
+    baseline: ClassVar[Baseline]
+
+    @property
+    def deciding(self) -> str:
+        """The name of the score that decides."""
+        return next(iter(self.scored))
+
+    def value(self, tally: Tally) -> float:
+        """The deciding score, so that more is better."""
+        return self.scored[self.deciding].signed(self.scores(tally)[self.deciding])
+
+    @abstractmethod
     def data(self, corpus: Path, spec: FinetuneSpec, seed: int = 0) -> TaskData:
-        """The task: a pure function of the corpus, the spec and the seed.
+        """The rows: a pure function of the corpus, the spec and the seed.
 
         Args:
             corpus: folder of an ingest result.
@@ -80,71 +165,82 @@ class Task(Protocol):
             ConfigError: the corpus cannot fill it, with the counts.
         """
 
+    def few(self, data: TaskData, seed: int) -> Tensor:
+        """Numbers of the training rows of the arms with few labels."""
+        return Order(len(data.train), seed).take(0, min(data.facts.spec.few_labels, len(data.train)))
 
-@dataclass(frozen=True)
-class _Document:
-    """What a document can give: so many whole fragments."""
+    @abstractmethod
+    def objective(self, trunk: Pretrained, facts: Facts) -> Objective:
+        """What is minimised."""
 
-    name: str
-    split: Split
-    shard: int
-    row: int
-    places: int
+    @abstractmethod
+    def model(self, trunk: Pretrained, facts: Facts, seed: int) -> nn.Module:
+        """A task model with fresh weights."""
 
+    @abstractmethod
+    def take_over(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """Put pretrained weights into a task model, by name.
 
-class PackageOfFragment:
-    """From a fragment of source, name the top-level package that it comes from."""
-
-    def data(self, corpus: Path, spec: FinetuneSpec, seed: int = 0) -> TaskData:
-        """Balanced fragments of the packages with the most files.
-
-        Fragments do not overlap. They are spread over a package's documents, one from each in turn; which documents and
-        which places in them come first is decided by a keyed hash.
+        Raises:
+            CheckpointError: the weights are of another model.
         """
-        datasets = {split: ShardDataset(corpus / "tokens" / split) for split in SPLITS}
-        groups = _documents_by_group(datasets, spec.fragment_tokens)
-        classes = choose_classes(groups, spec)
-        chosen = {name: groups[name] for name in classes}
-        rows = {split: _fragments(datasets[split], split, chosen, spec, seed) for split in SPLITS}
-        return TaskData(classes, **rows)
+
+    @abstractmethod
+    def answer(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Tally:
+        """What a model answers to rows, in evaluation mode. Holds `nats` (or squares): the summed loss of it."""
+
+    @abstractmethod
+    def scores(self, tally: Tally) -> dict[str, float]:
+        """The scores by name; and `loss`, that of one label."""
+
+    @abstractmethod
+    def reply(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Reply:
+        """What a served model says of one item.
+
+        Args:
+            item: a text, normalised as the documents were; or values, (C, H, W), as the corpus has them.
+        """
 
 
-def choose_classes(groups: Mapping[str, list[_Document]], spec: FinetuneSpec) -> list[str]:
-    """The packages that become classes, sorted by name: those with most training files among those with enough.
-
-    Packages with two files or more in both validation and test come first: one file is a narrow picture of a package.
+def find_task(name: str) -> Task:
+    """The task of that name.
 
     Raises:
-        ConfigError: there are too few, with what each package has.
+        ConfigError: nothing installed has it.
     """
-    able = [name for name, documents in groups.items() if name and _is_enough(documents, spec)]
-    able.sort(key=lambda name: (-min(2, *_files(groups[name])[1:]), -_files(groups[name])[0], name))
-    if len(able) < spec.least_classes:
-        raise _too_few_classes(groups, len(able), spec)
-    return sorted(able[: spec.classes])
+    task: Task = plugins.find("tasks", name)()
+    return task
 
 
-def few_of(fragments: Fragments, per_class: int, classes: int, seed: int) -> Tensor:
-    """Indices of so many rows of each class, chosen by the seed, the same number of each class."""
-    all_of_class = len(fragments) // classes
-    rows = Order(all_of_class, seed).take(0, per_class)
-    return torch.cat([number * all_of_class + rows for number in range(classes)])
+def balanced(labels: Tensor, per_class: int, classes: int, seed: int) -> Tensor:
+    """Numbers of so many rows of each class, chosen by the seed, class after class."""
+    chosen = []
+    for number in range(classes):
+        rows = (labels == number).nonzero().squeeze(1)
+        chosen.append(rows[Order(len(rows), seed).take(0, per_class)])
+    return torch.cat(chosen)
+
+
+def corpus_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of an ingest result, or of a task; None where it has none."""
+    path = folder / TOKENIZER_FILE
+    return load_tokenizer(path) if path.exists() else None
 
 
 def save_task(folder: Path, data: TaskData) -> None:
     """Write a task; `task.json` comes last and makes it one."""
     rows = {split: data.split(split) for split in SPLITS}
-    tensors = {f"{split}.{part}": getattr(rows[split], part) for split in SPLITS for part in ("tokens", "labels")}
-    digest = save_weights(folder / FRAGMENTS_FILE, tensors)
-    write_json(
-        folder / TASK_FILE,
-        {
-            "version": TASK_VERSION,
-            "classes": data.classes,
-            "fragments": digest,
-            "documents": {split: rows[split].documents for split in SPLITS},
-        },
-    )
+    tensors = {f"{split}.{name}": tensor for split in SPLITS for name, tensor in rows[split].tensors.items()}
+    digest = save_weights(folder / ROWS_FILE, tensors)
+    texts = {
+        split: {"documents": of.documents, "prompts": of.prompts, "references": of.references}
+        for split, of in rows.items()
+    }
+    if data.facts.tokenizer is not None:
+        with committed(folder / TOKENIZER_FILE) as sink:
+            sink.write(data.facts.tokenizer.to_str(pretty=True).encode())
+    body = {"version": TASK_VERSION, "rows": digest, "texts": texts}
+    write_json(folder / TASK_FILE, {**body, **describe(data.facts)})
 
 
 def load_task(folder: Path) -> TaskData:
@@ -152,116 +248,23 @@ def load_task(folder: Path) -> TaskData:
 
     Raises:
         DataError: there is none.
-        CheckpointError: the fragments were edited.
+        CheckpointError: the rows were edited.
     """
     body = read_json(folder / TASK_FILE)
-    tensors = load_weights(folder / FRAGMENTS_FILE, body["fragments"])
-    rows = {
-        split: Fragments(tensors[f"{split}.tokens"], tensors[f"{split}.labels"], body["documents"][split])
-        for split in SPLITS
-    }
-    return TaskData(body["classes"], **rows)
+    tensors = load_weights(folder / ROWS_FILE, body["rows"])
+
+    def of(split: Split) -> TaskRows:
+        mine = {name.removeprefix(f"{split}."): each for name, each in tensors.items() if name.startswith(f"{split}.")}
+        return TaskRows(mine, **body["texts"][split])
+
+    return TaskData(facts_in(folder, body), of("train"), of("validation"), of("test"))
 
 
-def _documents_by_group(datasets: Mapping[Split, ShardDataset], fragment_tokens: int) -> dict[str, list[_Document]]:
-    """Every document that can give a fragment, by its package."""
-    groups: dict[str, list[_Document]] = defaultdict(list)
-    for split, dataset in datasets.items():
-        for shard, table in enumerate(dataset.tables()):
-            lengths = _offsets(table).diff().tolist()
-            names, packages = table["document"].to_pylist(), table["group"].to_pylist()
-            for row, (name, package, length) in enumerate(zip(names, packages, lengths, strict=True)):
-                if places := length // fragment_tokens:
-                    groups[package].append(_Document(name, split, shard, row, places))
-    return groups
+def describe(facts: Facts) -> dict[str, Any]:
+    """The facts as JSON has them, but for the tokenizer, which is a file of its own."""
+    return {"spec": facts.spec.model_dump(mode="json"), "classes": facts.classes}
 
 
-def _files(documents: Iterable[_Document]) -> tuple[int, int, int]:
-    """Documents in train, validation and test."""
-    of = Counter(document.split for document in documents)
-    return of["train"], of["validation"], of["test"]
-
-
-def _places(documents: Iterable[_Document]) -> dict[Split, int]:
-    """Fragments that the documents hold, by split."""
-    of: dict[Split, int] = dict.fromkeys(SPLITS, 0)
-    for document in documents:
-        of[document.split] += document.places
-    return of
-
-
-def _is_enough(documents: list[_Document], spec: FinetuneSpec) -> bool:
-    return _files(documents)[0] >= spec.least_files and all(
-        held >= _wanted(split, spec) for split, held in _places(documents).items()
-    )
-
-
-def _wanted(split: Split, spec: FinetuneSpec) -> int:
-    """Fragments a class in a split."""
-    return spec.all_labels if split == "train" else spec.evaluation_labels
-
-
-def _fragments(
-    dataset: ShardDataset, split: Split, chosen: Mapping[str, list[_Document]], spec: FinetuneSpec, seed: int
-) -> Fragments:
-    """The same number of fragments of each chosen package, from one split."""
-    sides = [[document for document in documents if document.split == split] for documents in chosen.values()]
-    count = _wanted(split, spec)
-    places = [place for side in sides for place in _spread(side, count, seed)]
-    return Fragments(
-        tokens=torch.stack([_cut(dataset, document, place, spec.fragment_tokens) for document, place in places]),
-        labels=torch.arange(len(sides)).repeat_interleave(count),
-        documents=[document.name for document, _ in places],
-    )
-
-
-def _spread(documents: Iterable[_Document], count: int, seed: int) -> list[tuple[_Document, int]]:
-    """So many places, one from each document in turn; documents and places in the order of a keyed hash."""
-    turns = [
-        (turn, _key(seed, document.name), document, place)
-        for document in documents
-        for turn, place in enumerate(_shuffled_places(document, seed))
-    ]
-    turns.sort(key=lambda entry: entry[:2])
-    return [(document, place) for _, _, document, place in turns[:count]]
-
-
-def _shuffled_places(document: _Document, seed: int) -> list[int]:
-    return sorted(range(document.places), key=lambda place: _key(seed, document.name, place))
-
-
-def _key(*parts: object) -> bytes:
-    return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-
-
-def _cut(dataset: ShardDataset, document: _Document, place: int, fragment_tokens: int) -> Tensor:
-    table = dataset.table(document.shard)
-    start = _offsets(table)[document.row] + place * fragment_tokens
-    return from_dlpack(_token_column(table).values)[start : start + fragment_tokens].long()
-
-
-def _offsets(table: Any) -> Tensor:
-    return from_dlpack(_token_column(table).offsets)
-
-
-def _token_column(table: Any) -> Any:
-    return table["tokens"].chunk(0)  # a shard is one record batch
-
-
-def _too_few_classes(groups: Mapping[str, list[_Document]], able: int, spec: FinetuneSpec) -> ConfigError:
-    needs = (
-        f"{spec.least_files} training files, {spec.all_labels} fragments of {spec.fragment_tokens} tokens in them, and"
-        f" {spec.evaluation_labels} fragments each in validation and test"
-    )
-    largest = sorted(groups, key=lambda name: (-_files(groups[name])[0], name))[:12]
-    counts = [f"{name or '(no package)'} {_described(groups[name])}" for name in largest]
-    return ConfigError(
-        f"{able} packages can be classes of the task. A class needs {needs}."
-        f" Largest packages, as training files, fragments in train/validation/test: {'; '.join(counts) or 'none'}",
-        allowed=f"{spec.least_classes} classes or more",
-        fix="lower finetune.least_classes, all_labels, evaluation_labels or fragment_tokens, or add documents",
-    )
-
-
-def _described(documents: list[_Document]) -> str:
-    return f"{_files(documents)[0]} files, {'/'.join(str(held) for held in _places(documents).values())}"
+def facts_in(folder: Path, body: Mapping[str, Any]) -> Facts:
+    """The facts that `describe` made, with the tokenizer that lies in the folder, if one does."""
+    return Facts(FinetuneSpec.model_validate(body["spec"]), list(body["classes"]), corpus_tokenizer(folder))

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import torch
-from torch import Tensor
-
 
 @dataclass(frozen=True)
 class LossSum:
@@ -50,34 +47,18 @@ class LossSum:
         return {f"loss_{unit}": self.loss, **bits}
 
 
-def accuracy(confusion_CC: Tensor) -> float:
-    """The share of answers that are right, from a matrix of counts (truth by answer)."""
-    return (confusion_CC.diagonal().sum() / confusion_CC.sum()).item()
-
-
-def f1_by_class(confusion_CC: Tensor) -> Tensor:
-    """F1 of each class, (C,) float64, from a matrix of counts (truth by answer); 0 for a class that nobody named."""
-    counts = confusion_CC.double()
-    right = counts.diagonal()
-    named_or_true = counts.sum(0) + counts.sum(1)
-    return torch.where(named_or_true > 0, 2 * right / named_or_true, 0.0)
-
-
-def macro_f1(confusion_CC: Tensor) -> float:
-    """The mean of the classes' F1: a rare class weighs as much as a frequent one."""
-    return f1_by_class(confusion_CC).mean().item()
-
-
 def spread(values: Sequence[float]) -> dict[str, Any]:
     """Mean, smallest and largest of the seeds' scores, and the scores themselves, in the order of the seeds."""
     return {"mean": fmean(values), "min": min(values), "max": max(values), "values": list(values)}
 
 
-def gain(pretrained: Sequence[float], scratch: Sequence[float]) -> dict[str, Any]:
+def gain(pretrained: Sequence[float], scratch: Sequence[float], *, higher_is_better: bool = True) -> dict[str, Any]:
     """What pretraining adds to a score: beyond the spread of seeds where its worst seed beats the best from scratch."""
+    worst, best = (min, max) if higher_is_better else (max, min)
+    ahead = worst(pretrained) - best(scratch)
     return {
         "mean_difference": fmean(pretrained) - fmean(scratch),
-        "worst_pretrained": min(pretrained),
-        "best_scratch": max(scratch),
-        "beyond_spread": min(pretrained) > max(scratch),
+        "worst_pretrained": worst(pretrained),
+        "best_scratch": best(scratch),
+        "beyond_spread": ahead > 0 if higher_is_better else ahead < 0,
     }
