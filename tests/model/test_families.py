@@ -134,7 +134,7 @@ def test_padding_of_the_source_is_never_read():
     assert torch.equal(model(TOKENS, targets, PADDED_SOURCE), model(edited, targets, PADDED_SOURCE))
     assert not torch.equal(model(TOKENS, targets), model(edited, targets))
     short = model(TOKENS[:, :8], targets)
-    torch.testing.assert_close(model(TOKENS, targets, PADDED_SOURCE), short, rtol=0, atol=1e-5)  # measured: 5e-7
+    torch.testing.assert_close(model(TOKENS, targets, PADDED_SOURCE), short, rtol=0, atol=1e-5)  # measured: 1e-6
 
 
 def test_masked_patches_are_never_read():
