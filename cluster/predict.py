@@ -24,8 +24,8 @@ from cluster.settings import Settings
 from foundation_core.data.tables import Row, read_table, write_table
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.files import read_json
-from foundation_core.tracking.pyfunc import TextModel
-from foundation_core.tracking.registry import load_text_model
+from foundation_core.tracking.registry import load_served_model
+from foundation_core.tracking.served import TEXT, ServedModel
 from foundation_core.train.threads import one_thread
 
 PREDICTION = "prediction"
@@ -93,10 +93,16 @@ def predict(request: Request, map_in_order: MapInOrder, report: Callable[[int], 
         ConfigError: the model has no classifier, the table not that column, or columns of the names that are added.
         DataError: the file is no table, or a text no text.
     """
-    classifier = _model(request.model).classifier
-    if classifier is None:
+    model = _model(request.model)
+    if model.classes is None:
         raise ConfigError("this model has no classifier", fix="publish one from a recipe with labels")
-    added = {PREDICTION: pa.string(), **{PROBABILITY + name: pa.float64() for name in classifier.classes}}
+    if TEXT not in model.inputs:
+        raise ConfigError(
+            f"this model reads {', '.join(model.inputs)}, and a table of texts cannot hold that",
+            fix="load it with mlflow.pyfunc and call predict, as its card says",
+        )
+    classes = model.classes
+    added = {PREDICTION: pa.string(), **{PROBABILITY + name: pa.float64() for name in classes}}
     waiting: deque[list[Row]] = deque()
     rows, counts = 0, Counter[str | None]()
     with read_table(Path(request.source), request.batch_rows) as table:
@@ -111,7 +117,7 @@ def predict(request: Request, map_in_order: MapInOrder, report: Callable[[int], 
 
         with write_table(Path(request.out), table, added) as writer:
             for answers in map_in_order(predict_texts, pieces()):
-                predicted = [_columns(answer, classifier.classes) for answer in answers]
+                predicted = [_columns(answer, classes) for answer in answers]
                 writer.write([{**row, **new} for row, new in zip(waiting.popleft(), predicted, strict=True)])
                 counts.update(new[PREDICTION] for new in predicted)
                 rows += len(predicted)
@@ -158,11 +164,11 @@ def predict_on_ray(request: Request, settings: Settings, folder: Path, report: C
 
 
 @cache
-def _model(folder: str) -> TextModel:
-    return load_text_model(Path(folder))
+def _model(folder: str) -> ServedModel:
+    return load_served_model(Path(folder))
 
 
-def _answer(model: TextModel, text: Any, row: int) -> Probabilities | None:
+def _answer(model: ServedModel, text: Any, row: int) -> Probabilities | None:
     if text is None:
         return None
     try:

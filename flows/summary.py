@@ -12,7 +12,7 @@ from rich.table import Table
 
 from cluster.settings import Settings
 from foundation_core.store import Result
-from foundation_core.tracking.base import leading
+from foundation_core.tracking.base import METRICS, leading
 
 if TYPE_CHECKING:
     from cluster.sweep import Outcome, Sweep
@@ -93,18 +93,27 @@ def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _finetune(summary: Mapping[str, Any]) -> tuple[str, str]:
-    trials, classes = len(summary["trials"]), len(summary["classes"])
-    gain = summary["gain"]["few"]["mean_difference"]
-    return f"{trials} trials, {classes} classes, 4 arms", f"transfer gain with few labels {gain:+.3f} macro-F1"
+    trials, arms = len(summary["trials"]), len(summary["arms"])
+    labels, gained = next(iter(summary["gain"].items()))
+    label = summary["scored"][summary["deciding"]]["label"]
+    classes = f", {len(summary['classes'])} classes" if summary["classes"] else ""
+    made = f"{trials} trials{classes}, {arms} arms"
+    return made, f"transfer gain with {labels} labels {gained['mean_difference']:+.3f} {label}"
 
 
 def _evaluate(summary: Mapping[str, Any]) -> tuple[str, str]:
-    language, samples = summary["language"], summary["samples"]
-    best = max(summary["arms"].items(), key=lambda arm: arm[1]["macro_f1"]["mean"])
-    baseline = summary["baseline"]["all"]["macro_f1"]
-    made = f"macro-F1 {best[1]['macro_f1']['mean']:.3f} by {best[0]}, {baseline:.3f} by TF-IDF"
-    parsed = f", {samples['parsed_fraction']:.0%} of samples parse" if samples else ""
-    return made, f"{language['bits_per_byte']:.3f} bits/byte on test{parsed}"
+    deciding, baseline = summary["deciding"], summary["baseline"]
+    arm, (label, _) = summary["best_arm"], summary["scored"][deciding].values()
+    last = list(summary["gain"])[-1]
+    made = f"{label} {summary['arms'][arm][deciding]['mean']:.3f} by {arm},"
+    made += f" {baseline[last][deciding]:.3f} by {baseline['label']}"
+    test = summary["test"]
+    known = "bits_per_byte" if "bits_per_byte" in test else f"loss_{test['unit']}"
+    told = [f"{test[known]:.3f} {METRICS[f'test/{known}'].unit} on test"]
+    if summary.get("samples"):
+        told.append(f"{summary['samples']['parsed_fraction']:.0%} of samples parse")
+    told += [f"{value:.0%} zero-shot" for name, value in summary.get("zero_shot", {}).items() if name == "templates"]
+    return made, ", ".join(told)
 
 
 def _publish(summary: Mapping[str, Any]) -> tuple[str, str]:

@@ -184,7 +184,8 @@ class FinetuneSpec(Spec):
     """Transfer learning: the pretrained trunk and a fresh one, with few labels and with all, on one task."""
 
     task: str = "package_of_fragment"
-    """Registered task: package_of_fragment, or one that an installed package adds."""
+    """Registered task: package_of_fragment, token_types, docstring_of_function, complete_function (text);
+    class_of_sample, next_values, caption_of_sample (values); or one that an installed package adds."""
     classes: int = Field(12, ge=2)
     """Classes, at the most; those with the most training files are taken."""
     least_classes: int = Field(2, ge=2)
@@ -192,21 +193,28 @@ class FinetuneSpec(Spec):
     least_files: int = Field(3, ge=1)
     """Training files that a group needs to become a class."""
     fragment_tokens: int = Field(64, ge=8)
-    """Tokens of a fragment."""
+    """Tokens of a fragment; of a task that writes, those that are read, at the most."""
+    answer_tokens: int = Field(48, ge=4)
+    """Tokens of an answer, at the most, for tasks that write."""
     few_labels: int = Field(60, ge=1)
-    """Training fragments a class in the few-labels arms."""
+    """Training rows a class in the few-labels arms; rows in all, where a row has no class. Tasks that write, and
+    next_values, have no such arms."""
     all_labels: int = Field(240, ge=1)
-    """Training fragments a class in the all-labels arms; a group needs as many to become a class."""
+    """Training rows a class in the all-labels arms; a group needs as many to become a class. Where a row has no class,
+    rows in all. Tasks on values take all that there are."""
     evaluation_labels: int = Field(24, ge=1)
-    """Validation fragments a class, and test fragments a class; a group needs as many to become a class."""
-    pool: Literal["mean", "last"] = "mean"
-    """How the tokens of a fragment become one vector."""
+    """Validation rows a class, and test rows a class, counted as `all_labels` are."""
+    shift: tuple[int, int] = (0, 0)
+    """Rows and columns that values are moved by at the most, either way, at random, in the training of
+    class_of_sample: pixels, or mel bins and frames."""
+    pool: Literal["mean", "last", "first"] = "mean"
+    """How the tokens of a row become one vector; first is a class token's place."""
     adapt: Literal["full", "probe"] = "full"
     """What moves: every parameter, or the new head alone."""
     steps: int = Field(80, ge=1)
     """Optimizer steps, the same for every arm."""
     batch_rows: int = Field(12, ge=1)
-    """Fragments in one optimizer step."""
+    """Rows in one optimizer step."""
     lr: tuple[float, ...] = (1e-3, 2e-3, 4e-3)
     """Peak learning rates that are tried; each arm keeps its best on validation."""
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -238,17 +246,30 @@ class EvaluateSpec(Spec):
     test_rows: int = Field(256, ge=1)
     """Rows of the test split that are scored, at the most."""
     samples: int = Field(12, ge=1)
-    """Texts that are generated."""
+    """Texts that are generated, or samples that are drawn: of whatever the model can make."""
     sample_tokens: int = Field(96, ge=8)
     """Tokens of each generated text, at the most."""
     temperature: float = Field(0.8, ge=0)
     """0 takes the most probable token; larger values take more risk."""
     top_k: int = Field(40, ge=1)
     """Tokens that sampling chooses from."""
+    templates: tuple[str, ...] = ()
+    """Captions with {} where a class is named: how a dual encoder is asked for the class of a sample. Those that no
+    training caption has are the honest question. Empty: the training captions of each class."""
+    class_names: tuple[str, ...] = ()
+    """What goes into the templates, a name for each group of the corpus, in the order of the groups' own names."""
     seed: int = 0
     """Prompts and sampling."""
     threads: int = placement(2, ge=1)
     """CPU threads."""
+
+    @model_validator(mode="after")
+    def _templates_have_a_place_and_names(self) -> Self:
+        if wrong := [template for template in self.templates if template.count("{}") != 1]:
+            raise ValueError(f"a template needs {{}} once, found {wrong[0]!r}")
+        if bool(self.templates) != bool(self.class_names):
+            raise ValueError("templates and class_names need each other: the names go into the templates")
+        return self
 
 
 class PublishSpec(Spec):

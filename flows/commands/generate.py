@@ -28,13 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Print each text: the prompt and what the model makes of it."""
     from cluster.settings import Settings
     from cluster.stack import Stack
-    from foundation_core.tracking.registry import load_text_model, model_files
+    from foundation_core.tracking.registry import load_served_model, model_files
 
     prompt = _prompt(arguments.prompt)
     os.environ.update(Stack(Settings.from_environment()).environment())
     settings = Settings.from_environment()
     with model_files(arguments.model, settings.mlflow_uri) as folder:
-        model = load_text_model(folder)
+        model = load_served_model(folder)
     if arguments.tokens >= model.context_tokens:
         most = model.context_tokens - 1
         print(f"foundation: this model reads {most + 1} tokens at once; it writes {most} at the most", file=sys.stderr)

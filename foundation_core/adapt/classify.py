@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from foundation_core.adapt.scores import ACCURACY, MACRO_F1, accuracy, macro_f1
+from foundation_core.adapt.scores import ACCURACY, MACRO_F1, Score, accuracy, macro_f1
 from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskRows
 from foundation_core.adapt.transfer import Pretrained, load_trunk, task_model
 from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks
@@ -48,7 +48,7 @@ class Classification(Objective):
 class ClassificationTask(Task):
     """A task whose answers are classes."""
 
-    scored = {"macro_f1": MACRO_F1, "accuracy": ACCURACY}
+    scored: ClassVar[Mapping[str, Score]] = {"macro_f1": MACRO_F1, "accuracy": ACCURACY}
 
     def objective(self, trunk: Pretrained, facts: Facts) -> Objective:
         """Cross-entropy."""
@@ -73,7 +73,7 @@ class RowTask(ClassificationTask):
     """A task with one class for a row."""
 
     ability = "classify"
-    columns = {"label": "string", "probability": "double"}
+    columns: ClassVar[Mapping[str, str]] = {"label": "string", "probability": "double"}
 
     def model(self, trunk: Pretrained, facts: Facts, seed: int) -> nn.Module:
         """Stem and trunk of the family, and a head that pools a row."""

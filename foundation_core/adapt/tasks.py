@@ -32,6 +32,7 @@ from foundation_core.weights import load_weights, save_weights
 
 TASK_FILE, ROWS_FILE = "task.json", "rows.safetensors"
 TASK_VERSION = 2
+_ROWS_AT_ONCE = 16
 
 Budget = Literal["few", "all"]
 Tally = Mapping[str, Any]
@@ -128,8 +129,12 @@ class Baseline(Protocol):
 
     label: str
 
-    def answer(self, task: Task, data: TaskData, train: TaskRows) -> Tally:
-        """What it answers to the test, having seen no more than `train` and the validation rows."""
+    def answer(self, task: Task, data: TaskData, train: TaskRows, trunk: Pretrained) -> Tally:
+        """What it answers to the test, having learned from no more than `train` and the validation rows.
+
+        Args:
+            trunk: of the models that it is set beside; of use for the shapes that they work on.
+        """
 
 
 class Task(ABC):
@@ -188,6 +193,10 @@ class Task(ABC):
     @abstractmethod
     def answer(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Tally:
         """What a model answers to rows, in evaluation mode. Holds `nats` (or squares): the summed loss of it."""
+
+    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
+        """The text that a model writes for each row; of a task whose answers are texts."""
+        raise NotImplementedError(f"{type(self).__name__} writes no texts")
 
     @abstractmethod
     def scores(self, tally: Tally) -> dict[str, float]:
@@ -261,10 +270,24 @@ def load_task(folder: Path) -> TaskData:
 
 
 def describe(facts: Facts) -> dict[str, Any]:
-    """The facts as JSON has them, but for the tokenizer, which is a file of its own."""
-    return {"spec": facts.spec.model_dump(mode="json"), "classes": facts.classes}
+    """The facts as JSON has them, but for the tokenizer, which is a file of its own; and for where the work ran."""
+    return {"spec": facts.spec.meaning(), "classes": facts.classes}
 
 
 def facts_in(folder: Path, body: Mapping[str, Any]) -> Facts:
     """The facts that `describe` made, with the tokenizer that lies in the folder, if one does."""
     return Facts(FinetuneSpec.model_validate(body["spec"]), list(body["classes"]), corpus_tokenizer(folder))
+
+
+def summed_loss(model: nn.Module, objective: Objective, rows: TaskRows) -> tuple[float, int]:
+    """The loss of all rows in evaluation mode, and how many labels they have."""
+    was_training = model.training
+    model.eval()
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for part in torch.split(torch.arange(len(rows)), _ROWS_AT_ONCE):
+            example = objective.prepare({**rows.batch(part), "sample": part}, 0)
+            total += objective.loss(model, example).double().item()
+            count += int(example.count)
+    model.train(was_training)
+    return total, count

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json
 from foundation_core.model.families import build
-from foundation_core.model.heads import PooledHead, last_token, mean_of_tokens
+from foundation_core.model.heads import PooledHead, VocabularyHead, first_token, last_token, mean_of_tokens
 from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import Layout
 from foundation_core.model.transformer import Model, Reader
@@ -26,7 +26,11 @@ MODEL_VERSION = 2
 
 Adapt = Literal["full", "probe"]
 
-POOLS: Mapping[str, Callable[[Tensor, Layout], Tensor]] = {"mean": mean_of_tokens, "last": last_token}
+POOLS: Mapping[str, Callable[[Tensor, Layout], Tensor]] = {
+    "mean": mean_of_tokens,
+    "last": last_token,
+    "first": first_token,
+}
 """How the tokens of a row become one vector, by the name that a recipe uses."""
 
 
@@ -93,19 +97,43 @@ def task_model(spec: ModelSpec, shape: SampleShape, classes: int, pool: str, see
     return initialize(model, seed)
 
 
-def load_trunk(model: Model, weights: Mapping[str, Tensor]) -> None:
+def tagging_model(spec: ModelSpec, shape: SampleShape, classes: int, seed: int) -> Model:
+    """A fresh model of the family with a head that gives (N, T, classes) logits, one row of them a token."""
+    bare = build(spec, shape)
+    return initialize(Model(bare.stem, bare.trunk, VocabularyHead(spec.trunk.width, classes)), seed)
+
+
+def whole_model(trunk: Pretrained, seed: int) -> Reader:
+    """A fresh model of the family as it is, with its own head."""
+    return initialize(build(trunk.spec, trunk.shape), seed)
+
+
+def load_trunk(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Put pretrained stem and trunk weights into a task model, by name; its head stays as it is.
 
     Raises:
         CheckpointError: the weights are of another model.
     """
-    own = {name: value for name, value in model.state_dict().items() if _is_of_the_trunk(name)}
-    given = {name: value for name, value in weights.items() if _is_of_the_trunk(name)}
+    _load(model, weights, _is_of_the_trunk)
+
+
+def load_whole(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Put all pretrained weights into a model of the same family.
+
+    Raises:
+        CheckpointError: the weights are of another model.
+    """
+    _load(model, weights, lambda name: True)
+
+
+def _load(model: nn.Module, weights: Mapping[str, Tensor], is_meant: Callable[[str], bool]) -> None:
+    own = {name: value for name, value in model.state_dict().items() if is_meant(name)}
+    given = {name: value for name, value in weights.items() if is_meant(name)}
     wrong = sorted(own.keys() ^ given.keys()) or [name for name in own if own[name].shape != given[name].shape]
     if wrong:
         raise CheckpointError(
             f"the pretrained weights do not fit the model: {', '.join(wrong[:4])}",
-            allowed="the same stem and trunk, name by name and shape by shape",
+            allowed="the same parts, name by name and shape by shape",
             fix="run pretrain again, or name the model that the weights belong to",
         )
     with torch.no_grad():
@@ -113,7 +141,7 @@ def load_trunk(model: Model, weights: Mapping[str, Tensor]) -> None:
             value.copy_(given[name])
 
 
-def freeze(model: Model, adapt: Adapt) -> None:
+def freeze(model: nn.Module, adapt: Adapt) -> None:
     """Let move what the way of adapting allows: every parameter (full), or those of the head alone (probe)."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(adapt == "full" or not _is_of_the_trunk(name))

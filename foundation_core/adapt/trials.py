@@ -9,19 +9,18 @@ again: a stage that was interrupted calls the same trials and gets at once what 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import nn
 
-from foundation_core.adapt.classify import Answers, Classification, answer
-from foundation_core.adapt.tasks import Fragments, TaskData, few_of, load_task
-from foundation_core.adapt.transfer import Pretrained, freeze, load_trunk, task_model
+from foundation_core.adapt.tasks import Budget, Tally, Task, TaskData, TaskRows, find_task, load_task
+from foundation_core.adapt.transfer import Pretrained, freeze
 from foundation_core.data.order import Order
 from foundation_core.events import EventLog
 from foundation_core.files import read_json, write_json
-from foundation_core.model.transformer import Model
 from foundation_core.specs import FinetuneSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.schedule import lr_at
@@ -29,14 +28,12 @@ from foundation_core.train.step import train_step
 from foundation_core.train.threads import one_thread
 from foundation_core.weights import load_weights, save_weights
 
-Labels = Literal["few", "all"]
-
 
 class Arm(NamedTuple):
     """One side of the comparison: where the trunk starts, and how many labels it learns from."""
 
     pretrained: bool
-    labels: Labels
+    labels: Budget
 
     @property
     def name(self) -> str:
@@ -44,7 +41,9 @@ class Arm(NamedTuple):
         return f"{'pretrained' if self.pretrained else 'scratch'}-{self.labels}"
 
 
-ARMS = (Arm(True, "few"), Arm(False, "few"), Arm(True, "all"), Arm(False, "all"))
+def arms_of(task: Task) -> tuple[Arm, ...]:
+    """Every side of a task's comparison."""
+    return tuple(Arm(pretrained, labels) for labels in task.budgets for pretrained in (True, False))
 
 
 @dataclass(frozen=True)
@@ -102,14 +101,14 @@ class TrialResult:
     """What a trial found.
 
     Args:
-        losses: training loss of each step, nats a label.
+        losses: training loss of each step, that of one label.
         test: None while the choice is not made.
     """
 
     trial: Trial
     losses: list[float]
-    validation: Answers
-    test: Answers | None
+    validation: Tally
+    test: Tally | None
 
 
 def run_trial(piece: TrialPiece) -> TrialResult:
@@ -120,55 +119,48 @@ def run_trial(piece: TrialPiece) -> TrialResult:
         if piece.test and not piece.tested_file.exists():
             _test_and_commit(piece)
     trained = read_json(piece.trained_file)
-    test = Answers(**read_json(piece.tested_file)) if piece.test else None
-    return TrialResult(piece.trial, trained["losses"], Answers(**trained["validation"]), test)
+    test = read_json(piece.tested_file) if piece.test else None
+    return TrialResult(piece.trial, trained["losses"], trained["validation"], test)
 
 
 def _train_and_commit(piece: TrialPiece) -> None:
-    task = load_task(piece.folder)
-    model = _fresh_model(piece, task)
+    task, data = find_task(piece.spec.task), load_task(piece.folder)
+    model = task.model(piece.trunk, data.facts, piece.trial.seed)
     if piece.trial.arm.pretrained:
-        load_trunk(model, piece.trunk.weights())
+        task.take_over(model, piece.trunk.weights())
     freeze(model, piece.spec.adapt)
     EventLog(piece.folder).write("trial", name=piece.trial.name)
-    losses = _train(model, _training_rows(piece.trial, piece.spec, task), piece.trial, piece.spec)
+    losses = _train(model, task, data, piece)
     digest = save_weights(piece.weights_file, model.state_dict(), {"trial": piece.trial.name})
     body = {"trial": piece.trial.name, "weights": digest, "losses": losses}
-    write_json(piece.trained_file, {**body, "validation": _answers(model, task.validation, len(task.classes))})
+    write_json(piece.trained_file, {**body, "validation": task.answer(model, data.validation, data.facts)})
 
 
 def _test_and_commit(piece: TrialPiece) -> None:
-    task = load_task(piece.folder)
-    model = _fresh_model(piece, task)
+    task, data = find_task(piece.spec.task), load_task(piece.folder)
+    model = task.model(piece.trunk, data.facts, piece.trial.seed)
     model.load_state_dict(load_weights(piece.weights_file, read_json(piece.trained_file)["weights"]))
-    write_json(piece.tested_file, _answers(model, task.test, len(task.classes)))
+    write_json(piece.tested_file, task.answer(model, data.test, data.facts))
 
 
-def _fresh_model(piece: TrialPiece, task: TaskData) -> Model:
-    trunk = piece.trunk
-    return task_model(trunk.spec, trunk.shape, len(task.classes), piece.spec.pool, piece.trial.seed)
+def training_rows(task: Task, data: TaskData, labels: Budget, seed: int) -> TaskRows:
+    """What an arm learns from."""
+    return data.train if labels == "all" else data.train.select(task.few(data, seed))
 
 
-def _training_rows(trial: Trial, spec: FinetuneSpec, task: TaskData) -> Fragments:
-    if trial.arm.labels == "all":
-        return task.train
-    return task.train.select(few_of(task.train, spec.few_labels, len(task.classes), trial.seed))
-
-
-def _train(model: Model, rows: Fragments, trial: Trial, spec: FinetuneSpec) -> list[float]:
+def _train(model: nn.Module, task: Task, data: TaskData, piece: TrialPiece) -> list[float]:
     """Train in place; the loss of each step."""
+    trial, spec = piece.trial, piece.spec
+    rows = training_rows(task, data, trial.arm.labels, trial.seed)
     optimizer = spec.optimizer.model_copy(update={"lr": trial.lr})
     engine = TorchEngine(model, EngineRequest(optimizer, "float32", spec.batch_rows))
-    objective, order = Classification(), Order(len(rows), trial.seed)
+    objective, order = task.objective(piece.trunk, data.facts), Order(len(rows), trial.seed)
     model.train()
     losses = []
     for step in range(spec.steps):
-        chosen = order.take(step * spec.batch_rows, spec.batch_rows)
-        batch: dict[str, Tensor] = {"tokens": rows.tokens[chosen], "labels": rows.labels[chosen]}
+        first = step * spec.batch_rows
+        chosen, number = order.take(first, spec.batch_rows), torch.arange(first, first + spec.batch_rows)
+        batch = {**rows.batch(chosen), "sample": number}  # a row that comes again is another sample to what is random
         report = train_step(engine, objective, [batch], lr_at(step, spec.steps, optimizer), trial.seed)
         losses.append(report.loss)
     return losses
-
-
-def _answers(model: Model, rows: Fragments, classes: int) -> dict[str, Any]:
-    return asdict(answer(model, rows.tokens, rows.labels, classes))

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import io
 import math
+import struct
+import wave
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from foundation_core.data.modalities import Content, Modality
+from foundation_core.data.modalities import Content, Item, Modality
 from foundation_core.errors import ConfigError
 from foundation_core.plugins import need
 from foundation_core.shape import SampleShape
@@ -52,6 +54,17 @@ class Audio(Modality):
             " longer recordings are cut, shorter ones are followed by silence."
         )
         _check_bands(of)
+
+    def example(self) -> Item:
+        """A WAV file: half a second of 440 Hz."""
+        rate_hz, sink = self._spec.rate_hz, io.BytesIO()
+        samples = [round(16_000 * math.sin(2 * math.pi * 440 * place / rate_hz)) for place in range(rate_hz // 2)]
+        with wave.open(sink, "wb") as recording:
+            recording.setnchannels(1)
+            recording.setsampwidth(2)
+            recording.setframerate(rate_hz)
+            recording.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+        return sink.getvalue()
 
     def read(self, data: bytes) -> Content:
         """The spectrogram, (1, F, T)."""

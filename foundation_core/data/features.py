@@ -8,7 +8,7 @@ Mean and standard deviation are those of the training split, one for each channe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from foundation_core.data.modalities import Modality, open_modality
+from foundation_core.data.modalities import Item, Modality, open_modality
 from foundation_core.errors import DataError
 from foundation_core.files import read_json, write_json
 from foundation_core.shape import SampleShape
@@ -56,16 +56,30 @@ class Features:
         """What reads raw items."""
         return open_modality(self.name, IngestSpec.model_validate(self.spec))
 
-    def prepare(self, item: bytes | Path) -> Tensor:
+    def prepare(self, item: Item | Path) -> Tensor:
         """The input that a raw item becomes, (C, H, W) float32: what training saw of the same item.
+
+        Args:
+            item: a file or its bytes; or numbers, those of each channel, as many as a sample has.
 
         Raises:
             ValueError: it is no such item; the message is the reason.
             OSError: there is no such file.
         """
+        if not isinstance(item, bytes | Path):
+            return self.normalise(self._numbers(item))[0]
         content = self.modality.read(item if isinstance(item, bytes) else item.read_bytes())
         dtype = torch.uint8 if self.modality.values == pa.uint8() else torch.float32
         return self.normalise(torch.frombuffer(bytearray(content.values), dtype=dtype)[None])[0]
+
+    def _numbers(self, item: Sequence[Sequence[float]]) -> Tensor:
+        wanted = (self.shape.channels, self.shape.height * self.shape.width)
+        found = torch.tensor([list(channel) for channel in item])
+        if found.shape != wanted or not found.isfinite().all():
+            raise ValueError(
+                f"numbers of shape {tuple(found.shape)}; allowed: {wanted}, channels by places, all finite"
+            )
+        return found[None]
 
     def normalise(self, values: Tensor) -> Tensor:
         """Values as inputs: (N, C * H * W) of any type to (N, C, H, W) float32, each channel with mean 0 and std 1."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from foundation_core.data.modalities import Content, Modality
+from foundation_core.data.modalities import Content, Item, Modality
 from foundation_core.plugins import need
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
@@ -45,6 +45,15 @@ class Images(Modality):
         except Exception as error:  # each format's decoder raises errors of its own
             raise ValueError(f"not an image that can be decoded: {_words(error)}") from error
         return Content(values=b"".join(band.tobytes() for band in image.split()))
+
+    def example(self) -> Item:
+        """A PNG picture that grows brighter from its upper left to its lower right."""
+        from PIL import Image as images
+
+        side, sink = self._spec.size_pixels, io.BytesIO()
+        levels = bytes(255 * (row + column) // (2 * side) for row in range(side) for column in range(side))
+        images.frombytes("L", (side, side), levels).save(sink, "PNG")
+        return sink.getvalue()
 
     def _square(self, image: Image) -> Image:
         from PIL import Image as images

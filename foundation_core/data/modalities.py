@@ -29,6 +29,10 @@ QUARANTINED = pa.schema({"document": pa.string(), "reason": pa.string()})
 """A file that is no document, and why."""
 
 
+Item = bytes | Sequence[Sequence[float]]
+"""What a served model is given: the bytes of a file, or the numbers of each channel."""
+
+
 class Content(NamedTuple):
     """What an item holds.
 
@@ -69,6 +73,9 @@ class Modality(Protocol):
             ValueError: they are no such item; the message is the reason, and the same on every machine.
         """
 
+    def example(self) -> Item:
+        """A made-up item that can be read: the example of a served model."""
+
 
 class Text(Modality):
     """Text of any length."""
@@ -85,6 +92,10 @@ class Text(Modality):
     def read(self, data: bytes) -> Content:
         """The normalised text."""
         return Content(text=normalise(data))
+
+    def example(self) -> Item:
+        """The start of a program."""
+        return b"import os\n\n\ndef "
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any, cast
 import pyarrow as pa
 
 from foundation_core.data.documents import NOT_STATED, SourceFile
-from foundation_core.data.modalities import Content, Modality
+from foundation_core.data.modalities import Content, Item, Modality
 from foundation_core.data.rows import TableSource
 from foundation_core.data.split import SPLITS
 from foundation_core.data.tables import read_table
@@ -138,6 +138,11 @@ class Series(Modality):
             for split, start, end in zip(SPLITS, borders, borders[1:], strict=False)
             for first in range(start, end - length + 1, self._spec.stride)
         ]
+
+    def example(self) -> Item:
+        """A wave in each column."""
+        wave = [math.sin(place / 4) for place in range(self._spec.window)]
+        return [wave for _ in self._spec.columns]
 
     def read(self, data: bytes) -> Content:
         """The numbers, (columns, 1, rows), of a CSV table that has the columns and as many rows as a window."""

@@ -8,8 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from foundation_core.evaluate.pictures import PICTURES_FILE
 from foundation_core.events import read_events
 from foundation_core.store import Result
+from foundation_core.tracking.base import METRICS
+from foundation_core.weights import load_weights
 
 INK, GREY, GRID = "#22303f", "#7b8794", "#e4e8ec"
 BLUE, ORANGE, GREEN = "#2468a8", "#d4731f", "#2f8f6b"
@@ -33,6 +38,7 @@ STYLE = {
     "savefig.dpi": 150,
 }
 STEP = "optimizer step"
+PICTURES_SHOWN = 8
 SMOOTHING_PARTS = 40
 """The smoothed loss averages over a twentieth of the curve: so many parts to each side."""
 
@@ -56,23 +62,26 @@ def draw_plots(results: Mapping[str, Result], folder: Path) -> list[Path]:
     Args:
         results: trunk, task, scores.
     """
-    trunk, task, scores = results["trunk"], results["task"].summary, results["scores"].summary
+    trunk, scores = results["trunk"], results["scores"]
     metrics = series(trunk.folder)
-    arms = {name: arm["macro_f1"]["values"] for name, arm in task["arms"].items()}
-    baselines = {labels: baseline["macro_f1"] for labels, baseline in scores["baseline"].items()}
-    return [
+    plots = [
         plot_loss(metrics, folder / "loss.png"),
         plot_learning_rate(metrics, folder / "learning_rate.png"),
         plot_throughput(metrics, folder / "throughput.png"),
         plot_gradient_norm(metrics, trunk.parts["spec"]["optimizer"]["clip_norm"], folder / "gradient_norm.png"),
-        plot_transfer(arms, baselines, folder / "transfer.png"),
+        plot_transfer(results["task"].summary, scores.summary["baseline"], folder / "transfer.png"),
     ]
+    if PICTURES_FILE in scores.outputs:
+        pictures = load_weights(scores.folder / PICTURES_FILE, scores.outputs[PICTURES_FILE])["pictures"]
+        plots.append(plot_pictures(pictures, folder / "pictures.png"))
+    return plots
 
 
 def plot_loss(metrics: Mapping[str, Series], path: Path) -> Path:
     """Training loss, raw and smoothed, and validation loss with its best point."""
-    train, validation = metrics["train/loss_nats"], metrics["validation/loss_nats"]
-    with _axes(path, "Loss", STEP, "nats per token") as axes:
+    name = next(name for name in metrics if name.startswith("validation/loss_")).removeprefix("validation/")
+    train, validation = metrics[f"train/{name}"], metrics[f"validation/{name}"]
+    with _axes(path, "Loss", STEP, METRICS[f"validation/{name}"].unit) as axes:
         axes.plot(*_points(train), color=BLUE, alpha=0.3, linewidth=1)
         axes.plot(*_points(_smoothed(train)), color=BLUE, linewidth=2, label="training (smoothed)")
         best = min(validation, key=lambda step: validation[step])
@@ -96,7 +105,7 @@ def plot_throughput(metrics: Mapping[str, Series], path: Path) -> Path:
     """Labels a second at each step, with the median."""
     points = metrics["train/tokens_per_second"]
     median = statistics.median(points.values())
-    with _axes(path, "Throughput", STEP, "tokens per second, all workers") as axes:
+    with _axes(path, "Throughput", STEP, "labels per second, all workers") as axes:
         axes.plot(*_points(points), color=BLUE, linewidth=1.2)
         axes.axhline(median, color=ORANGE, linestyle="--", linewidth=1.5, label=f"median: {median:,.0f}")
         axes.set_ylim(bottom=0)
@@ -120,27 +129,62 @@ def plot_gradient_norm(metrics: Mapping[str, Series], clip_norm: float, path: Pa
     return path
 
 
-def plot_transfer(arms: Mapping[str, Sequence[float]], baselines: Mapping[str, float], path: Path) -> Path:
-    """Macro-F1 of the pretrained and the fresh trunk, with few labels and with all.
+def plot_transfer(task: Mapping[str, Any], baselines: Mapping[str, Any], path: Path) -> Path:
+    """The deciding score of the pretrained and the fresh model, by how many labels they learned from.
 
     Args:
-        arms: the score of each seed, by arm: pretrained-few, scratch-few, pretrained-all, scratch-all.
-        baselines: the score of the baseline by "few" and "all".
+        task: what finetune found.
+        baselines: the baseline's label, and its scores by "few" and "all".
     """
-    with _axes(path, "What pretraining is worth", "", "macro-F1 on the test fragments") as axes:
-        for place, labels in enumerate(("few", "all")):
+    deciding, budgets = task["deciding"], list(task["gain"])
+    score, arms = task["scored"][deciding], {name: arm[deciding]["values"] for name, arm in task["arms"].items()}
+    better = "" if score["higher_is_better"] else ", less is better"
+    with _axes(path, "What pretraining is worth", "", f"{score['label']} on the test rows{better}") as axes:
+        for place, labels in enumerate(budgets):
             for side, (kind, color) in enumerate((("pretrained", BLUE), ("scratch", ORANGE))):
                 _bar(axes, place + 0.36 * (side - 0.5), arms[f"{kind}-{labels}"], color, kind if not place else "")
             axes.hlines(
-                baselines[labels], place - 0.42, place + 0.42, color=GREEN, linestyles="--", linewidth=2,
-                label="" if place else "TF-IDF + logistic regression",
+                baselines[labels][deciding], place - 0.42, place + 0.42, color=GREEN, linestyles="--", linewidth=2,
+                label="" if place else baselines["label"],
             )  # fmt: skip
-        axes.set_xticks([0, 1], ["few labels", "all labels"])
+        axes.set_xticks(range(len(budgets)), [f"{labels} labels" for labels in budgets])
+        axes.set_xlim(-0.6, len(budgets) - 0.4)
         axes.grid(visible=False, axis="x")
-        axes.set_ylim(0, 1.25 * max([*baselines.values(), *(max(scores) for scores in arms.values())]))
-        axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1])  # above is room for the legend, no score
+        highest = max([*(baselines[labels][deciding] for labels in budgets), *(max(of) for of in arms.values())])
+        axes.set_ylim(0, 1.25 * highest or 1)
+        if highest <= 1:  # above is room for the legend, no score
+            axes.set_yticks([tick for tick in axes.get_yticks() if tick <= 1])
         axes.legend(loc="upper left", ncols=3, handlelength=1.5, columnspacing=1.2)
         axes.text(1, -0.12, "bar: mean of the seeds; dots: the seeds", transform=axes.transAxes, ha="right", color=GREY)
+    return path
+
+
+def plot_pictures(pictures: Tensor, path: Path) -> Path:
+    """Samples as they are, as the model sees them and as it draws them, one a column; several channels as their mean.
+
+    Args:
+        pictures: (N, 3, C, H, W), NaN where nothing is seen.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    pictures = pictures[:PICTURES_SHOWN].mean(dim=2)
+    with matplotlib.rc_context({**STYLE, "axes.grid": False}):
+        figure = Figure(figsize=(1.2 * len(pictures) + 1, 4), layout="constrained")
+        grid = figure.subplots(3, len(pictures), squeeze=False)
+        for row, name in enumerate(("original", "visible", "drawn")):
+            for column, axes in enumerate(grid[row]):
+                shown, whole = pictures[column, row], pictures[column, 0]
+                if shown.shape[0] == 1:
+                    axes.plot(shown[0].numpy(), color=BLUE, linewidth=1)
+                    axes.set_ylim(whole.min().item() - 0.2, whole.max().item() + 0.2)
+                else:
+                    limits = {"vmin": whole.min().item(), "vmax": whole.max().item()}
+                    axes.imshow(shown.numpy(), cmap="gray", aspect="auto", interpolation="nearest", **limits)
+                axes.set(xticks=[], yticks=[])
+            grid[row][0].set_ylabel(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path)
     return path
 
 

@@ -12,73 +12,65 @@ from foundation_core.store import Result
 
 GROUPS_SHOWN, SAMPLES_SHOWN = 12, 3
 SAMPLES_FILE = "samples.json"
+_TEST_SHOWN = ("bits_per_byte", "perplexity", "loss_nats", "loss_squares", "loss_pairs")
 
 
-def model_card(name: str, alias: str, results: Mapping[str, Result]) -> str:
+def model_card(name: str, alias: str, results: Mapping[str, Result], example: Mapping[str, Any]) -> str:
     """What the model is, what it can do and how well, how it was made, and where it comes from.
 
     Args:
         results: corpus, trunk, task, scores.
+        example: rows that the model can be asked, as they are stored with it, and its answers by task.
     """
     trunk, task, scores = (results[role].summary for role in ("trunk", "task", "scores"))
-    model = results["trunk"].parts["spec"]["model"]
-    shape, uri, precision = model["trunk"], f"models:/{name}@{alias}", trunk["precision"]
-    fragment_tokens, classes = results["task"].parts["spec"]["fragment_tokens"], ", ".join(task["classes"])
-    language = scores["language"]
+    spec = results["trunk"].parts["spec"]
+    model, shape, precision = spec["model"], spec["model"]["trunk"], trunk["precision"]
+    test = scores["test"]
     return f"""\
 # Model card: {name}
 
-A {model["family"]} language model of {trunk["parameters"] / 1e6:.2f} million parameters, trained from scratch on
-{results["corpus"].summary["source"]["description"]}, with a classifier on the same trunk.
+A model of the family {model["family"]} with {trunk["parameters"] / 1e6:.2f} million parameters, trained from scratch on
+{results["corpus"].summary["source"]["description"]} for the objective {spec["objective"]}, and a model for the task
+{task["task"]} made from it.
 
 ## Use
 
-```python
-import mlflow, pandas
+{_use(f"models:/{name}@{alias}", example)}
 
-model = mlflow.pyfunc.load_model("{uri}")
-texts = pandas.DataFrame({{"text": ["import os\\n\\n\\ndef "]}})
-model.predict(texts)  # completion
-model.predict(texts, params={{"task": "score"}})  # bits_per_byte, tokens
-model.predict(texts, params={{"task": "classify"}})  # label, probability
-```
+`mlflow models serve -m models:/{name}@{alias}` answers the same over HTTP (bytes as base64). The model carries the
+versions of the libraries that it needs and the wheel of its own code; its weights are safetensors.
 
-`mlflow models serve -m {uri}` answers the same over HTTP. The model carries the versions of the libraries that it
-needs and the wheel of its own code; its weights are safetensors.
+## How well it does what it was pretrained for
 
-## How well it predicts text
+On {test["rows"]:,} of the {test["rows_of_split"]:,} rows of the test split, with the checkpoint that was best
+on validation: step {test["checkpoint_step"]:,} of {trunk["steps"]:,}.
 
-On {language["rows"]:,} of the {language["rows_of_split"]:,} rows of the test split, with the checkpoint that was best
-on validation: step {language["checkpoint_step"]:,} of {trunk["steps"]:,}.
-
-{_table(["measure", "value"], _language(scores))}
-
-Definitions from test documents, continued. The first samples, as they came:
+{_table(["measure", "value"], _pretraining_scores(scores))}
 
 {_samples(results["scores"].folder / SAMPLES_FILE)}
 
 ## What pretraining is worth
 
-From {fragment_tokens} tokens, name one of {len(task["classes"])} packages: {classes}.
+{_task_of(results["task"].parts["spec"], task["classes"])}
 Scores on the test split, mean (smallest to largest) of the seeds. Every arm took the same number of steps, at the
 learning rate that was best on validation.
 
-{_table(["arm", "macro-F1", "accuracy", "learning rate"], _arms(task["arms"], scores["baseline"]))}
+{_table(["arm", *(score["label"] for score in task["scored"].values()), "learning rate"], _arms(task, scores))}
 
-{_gains(task["gain"])}
+{_gains(task)}
 
 ## How it was trained
 
 - **Shape**: width {shape["width"]}, depth {shape["depth"]}, {shape["heads"]} heads, {shape["position"]} positions,
-  {model["context_tokens"]} tokens of context
-- **Length**: {_length(trunk, results["trunk"].parts["spec"])}, {trunk["epochs"]:.2f} epochs, {trunk["workers"]} workers
+  samples of {_shape(results["corpus"].summary["shape"]) or f"{model['context_tokens']} tokens"}
+- **Length**: {_length(trunk, spec)}, {trunk["epochs"]:.2f} epochs, {trunk["workers"]} workers
 - **Precision**: {precision["name"]} ({precision["reason"]})
 - **Speed**: {_speed(trunk)}
 
 ## Limits
 
-- It is small and has read one corpus. What it writes looks like that corpus and is mostly wrong.
-- It can repeat passages of what it was trained on; then the licence of those applies.
+- It is small and has seen one corpus. What it makes looks like that corpus, and is wrong as often as the scores say.
+- It can repeat what it was trained on; then the licence of that applies.
 - It is made to show a pipeline at work. Nobody examined it for harm or bias.
 
 ## Where it comes from
@@ -87,28 +79,68 @@ learning rate that was best on validation.
 """
 
 
-def _language(scores: Mapping[str, Any]) -> list[list[str]]:
-    language, samples = scores["language"], scores["samples"]
-    return [
-        ["bits per byte", f"{language['bits_per_byte']:.3f}"],
-        ["perplexity per token", f"{language['perplexity']:.1f}"],
-        ["share of samples that `ast.parse` accepts", f"{samples['parsed_fraction']:.2f}"],
-        ["the same of the real text, cut alike", f"{samples['reference_parsed_fraction']:.2f}"],
-        ["statements in a sample that parses", f"{samples['statements_per_parsed_sample']:.1f}"],
-    ]
+def _use(uri: str, example: Mapping[str, Any]) -> str:
+    """Code that asks the model all that it can be asked."""
+    (name, item), *_ = example["rows"][0].items()
+    read, shown = "", repr(item)
+    if name != "text":
+        read, shown = f"item = {_how_to_read(item)}\n", "item"
+    row = f'"{name}": [{shown}]'
+    asked = "\n".join(
+        f'model.predict(rows, params={{"task": "{task}"}})  # {", ".join(answers[0])}'
+        for task, answers in example["answers"].items()
+    )
+    return f"""\
+```python
+import mlflow, pandas
+
+model = mlflow.pyfunc.load_model("{uri}")
+{read}rows = pandas.DataFrame({{{row}}})
+{asked}
+```"""
+
+
+def _how_to_read(item: Any) -> str:
+    return 'open("FILE", "rb").read()' if isinstance(item, str) else "[[0.5, 0.7, ...]]  # a list for each channel"
+
+
+def _pretraining_scores(scores: Mapping[str, Any]) -> list[list[str]]:
+    """Every plain figure that the examinations of the pretrained model found."""
+    shown = {name: scores["test"][name] for name in _TEST_SHOWN if name in scores["test"]}
+    rows = [[f"{name.replace('_', ' ')}", f"{value:.4g}"] for name, value in shown.items()]
+    for part in ("samples", "zero_shot", "retrieval"):
+        for name, value in scores.get(part, {}).items():
+            if isinstance(value, float):
+                rows.append([f"{part.replace('_', ' ')}: {name.replace('_', ' ')}", f"{value:.3f}"])
+    return rows
 
 
 def _samples(path: Path) -> str:
     """The first samples as indented code: nothing that a model writes can end such a block."""
-    texts = [sample["prompt"] + sample["completion"] for sample in read_json(path)[:SAMPLES_SHOWN]]
-    return "\n\n---\n\n".join(indent(text.rstrip(), "    ", lambda line: True) for text in texts)
+    samples = read_json(path)[:SAMPLES_SHOWN]
+    if not samples:
+        return ""
+    texts = []
+    for sample in samples:
+        between = "" if "statements" in sample else "\n-> "
+        reference = f"\n   (should be: {sample['reference']})" if "reference" in sample else ""
+        texts.append(f"{sample['prompt']}{between}{sample['completion']}{reference}")
+    blocks = "\n\n---\n\n".join(indent(text.rstrip(), "    ", lambda line: True) for text in texts)
+    return f"What it writes. The first samples, as they came:\n\n{blocks}"
 
 
-def _arms(arms: Mapping[str, Any], baselines: Mapping[str, Any]) -> list[list[str]]:
-    rows = [[name, _spread(arm["macro_f1"]), _spread(arm["accuracy"]), f"{arm['lr']:g}"] for name, arm in arms.items()]
-    for labels, baseline in baselines.items():
-        scores = [f"{baseline[score]:.3f}" for score in ("macro_f1", "accuracy")]
-        rows.append([f"TF-IDF + logistic regression, {labels}", *scores, ""])
+def _task_of(spec: Mapping[str, Any], classes: Sequence[str]) -> str:
+    named = f", one of {len(classes)} classes: {', '.join(classes)}" if classes else ""
+    return f"The task is {spec['task']}{named}."
+
+
+def _arms(task: Mapping[str, Any], scores: Mapping[str, Any]) -> list[list[str]]:
+    names = list(task["scored"])
+    rows = [[name, *(_spread(arm[score]) for score in names), f"{arm['lr']:g}"] for name, arm in task["arms"].items()]
+    baseline = scores["baseline"]
+    for labels in task["gain"]:
+        figures = [f"{baseline[labels][score]:.3f}" for score in names]
+        rows.append([f"{baseline['label']}, {labels}", *figures, ""])
     return rows
 
 
@@ -116,12 +148,13 @@ def _spread(score: Mapping[str, Any]) -> str:
     return f"{score['mean']:.3f} ({score['min']:.3f} to {score['max']:.3f})"
 
 
-def _gains(gains: Mapping[str, Any]) -> str:
+def _gains(task: Mapping[str, Any]) -> str:
+    label = task["scored"][task["deciding"]]["label"]
     return "\n".join(
-        f"- With {labels} labels, pretraining adds {gain['mean_difference']:+.3f} macro-F1. The worst pretrained seed"
-        f" has {gain['worst_pretrained']:.3f}, the best one from scratch {gain['best_scratch']:.3f}: the gain is"
+        f"- With {labels} labels, pretraining changes {label} by {gain['mean_difference']:+.3f}. The worst pretrained"
+        f" seed has {gain['worst_pretrained']:.3f}, the best one from scratch {gain['best_scratch']:.3f}: the gain is"
         f" {'beyond' if gain['beyond_spread'] else 'within'} the spread of seeds."
-        for labels, gain in gains.items()
+        for labels, gain in task["gain"].items()
     )
 
 
@@ -133,8 +166,10 @@ def _length(trunk: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
 
 
 def _speed(trunk: Mapping[str, Any]) -> str:
-    if "tokens_per_second" not in trunk:
+    if "rows_per_second" not in trunk:
         return "not measured: the run was continued after its last step"
+    if "tokens_per_second" not in trunk:
+        return f"{trunk['rows_per_second']:,.0f} rows a second"
     return (
         f"{trunk['tokens_per_second']:,.0f} tokens a second; {trunk['model_flops_utilisation']:.2f} of the"
         f" {trunk['matmul_flops_per_second'] / 1e9:,.0f} GFLOP/s of a matrix product ({trunk['flops_formula']})"

@@ -10,18 +10,28 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from foundation_core.errors import ConfigError, Stopped
 from foundation_core.evaluate.plots import draw_plots
 from foundation_core.evaluate.report import data_card, model_card
+from foundation_core.files import read_json
 from foundation_core.specs import PublishSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.store import StageResult
 from foundation_core.tracking.lineage import result_tags
-from foundation_core.tracking.package import TOLERANCE, Target, build_package, compare, register, save_mlflow_model
+from foundation_core.tracking.package import (
+    EXAMPLE_FILE,
+    TOLERANCE,
+    Target,
+    build_package,
+    compare,
+    register,
+    save_mlflow_model,
+)
 from foundation_core.tracking.pyfunc import check_package
 from foundation_core.train.threads import one_thread
 
@@ -51,7 +61,8 @@ def publish(spec: PublishSpec, inputs: Inputs, context: Context) -> StageResult:
         raise Stopped("publish stopped before the registration", fix="run the same command again")
     with parts("plots and cards"):
         plots = draw_plots(inputs, context.folder / "plots")
-        cards = _write_cards(spec, inputs, context.folder / "cards")
+        example = read_json(model / "data" / package.name / EXAMPLE_FILE)
+        cards = _write_cards(spec, inputs, example, context.folder / "cards")
     with parts("register"):
         for path in (*cards, *plots):
             context.tracker.artifact(path, path.parent.name)
@@ -103,10 +114,10 @@ def _target(spec: PublishSpec) -> Target:
     return Target(os.environ[TRACKING_URI], os.environ[RUN_ID], spec.model_name, spec.alias)
 
 
-def _write_cards(spec: PublishSpec, inputs: Inputs, folder: Path) -> list[Path]:
+def _write_cards(spec: PublishSpec, inputs: Inputs, example: Mapping[str, Any], folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     texts = {
-        "model_card.md": model_card(spec.model_name, spec.alias, inputs),
+        "model_card.md": model_card(spec.model_name, spec.alias, inputs, example),
         "data_card.md": data_card(inputs["corpus"]),
     }
     for name, text in texts.items():

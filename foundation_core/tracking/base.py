@@ -47,6 +47,12 @@ METRICS: dict[str, Metric] = {
     "test/loss_pairs": Metric("nats/pair", "the same, of telling which text and which picture belong together"),
     "test/bits_per_byte": Metric("bits/byte", "the same, independent of the tokenizer"),
     "test/perplexity": Metric("1", "exp of the loss per token"),
+    "test/zero_shot_templates": Metric("fraction", "test samples named by the nearest of captions made from templates"),
+    "test/zero_shot_training_captions": Metric("fraction", "the same by the captions of training"),
+    "test/caption_of_sample_at_1": Metric("fraction", "test samples whose nearest caption is theirs"),
+    "test/caption_of_sample_at_5": Metric("fraction", "test samples that find their caption among the nearest five"),
+    "test/sample_of_caption_at_1": Metric("fraction", "test captions whose nearest sample is theirs"),
+    "test/sample_of_caption_at_5": Metric("fraction", "test captions that find a sample of theirs among five"),
     "samples/parsed_fraction": Metric("fraction", "generated samples that ast.parse accepts"),
     "samples/tokens_per_second": Metric("tokens/s", "generation speed"),
     "speed/rows_per_second": Metric("rows/s", "training speed, median over the steps"),
@@ -58,7 +64,7 @@ METRICS: dict[str, Metric] = {
 """Every metric that this project logs."""
 
 PREFIXES: dict[str, Metric] = {
-    "task/": Metric("fraction", "a score of a task model: task/<arm>/<score>"),
+    "task/": Metric("mixed", "a score of a task model: task/<arm>/<score>"),
     "system/": Metric("mixed", "what the machine was doing: system/<reading>_<unit>"),
 }
 """Families of metrics whose last part is found at run time."""

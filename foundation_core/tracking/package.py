@@ -7,10 +7,10 @@ Nothing reaches MLflow before the reloaded model has answered the stored example
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import shutil
-import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -25,40 +25,35 @@ from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import load_model, save_model
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, DataType
 
 from foundation_core.adapt.transfer import MODEL_FILE, WEIGHTS_FILE, Pretrained
-from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from foundation_core.data.features import FEATURES_FILE
+from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json, sha256_file, sha256_json, write_json
 from foundation_core.store import Result
 from foundation_core.tracking.lineage import GIT_COMMIT, PIPELINE_RUN
 from foundation_core.tracking.mlflow import PARENT, reaching
 from foundation_core.tracking.pyfunc import (
-    CLASSIFIER_FILE,
-    CLASSIFIER_WEIGHTS_FILE,
     PACKAGE_FILE,
     PACKAGE_VERSION,
-    PARAMS,
-    Classifier,
-    TextModel,
-    read_classifier,
+    TASK_MODEL_FILE,
+    TASK_WEIGHTS_FILE,
+    read_model,
 )
+from foundation_core.tracking.served import PARAMS, TEXT, ServedModel
 from foundation_core.tracking.wheel import PROJECT, build_wheel, pinned
 
 LOADER = "foundation_core.tracking.pyfunc"
 EXAMPLE_FILE = "example.json"
-EXAMPLE_TEXTS = ["import os\n\n\ndef ", "class Error(Exception):\n    "]
+EXAMPLE_TEXTS = ("import os\n\n\ndef ", "class Error(Exception):\n    ")
 EXAMPLE_TOKENS = 16
 TOLERANCE = 1e-4
 """How far the reloaded figures (bits per byte, probabilities) may lie from the stored ones; texts must be equal."""
-COLUMNS = {
-    "completion": "string",
-    "bits_per_byte": "double",
-    "tokens": "long",
-    "label": "string",
-    "probability": "double",
-}
+TYPES: Mapping[str, Any] = {"doubles": Array(DataType.double)}
 KINDS = {str: "string", int: "long", float: "double"}
+_BASE64 = "base64:"
 MODEL_URI = "models:/"
 DESCRIPTION_CHARACTERS = 5000
 """What MLflow's registry keeps of a version's description."""
@@ -94,24 +89,20 @@ def build_package(folder: Path, inputs: Mapping[str, Result]) -> str:
     corpus, trunk, task = inputs["corpus"], inputs["trunk"], inputs.get("task")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for result, name in ((corpus, TOKENIZER_FILE), (trunk, MODEL_FILE), (trunk, WEIGHTS_FILE)):
+    for result, name in ((trunk, MODEL_FILE), (trunk, WEIGHTS_FILE)):
         _copy(result, name, folder / name)
+    for name in (TOKENIZER_FILE, FEATURES_FILE):
+        if name in corpus.outputs:
+            _copy(corpus, name, folder / name)
     pretrained = Pretrained.find(trunk.folder, trunk.outputs[WEIGHTS_FILE])
-    classifier = None if task is None else _pack_classifier(folder, pretrained, task)
-    trained = TextModel(pretrained, load_tokenizer(corpus.folder / TOKENIZER_FILE), classifier)
+    objective = trunk.parts["spec"]["objective"]
+    trained = read_model(folder, pretrained, objective, None if task is None else _pack_task_model(folder, task))
     write_json(folder / EXAMPLE_FILE, _stored_example(trained))
     build_wheel(folder / "wheel")
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
-    write_json(folder / PACKAGE_FILE, {"version": PACKAGE_VERSION, "files": files})
+    write_json(folder / PACKAGE_FILE, {"version": PACKAGE_VERSION, "objective": objective, "files": files})
     return sha256_json(files)
-
-
-def best_pretrained_arm(task: Result) -> str:
-    """The pretrained arm with the best macro-F1 on validation, over its seeds; the test has no say in it."""
-    arms = {name: arm for name, arm in task.summary["arms"].items() if name.startswith("pretrained-")}
-    best: str = max(arms, key=lambda name: statistics.fmean(arms[name]["validation_macro_f1"]))
-    return best
 
 
 def save_mlflow_model(package: Path, folder: Path, run_id: str) -> None:
@@ -120,25 +111,33 @@ def save_mlflow_model(package: Path, folder: Path, run_id: str) -> None:
     The requirements are said, not inferred: to infer them, MLflow would load the model in another process.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    example = read_json(package / EXAMPLE_FILE)
     wheels = [f"data/{path.relative_to(package.parent).as_posix()}" for path in package.glob("wheel/*.whl")]
     save_model(
         path=str(folder),
         loader_module=LOADER,
         data_path=str(package),
         mlflow_model=Model(run_id=run_id),
-        signature=signature(),
-        input_example=(pandas.DataFrame({"text": EXAMPLE_TEXTS[:1]}), {"max_tokens": EXAMPLE_TOKENS}),
+        signature=_signature(example),
+        input_example=(_table(example["rows"][:1]), {"max_tokens": EXAMPLE_TOKENS}),
         pip_requirements=[*pinned(), *(wheels or [f"{PROJECT}=={version(PROJECT)}"])],
     )
 
 
-def signature() -> ModelSignature:
+def _signature(example: Mapping[str, Any]) -> ModelSignature:
     """What the model takes and gives; which of the columns it gives depends on the task that it is asked."""
-    return ModelSignature(
-        inputs=Schema([ColSpec("string", "text")]),
-        outputs=Schema([ColSpec(kind, name, required=False) for name, kind in COLUMNS.items()]),
-        params=ParamSchema([ParamSpec(name, KINDS[type(value)], value) for name, value in PARAMS.items()]),
-    )
+    table = _table(example["rows"])
+    several = len(table.columns) > 1
+    inputs = [ColSpec(_type(table[name].dropna().iloc[0]), name, required=not several) for name in table.columns]
+    outputs = [ColSpec(TYPES.get(kind, kind), name, required=False) for name, kind in example["columns"].items()]
+    params = [ParamSpec(name, KINDS[type(value)], value) for name, value in PARAMS.items()]
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(params))
+
+
+def _type(value: Any) -> Any:
+    if isinstance(value, str):
+        return "string"
+    return "binary" if isinstance(value, bytes) else Array(Array(DataType.double))
 
 
 def compare(folder: Path) -> float:
@@ -152,12 +151,12 @@ def compare(folder: Path) -> float:
     largest = 0.0
     for task, stored in example["answers"].items():
         asked = {**example["params"], "task": task}
-        answers = model.predict(pandas.DataFrame({"text": example["texts"]}), asked).to_dict("records")
-        for text, before, now in zip(example["texts"], stored, answers, strict=True):
+        answers = model.predict(_table(example["rows"]), asked).to_dict("records")
+        for row, before, now in zip(example["rows"], stored, answers, strict=True):
             difference = max(_difference(before[name], now[name]) for name in before)
             if not difference <= TOLERANCE:
                 raise CheckpointError(
-                    f"the reloaded model answers {task} of {text!r} with {now}",
+                    f"the reloaded model answers {task} of {str(row)[:200]} with {now}",
                     allowed=f"{before}, figures within {TOLERANCE}",
                     fix="nothing was registered; run publish again, and if it stays so, the package loses something",
                 )
@@ -187,14 +186,17 @@ def register(folder: Path, package_hash: str, target: Target, tags: Mapping[str,
     return registered
 
 
-def _pack_classifier(folder: Path, trunk: Pretrained, task: Result) -> Classifier:
-    """Copy the best pretrained task model into the package; the one returned is read from where it was trained."""
-    arm, spec = best_pretrained_arm(task), task.parts["spec"]
+def _pack_task_model(folder: Path, task: Result) -> tuple[Path, str]:
+    """Copy the best pretrained task model into the package; what is returned is where it was trained, and its hash.
+
+    The arm was chosen on validation, over its seeds; the test had no say in it.
+    """
+    arm = task.summary["best_arm"]
     weights = f"weights/{arm}.safetensors"
-    _copy(task, weights, folder / CLASSIFIER_WEIGHTS_FILE)
-    described = {name: spec[name] for name in ("task", "fragment_tokens", "pool")}
-    write_json(folder / CLASSIFIER_FILE, {**described, "arm": arm, "classes": task.summary["classes"]})
-    return read_classifier(trunk, folder / CLASSIFIER_FILE, task.folder / weights, task.outputs[weights])
+    _copy(task, weights, folder / TASK_WEIGHTS_FILE)
+    described = {"spec": task.parts["spec"], "classes": task.summary["classes"], "arm": arm}
+    write_json(folder / TASK_MODEL_FILE, described)
+    return task.folder / weights, task.outputs[weights]
 
 
 def _copy(result: Result, name: str, path: Path) -> None:
@@ -208,16 +210,37 @@ def _copy(result: Result, name: str, path: Path) -> None:
         )
 
 
-def _stored_example(model: TextModel) -> dict[str, Any]:
+def _stored_example(model: ServedModel) -> dict[str, Any]:
+    """Rows that the model can be asked, and its answers; bytes as base64."""
+    features = model.features
+    rows: list[dict[str, Any]] = [{TEXT: text} for text in EXAMPLE_TEXTS] if TEXT in model.inputs else []
+    if features is not None:
+        item = features.modality.example()
+        rows.insert(0, {features.name: _BASE64 + base64.b64encode(item).decode() if isinstance(item, bytes) else item})
     params = {"max_tokens": EXAMPLE_TOKENS, "temperature": 0.0}
-    answers = {task: model.answer(EXAMPLE_TEXTS, {**params, "task": task}) for task in model.tasks}
-    return {"texts": EXAMPLE_TEXTS, "params": params, "answers": answers}
+    answers = {}
+    for task in model.tasks:
+        answers[task] = model.predict(_table(rows), {**params, "task": task}).to_dict("records")
+    return {"rows": rows, "params": params, "columns": model.columns, "answers": answers}
 
 
-def _difference(before: str | float, now: Any) -> float:
+def _table(rows: list[dict[str, Any]]) -> pandas.DataFrame:
+    """The rows of an example as a caller would send them."""
+
+    def sent(value: Any) -> Any:
+        if isinstance(value, str) and value.startswith(_BASE64):
+            return base64.b64decode(value.removeprefix(_BASE64))
+        return value
+
+    return pandas.DataFrame([{name: sent(value) for name, value in row.items()} for row in rows])
+
+
+def _difference(before: Any, now: Any) -> float:
     if isinstance(before, str):
         return 0.0 if before == now else math.inf
-    return abs(before - float(now))
+    if isinstance(before, list):
+        return max(_difference(one, other) for one, other in zip(before, now, strict=True))
+    return abs(float(before) - float(now))
 
 
 def _registered_before(client: MlflowClient, package_hash: str, target: Target) -> Registered | None:
@@ -239,7 +262,7 @@ def _log(client: MlflowClient, folder: Path, target: Target, run: Run, tags: Map
     same = f"source_run_id = '{target.run_id}' and tags.`{PACKAGE_HASH}` = '{tags[PACKAGE_HASH]}'"
     experiment = run.info.experiment_id
     found = client.search_logged_models([experiment], filter_string=same) or [
-        client.create_logged_model(experiment, target.model_name, target.run_id, dict(tags), model_type="text")
+        client.create_logged_model(experiment, target.model_name, target.run_id, dict(tags), model_type="foundation")
     ]
     logged = found[0]
     model = Model.load(str(folder))

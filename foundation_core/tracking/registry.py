@@ -1,6 +1,6 @@
 """A published model, found by the name that people give it, and loaded without a server.
 
-    MODEL -> version -> files -> TextModel
+    MODEL -> version -> files -> ServedModel
 
 `NAME` is the version with the alias `candidate`, or the latest one; `NAME@alias` and `NAME/3` say which. The same with
 `models:/` in front, and a local folder that MLflow saved a model to.
@@ -26,7 +26,7 @@ from mlflow.tracking import MlflowClient
 from foundation_core.errors import ConfigError
 from foundation_core.tracking.mlflow import SQLITE, reaching
 from foundation_core.tracking.package import LOADER, MODEL_URI
-from foundation_core.tracking.pyfunc import TextModel
+from foundation_core.tracking.served import ServedModel
 
 MODEL_FILE = "MLmodel"
 DEFAULT_ALIAS = "candidate"
@@ -61,7 +61,7 @@ def model_files(model: str, tracking_uri: str, beside: Path | None = None) -> It
         yield Path(copy)
 
 
-def load_text_model(folder: Path) -> TextModel:
+def load_served_model(folder: Path) -> ServedModel:
     """The model in a folder that MLflow saved it to.
 
     Raises:
@@ -74,7 +74,7 @@ def load_text_model(folder: Path) -> TextModel:
         loader = ""
     if loader != LOADER:  # asked before it is loaded: another loader may run code that the model brings along
         raise ConfigError(f"the model in {folder} is not one that `foundation publish` made", fix=_HOW)
-    model: TextModel = load_model(str(folder), suppress_warnings=True).get_raw_model()
+    model: ServedModel = load_model(str(folder), suppress_warnings=True).get_raw_model()
     return model
 
 

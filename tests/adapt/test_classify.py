@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foundation_core.adapt.classify import Classification, answer, confusion
-from foundation_core.adapt.transfer import task_model
+from foundation_core.adapt.classify import Classification, answer, confusion, shifted
+from foundation_core.adapt.transfer import tagging_model, task_model
 from foundation_core.objectives.base import IGNORE
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
@@ -24,7 +24,7 @@ def model():
 @pytest.fixture
 def batch():
     tokens = torch.randint(VOCABULARY, (7, 16), generator=torch.Generator().manual_seed(0))
-    return {"tokens": tokens, "labels": LABELS}
+    return {"inputs": tokens, "labels": LABELS}
 
 
 def part(batch, rows):
@@ -39,7 +39,7 @@ def summed(model, batch):
 
 def test_the_loss_is_the_summed_cross_entropy_of_the_rows(model, batch):
     loss, count = summed(model, batch)
-    expected = sum(F.cross_entropy(model(batch["tokens"][i : i + 1]), LABELS[i : i + 1]) for i in range(7))
+    expected = sum(F.cross_entropy(model(batch["inputs"][i : i + 1]), LABELS[i : i + 1]) for i in range(7))
     torch.testing.assert_close(loss, expected)
     assert count == 7
 
@@ -71,18 +71,49 @@ def test_confusion_counts_truth_by_answer():
 
 
 def test_answers_are_the_largest_logits_however_they_are_batched(model, batch):
-    found = answer(model, batch["tokens"], LABELS, CLASSES, batch_rows=7)
-    expected = confusion(LABELS, model(batch["tokens"]).argmax(-1), CLASSES)
-    assert found.confusion == expected.tolist()
-    assert found.rows == 7
-    assert found.nats == pytest.approx(summed(model, batch)[0].item(), rel=1e-6)
-    in_pieces = answer(model, batch["tokens"], LABELS, CLASSES, batch_rows=2)
-    assert in_pieces.confusion == found.confusion
-    assert in_pieces.nats == pytest.approx(found.nats, rel=1e-6)
+    found = answer(model, batch["inputs"], LABELS, CLASSES, batch_rows=7)
+    expected = confusion(LABELS, model(batch["inputs"]).argmax(-1), CLASSES)
+    assert found["confusion"] == expected.tolist()
+    assert found["nats"] == pytest.approx(summed(model, batch)[0].item(), rel=1e-6)
+    in_pieces = answer(model, batch["inputs"], LABELS, CLASSES, batch_rows=2)
+    assert in_pieces["confusion"] == found["confusion"]
+    assert in_pieces["nats"] == pytest.approx(found["nats"], rel=1e-6)
 
 
 def test_answering_leaves_the_model_in_the_mode_that_it_was_in(model, batch):
     for training in (True, False):
         model.train(training)
-        answer(model, batch["tokens"], LABELS, CLASSES)
+        answer(model, batch["inputs"], LABELS, CLASSES)
         assert model.training is training
+
+
+def test_tokens_are_classified_like_rows_and_those_without_a_label_do_not_count(batch):
+    model = tagging_model(MODEL, SHAPE, CLASSES, seed=0)
+    labels = batch["inputs"] % CLASSES
+    labels[:, 10:] = IGNORE
+    loss, count = summed(model, {"inputs": batch["inputs"], "labels": labels})
+    logits = model(batch["inputs"])[:, :10].flatten(0, 1)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels[:, :10].flatten(), reduction="sum"))
+    assert count == 70
+    assert sum(map(sum, answer(model, batch["inputs"], labels, CLASSES)["confusion"])) == 70
+
+
+def test_a_shift_moves_whole_rows_and_columns_and_repeats_the_border():
+    values = torch.arange(12.0).view(1, 1, 3, 4)
+    down_left = shifted(values, (1, 1), torch.tensor([[0.99, 0.0]]))[0, 0]
+    assert down_left.tolist() == [[4, 4, 5, 6], [8, 8, 9, 10], [8, 8, 9, 10]]
+    assert torch.equal(shifted(values, (1, 1), torch.tensor([[0.5, 0.5]])), values)
+
+
+def test_a_shift_depends_on_the_seed_and_the_number_of_the_sample_alone():
+    values = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    objective = Classification(shift=(2, 2))
+
+    def moved(rows, seed=0):
+        batch = {"inputs": values[rows], "labels": torch.zeros(len(rows), dtype=torch.long), "sample": rows}
+        return objective.prepare(batch, seed).inputs["inputs"]
+
+    whole = moved(torch.arange(6))
+    assert torch.equal(whole[2:4], moved(torch.tensor([2, 3])))
+    assert not torch.equal(whole, values)
+    assert not torch.equal(whole, moved(torch.arange(6), seed=1))

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from foundation_core.adapt.tasks import PackageOfFragment, few_of, load_task, save_task
+from foundation_core.adapt.fragments import PackageOfFragment
+from foundation_core.adapt.tasks import balanced, load_task, save_task
 from foundation_core.errors import CheckpointError, ConfigError, DataError
 from foundation_core.specs import FinetuneSpec
 from tests.support.tasks import write_tokens
@@ -65,18 +66,18 @@ def test_no_file_is_on_two_sides(task):
 def test_every_class_has_as_many_rows(task):
     for rows, expected in zip(splits(task), (10, 4, 4), strict=True):
         assert torch.bincount(rows.labels).tolist() == [expected] * 3
-        assert rows.tokens.shape == (3 * expected, 8)
+        assert rows.tensors["inputs"].shape == (3 * expected, 8)
 
 
 def test_a_row_is_a_piece_of_its_document_and_pieces_do_not_overlap(task):
     begins, begin = {}, 0
     for name, length in TRAIN.items():
         begins[name], begin = begin, begin + length
-    for row, label, document in zip(task.train.tokens, task.train.labels, task.train.documents, strict=True):
+    for row, label, document in zip(task.train.tensors["inputs"], task.train.labels, task.train.documents, strict=True):
         assert torch.equal(row, torch.arange(row[0], row[0] + 8))
         assert begins[document] <= row[0] <= begins[document] + TRAIN[document] - 8
         assert document.split("/")[0] == task.classes[label]
-    assert len(task.train.tokens.unique()) == task.train.tokens.numel()
+    assert len(task.train.tensors["inputs"].unique()) == task.train.tensors["inputs"].numel()
 
 
 def test_rows_are_spread_over_the_documents_in_turn(task):
@@ -88,9 +89,9 @@ def test_rows_are_spread_over_the_documents_in_turn(task):
 def test_the_task_is_a_function_of_the_seed(corpus, task):
     again, other = PackageOfFragment().data(corpus, SPEC), PackageOfFragment().data(corpus, SPEC, seed=1)
     for rows, same, different in zip(splits(task), splits(again), splits(other), strict=True):
-        assert torch.equal(rows.tokens, same.tokens)
+        assert torch.equal(rows.tensors["inputs"], same.tensors["inputs"])
         assert rows.documents == same.documents
-        assert not torch.equal(rows.tokens, different.tokens)
+        assert not torch.equal(rows.tensors["inputs"], different.tensors["inputs"])
 
 
 def test_how_the_shards_are_cut_does_not_matter(corpus, task, tmp_path):
@@ -99,7 +100,7 @@ def test_how_the_shards_are_cut_does_not_matter(corpus, task, tmp_path):
     write_tokens(whole, "validation", EVALUATION, shard_tokens=10**6)
     write_tokens(whole, "test", {f"{name}0": length for name, length in EVALUATION.items()}, shard_tokens=10**6)
     for rows, same in zip(splits(task), splits(PackageOfFragment().data(whole, SPEC)), strict=True):
-        assert torch.equal(rows.tokens, same.tokens)
+        assert torch.equal(rows.tensors["inputs"], same.tensors["inputs"])
 
 
 def test_too_few_classes_are_refused_with_the_counts(corpus):
@@ -112,10 +113,10 @@ def test_too_few_classes_are_refused_with_the_counts(corpus):
 
 
 def test_the_few_rows_are_balanced_and_follow_the_seed(task):
-    few = few_of(task.train, 3, classes=3, seed=0)
+    few = balanced(task.train.labels, 3, classes=3, seed=0)
     assert torch.bincount(task.train.labels[few]).tolist() == [3, 3, 3]
-    assert torch.equal(few, few_of(task.train, 3, classes=3, seed=0))
-    assert not torch.equal(few, few_of(task.train, 3, classes=3, seed=1))
+    assert torch.equal(few, balanced(task.train.labels, 3, classes=3, seed=0))
+    assert not torch.equal(few, balanced(task.train.labels, 3, classes=3, seed=1))
 
 
 def test_a_saved_task_comes_back(task, tmp_path):
@@ -123,7 +124,7 @@ def test_a_saved_task_comes_back(task, tmp_path):
     back = load_task(tmp_path / "task")
     assert back.classes == task.classes
     for rows, same in zip(splits(task), splits(back), strict=True):
-        assert torch.equal(rows.tokens, same.tokens)
+        assert torch.equal(rows.tensors["inputs"], same.tensors["inputs"])
         assert torch.equal(rows.labels, same.labels)
         assert rows.documents == same.documents
 
@@ -132,8 +133,8 @@ def test_an_edited_task_is_refused(task, tmp_path):
     save_task(tmp_path / "task", task)
     other = replace(task, train=task.train.select(torch.tensor([0, 1])))
     save_task(tmp_path / "other", other)
-    (tmp_path / "other" / "fragments.safetensors").replace(tmp_path / "task" / "fragments.safetensors")
-    with pytest.raises(CheckpointError, match=r"fragments\.safetensors"):
+    (tmp_path / "other" / "rows.safetensors").replace(tmp_path / "task" / "rows.safetensors")
+    with pytest.raises(CheckpointError, match=r"rows\.safetensors"):
         load_task(tmp_path / "task")
 
 

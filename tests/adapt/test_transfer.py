@@ -69,7 +69,7 @@ def moved(adapt):
     freeze(adapted, adapt)
     before = {name: value.clone() for name, value in adapted.state_dict().items()}
     batch = {
-        "tokens": torch.randint(VOCABULARY, (6, 16), generator=torch.Generator().manual_seed(1)),
+        "inputs": torch.randint(VOCABULARY, (6, 16), generator=torch.Generator().manual_seed(1)),
         "labels": torch.tensor([0, 1, 2, 0, 1, 2]),
     }
     engine = TorchEngine(adapted, EngineRequest(OptimizerSpec(weight_decay=0.5)))

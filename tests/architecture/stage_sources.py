@@ -15,7 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).with_name("stage_sources.json")
 STAGES = ("ingest", "pretrain", "finetune", "evaluate", "publish")
-FOUND_BY_NAME = {"ingest": ("sources", "modalities", "measures")}
+FOUND_BY_NAME = {
+    "ingest": ("sources", "modalities", "measures"),
+    "finetune": ("tasks",),
+    "evaluate": ("tasks",),
+    "publish": ("tasks",),
+}
 """Groups of entry points whose modules a stage loads by name: it reaches them as if it imported them."""
 
 

@@ -65,7 +65,7 @@ def test_the_memory_of_a_training_is_near_what_was_said(spec: PretrainSpec, voca
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     measured = int(done.stdout)
     parameters = size_of(spec.model, SampleShape(vocabulary=vocabulary)).parameters
-    said = state_bytes(spec, parameters) + activation_bytes(spec, vocabulary)
+    said = state_bytes(spec, parameters) + activation_bytes(spec, SampleShape(vocabulary=vocabulary))
     assert 0.75 < said / measured < 1.35, f"said {said / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
 
 

@@ -3,13 +3,15 @@
 import math
 
 import pytest
+import sacrebleu
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, f1_score
 
 from foundation_core.adapt.classify import confusion
-from foundation_core.evaluate.metrics import LossSum, accuracy, f1_by_class, gain, macro_f1, spread
+from foundation_core.adapt.scores import accuracy, chrf, f1_by_class, letter_counts, macro_f1, word_errors
+from foundation_core.evaluate.metrics import LossSum, gain, spread
 
 CLASSES = 4
 answers = st.lists(st.tuples(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1)), min_size=1, max_size=40)
@@ -60,3 +62,31 @@ def test_the_gain_is_beyond_the_spread_where_the_worst_beats_the_best():
 
 def test_a_spread_names_the_ends_and_keeps_the_order_of_the_seeds():
     assert spread([0.5, 0.75, 0.25]) == {"mean": 0.5, "min": 0.25, "max": 0.75, "values": [0.5, 0.75, 0.25]}
+
+
+def test_where_less_is_better_the_gain_is_beyond_the_spread_where_the_highest_lies_below_the_lowest():
+    apart = gain([0.3, 0.4], [0.5, 0.6], higher_is_better=False)
+    assert (apart["worst_pretrained"], apart["best_scratch"], apart["beyond_spread"]) == (0.4, 0.5, True)
+    assert not gain([0.3, 0.55], [0.5, 0.6], higher_is_better=False)["beyond_spread"]
+
+
+TEXTS = st.lists(st.tuples(st.text("ab c", max_size=12), st.text("ab c", max_size=12)), min_size=1, max_size=5)
+
+
+@given(TEXTS)
+def test_chrf_of_summed_counts_is_that_of_sacrebleu(pairs):
+    counts = torch.tensor([letter_counts(text, reference) for text, reference in pairs]).sum(0).tolist()
+    texts, references = map(list, zip(*pairs, strict=True))
+    assert chrf(counts) == pytest.approx(sacrebleu.corpus_chrf(texts, [references]).score, abs=1e-9)
+
+
+def test_chrf_is_100_for_the_reference_and_0_for_what_shares_no_letter():
+    assert chrf(letter_counts("return the sum", "return the sum")) == pytest.approx(100)
+    assert chrf(letter_counts("xyz", "return the sum")) == 0
+
+
+def test_word_errors_are_the_fewest_edits():
+    assert word_errors("one two three", "one two three") == 0
+    assert word_errors("", "one two three") == 3
+    assert word_errors("two three four", "one two three") == 2
+    assert word_errors("one two two three", "one two three") == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.tracking.registry import load_text_model
+from foundation_core.tracking.registry import load_served_model
 from tests.support.published import PublishedPlace
 from tests.support.workplace import Workplace
 
@@ -27,7 +27,7 @@ def test_the_text_is_what_the_model_answers_and_the_data_folder_stays_as_it_was(
     before = {path: path.stat().st_mtime_ns for path in published_place.home.rglob("*")}
     done = _generate(published_place, "tiny", PROMPT, "--tokens", "8", "--seed", "3", "--samples", "2", "--json")
     assert done.returncode == 0, done.stderr
-    model = load_text_model(published_place.model_folder)
+    model = load_served_model(published_place.model_folder)
     answers = model.answer([PROMPT] * 2, {"max_tokens": 8, "seed": 3})
     assert json.loads(done.stdout) == [{"prompt": PROMPT, **answer} for answer in answers]
     assert answers[0] != answers[1]  # two samples are two texts

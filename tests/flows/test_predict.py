@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.tracking.registry import load_text_model
+from foundation_core.tracking.registry import load_served_model
 from tests.support.publishable import CLASSES
 from tests.support.published import PublishedPlace
 
@@ -44,7 +44,7 @@ def test_each_row_keeps_its_place_and_its_columns_and_gets_what_the_model_says(
     assert done.returncode == 0, done.stderr
     out = table.with_name("new.predictions.jsonl")
     rows = [json.loads(line) for line in out.read_text().splitlines()]
-    model = load_text_model(published_place.model_folder)
+    model = load_served_model(published_place.model_folder)
     for number, row in enumerate(rows):
         text = _text(number)
         assert {name: row[name] for name in ("number", "text", "label")} == {

@@ -3,22 +3,25 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from foundation_core.adapt import trials
+from foundation_core.adapt.fragments import PackageOfFragment
+from foundation_core.adapt.scores import macro_f1
 from foundation_core.adapt.tasks import load_task, save_task
 from foundation_core.adapt.transfer import task_model
-from foundation_core.adapt.trials import ARMS
+from foundation_core.adapt.trials import arms_of
 from foundation_core.errors import ConfigError, Stopped
-from foundation_core.evaluate.metrics import macro_f1
 from foundation_core.events import read_events
 from foundation_core.files import read_json
 from foundation_core.stages.finetune import finetune
 from foundation_core.weights import load_weights
 from tests.support.tasks import MODEL, SHAPE, TASK, ingested, pretrained
 
+ARMS = arms_of(PackageOfFragment())
 TRIALS = len(ARMS) * (len(TASK.lr) + len(TASK.seeds) - 1)
 
 
@@ -68,7 +71,7 @@ def test_the_chosen_rate_is_the_best_on_validation(finished):
     summary = finished[1].summary
     for name, arm in summary["arms"].items():
         tried = [trial for trial in summary["trials"] if trial["arm"] == name and trial["seed"] == TASK.seeds[0]]
-        best = max(tried, key=lambda trial: (trial["validation_macro_f1"], -trial["validation_loss_nats"]))
+        best = max(tried, key=lambda trial: (trial["validation"], -trial["validation_loss"]))
         assert arm["lr"] == best["lr"]
 
 
@@ -85,13 +88,13 @@ def test_what_the_test_says_changes_no_choice(finished, inputs, tmp_path, serial
     folder, result = finished
     task = load_task(folder)
     turned = (task.test.labels + 1) % len(task.classes)
-    save_task(tmp_path, type(task)(task.classes, task.train, task.validation, type(task.test)(
-        task.test.tokens, turned, task.test.documents)))  # fmt: skip
+    test = replace(task.test, tensors={**task.test.tensors, "labels": turned})
+    save_task(tmp_path, replace(task, test=test))
     other = finetune(TASK, inputs, serial_context(tmp_path))
     for name, arm in result.summary["arms"].items():
         now = other.summary["arms"][name]
-        assert [now[part] for part in ("lr", "best_seed", "validation_macro_f1")] == [
-            arm[part] for part in ("lr", "best_seed", "validation_macro_f1")
+        assert [now[part] for part in ("lr", "best_seed", "validation")] == [
+            arm[part] for part in ("lr", "best_seed", "validation")
         ]
         assert now["macro_f1"] != arm["macro_f1"]
         assert other.outputs[f"weights/{name}.safetensors"] == result.outputs[f"weights/{name}.safetensors"]
@@ -120,10 +123,10 @@ def test_the_kept_weights_are_those_of_the_seed_that_is_best_on_validation(finis
     for name, arm in result.summary["arms"].items():
         model = task_model(MODEL, SHAPE, len(task.classes), TASK.pool, seed=0)
         model.load_state_dict(load_weights(folder / "weights" / f"{name}.safetensors"))
-        found = trials.answer(model, task.validation.tokens, task.validation.labels, len(task.classes))
+        found = PackageOfFragment().answer(model, task.validation, task.facts)
         best = TASK.seeds.index(arm["best_seed"])
-        assert macro_f1(torch.tensor(found.confusion)) == max(arm["validation_macro_f1"])
-        assert arm["validation_macro_f1"][best] == max(arm["validation_macro_f1"])
+        assert macro_f1(torch.tensor(found["confusion"])) == max(arm["validation"])
+        assert arm["validation"][best] == max(arm["validation"])
 
 
 @pytest.mark.parametrize("questions", [1, 3, TRIALS - 1])
@@ -171,3 +174,9 @@ def test_the_stage_reports_as_it_goes(finished):
     assert logged["task/scratch-few/macro_f1"] == result.summary["arms"]["scratch-few"]["macro_f1"]["mean"]
     assert all(math.isfinite(value) for value in logged.values())
     assert json.loads(json.dumps(result.summary)) == result.summary
+
+
+def test_the_best_arm_is_the_pretrained_one_that_is_best_on_validation(finished):
+    summary = finished[1].summary
+    means = {name: sum(arm["validation"]) for name, arm in summary["arms"].items() if name.startswith("pretrained")}
+    assert summary["best_arm"] == max(means, key=means.get)

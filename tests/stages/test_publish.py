@@ -27,7 +27,6 @@ from foundation_core.tracking.lineage import result_tags
 from foundation_core.tracking.mlflow import MlflowRuns
 from foundation_core.tracking.package import (
     TOLERANCE,
-    best_pretrained_arm,
     compare,
     description,
     save_mlflow_model,
@@ -278,16 +277,7 @@ def test_publish_says_what_it_was_not_told(
         publish(SPEC, inputs, serial_context(tmp_path))
 
 
-def test_the_packaged_classifier_is_chosen_on_validation(inputs: dict[str, Result]) -> None:
-    task = inputs["task"]
-    assert best_pretrained_arm(task) == "pretrained-all"
-    arms = json.loads(json.dumps(task.summary["arms"]))
-    arms["pretrained-few"]["validation_macro_f1"] = [0.9, 0.9, 0.9]
-    arms["scratch-all"]["validation_macro_f1"] = [1.0, 1.0, 1.0]
-    assert best_pretrained_arm(replace(task, summary={**task.summary, "arms": arms})) == "pretrained-few"
-
-
 def test_the_classifier_in_the_package_is_that_arm(published: Context, inputs: dict[str, Result]) -> None:
     packaged = load_weights(published.folder / "model/data/package/classifier.safetensors")
-    trained = load_weights(inputs["task"].folder / "weights/pretrained-all.safetensors")
+    trained = load_weights(inputs["task"].folder / f"weights/{inputs['task'].summary['best_arm']}.safetensors")
     assert all(torch.equal(packaged[name], value) for name, value in trained.items())

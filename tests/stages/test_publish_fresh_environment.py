@@ -35,7 +35,7 @@ import foundation_core, mlflow.pyfunc, pandas
 assert foundation_core.__file__.startswith(sys.prefix), foundation_core.__file__
 folder, example = sys.argv[1], json.load(open(sys.argv[2]))
 model = mlflow.pyfunc.load_model(folder)
-texts = pandas.DataFrame({"text": example["texts"]})
+texts = pandas.DataFrame(example["rows"])
 asked = {task: {**example["params"], "task": task} for task in example["answers"]}
 print(json.dumps({task: model.predict(texts, params).to_dict("records") for task, params in asked.items()}))
 """

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from foundation_core.adapt.scores import ACCURACY
+from foundation_core.adapt.scores import MACRO_F1 as MACRO_F1_SCORE
 from foundation_core.adapt.transfer import task_model
 from foundation_core.evaluate.metrics import gain, spread
 from foundation_core.files import sha256_file, write_json
@@ -27,7 +29,11 @@ MACRO_F1 = {
     "pretrained-few": [0.61, 0.64, 0.67], "scratch-few": [0.41, 0.47, 0.44],
     "pretrained-all": [0.81, 0.83, 0.85], "scratch-all": [0.79, 0.82, 0.83],
 }  # fmt: skip
-BASELINE = {"few": {"macro_f1": 0.523, "accuracy": 0.531}, "all": {"macro_f1": 0.727, "accuracy": 0.733}}
+BASELINE = {
+    "label": "TF-IDF + logistic regression",
+    "few": {"macro_f1": 0.523, "accuracy": 0.531},
+    "all": {"macro_f1": 0.727, "accuracy": 0.733},
+}
 
 
 def publishable(root: Path, context: Callable[[Path], Context]) -> dict[str, Result]:
@@ -79,6 +85,7 @@ def _trunk(root: Path, context: Callable[[Path], Context], corpus: Result) -> Re
         "parameters": sum(value.numel() for value in weights.values()), "steps": 40, "planned_steps": 40,
         "ended_by": "", "best_step": 30, "epochs": 1.25,
         "workers": 2, "precision": {"name": "float32", "reason": "this processor multiplies it faster"},
+        "rows_per_second": 125.6,
         "tokens_per_second": 4020.0, "matmul_flops_per_second": 1.84e11, "model_flops_utilisation": 0.43,
         "flops_formula": "6 x weights + 12 x widths x context",
     }  # fmt: skip
@@ -95,11 +102,13 @@ def _task(root: Path, trunk: Result) -> Result:
     arms = {
         arm: {
             "lr": 1e-3, "macro_f1": spread(scores), "accuracy": spread([score + 0.01 for score in scores]),
-            "validation_macro_f1": scores,
+            "validation": scores,
         } for arm, scores in MACRO_F1.items()
     }  # fmt: skip
     gains = {side: gain(MACRO_F1[f"pretrained-{side}"], MACRO_F1[f"scratch-{side}"]) for side in ("few", "all")}
-    done = StageResult(outputs, {"classes": CLASSES, "arms": arms, "gain": gains}, 1.0)
+    scored = {"macro_f1": MACRO_F1_SCORE._asdict(), "accuracy": ACCURACY._asdict()}
+    known = {"task": "package_of_fragment", "classes": CLASSES, "scored": scored, "deciding": "macro_f1"}
+    done = StageResult(outputs, {**known, "arms": arms, "best_arm": "pretrained-all", "gain": gains}, 1.0)
     spec = FinetuneSpec(classes=3, least_classes=3, fragment_tokens=16)
     return _committed("finetune", folder, spec, {"trunk": trunk.content}, done)
 
@@ -109,7 +118,8 @@ def _scores(root: Path, trunk: Result, task: Result) -> Result:
     sample = {"document": "one.py", "prompt": "def first(value):\n", "completion": "    ```\n\n    return value\n"}
     write_json(folder / "samples.json", [{**sample, "statements": 2, "reference_statements": 2}])
     summary = {
-        "language": {
+        "test": {
+            "unit": "nats", "loss_nats": 4.47,
             "bits_per_byte": 2.345, "perplexity": 87.6, "rows": 256, "rows_of_split": 512, "checkpoint_step": 30,
         },
         "samples": {

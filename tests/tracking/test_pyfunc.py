@@ -8,6 +8,8 @@ import pyarrow as pa
 import pytest
 import torch
 
+from foundation_core.adapt.fragments import PackageOfFragment
+from foundation_core.adapt.tasks import Facts
 from foundation_core.adapt.transfer import Pretrained, task_model
 from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset, ShardWriter
@@ -20,8 +22,8 @@ from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.objectives.language import NextToken
 from foundation_core.shape import SampleShape
-from foundation_core.specs import ModelSpec, TrunkSpec
-from foundation_core.tracking.pyfunc import Classifier, TextModel
+from foundation_core.specs import FinetuneSpec, ModelSpec, TrunkSpec
+from foundation_core.tracking.served import ServedModel, TaskModel
 from foundation_core.weights import save_weights
 
 VOCABULARY, CONTEXT, FRAGMENT = 300, 16, 8
@@ -31,7 +33,7 @@ TEXT = "def answer(value):\n    return [value + 1 for value in range(42)]\n" * 3
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
+def model(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     """A model with random weights, and a classifier."""
     folder = tmp_path_factory.mktemp("trunk")
     digest = save_weights(folder / "weights.safetensors", initialize(build(SPEC, SHAPE), 0).state_dict())
@@ -40,11 +42,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TextModel:
         {"version": 2, "model": SPEC.model_dump(mode="json"), "shape": SHAPE.to_json()},
     )
     source = [f"def name_{number}(value): return value + {number}\n" for number in range(100)]
-    classifier = Classifier(task_model(SPEC, SHAPE, 3, "mean", seed=1).eval(), ["a", "b", "c"], FRAGMENT)
-    return TextModel(Pretrained.find(folder, digest), train_tokenizer([*source, TEXT], VOCABULARY), classifier)
+    tokenizer = train_tokenizer([*source, TEXT], VOCABULARY)
+    facts = Facts(FinetuneSpec(fragment_tokens=FRAGMENT), ["a", "b", "c"], tokenizer)
+    fitted = TaskModel(PackageOfFragment(), task_model(SPEC, SHAPE, 3, "mean", seed=1).eval(), facts)
+    return ServedModel(Pretrained.find(folder, digest), tokenizer, task_model=fitted)
 
 
-def test_a_text_has_the_score_that_its_document_has_in_the_evaluation(model: TextModel, tmp_path: Path) -> None:
+def test_a_text_has_the_score_that_its_document_has_in_the_evaluation(model: ServedModel, tmp_path: Path) -> None:
     tokens = [*model.tokenizer.encode(TEXT).ids, END_ID]
     assert len(tokens) > 3 * CONTEXT
     with ShardWriter(tmp_path, TOKENS, source={}, shard_size=10**6) as shards:
@@ -56,50 +60,54 @@ def test_a_text_has_the_score_that_its_document_has_in_the_evaluation(model: Tex
     assert answer["tokens"] == len(tokens)
 
 
-def test_line_ends_and_accents_are_normalised_as_at_ingest(model: TextModel) -> None:
+def test_line_ends_and_accents_are_normalised_as_at_ingest(model: ServedModel) -> None:
     plain, other = "café = 1\nx = 2\n", "cafe\u0301 = 1\r\nx = 2\r\n"
     first, second = model.answer([plain, other], {"task": "score"})
     assert first == second
 
 
-def test_a_row_does_not_depend_on_the_others(model: TextModel) -> None:
+def test_a_row_does_not_depend_on_the_others(model: ServedModel) -> None:
     texts = ["import os\n", TEXT, "x"]
     for task in model.tasks:
         params = {"task": task, "max_tokens": 4, "temperature": 0.0}
         assert model.answer(texts, params) == [model.answer([text], params)[0] for text in texts]
 
 
-def test_the_same_seed_gives_the_same_completion_and_another_seed_another(model: TextModel) -> None:
+def test_the_same_seed_gives_the_same_completion_and_another_seed_another(model: ServedModel) -> None:
     first, same, other = (model.answer(["def "], {"seed": seed, "max_tokens": 12}) for seed in (1, 1, 2))
     assert first == same
     assert first != other
 
 
-def test_more_tokens_than_the_context_holds_end_there(model: TextModel) -> None:
+def test_more_tokens_than_the_context_holds_end_there(model: ServedModel) -> None:
     longest = model.answer(["x"], {"max_tokens": CONTEXT - 1})
     assert model.answer(["x"], {"max_tokens": 10_000}) == longest
     assert model.answer(["x"], {"max_tokens": CONTEXT - 2}) != longest
 
 
-def test_a_class_is_the_mean_over_whole_fragments(model: TextModel) -> None:
-    assert model.classifier is not None
+def test_a_class_is_the_mean_over_whole_fragments(model: ServedModel) -> None:
+    assert model.task_model is not None
     ids = model.tokenizer.encode(TEXT).ids
     whole = torch.tensor(ids[: len(ids) // FRAGMENT * FRAGMENT]).view(-1, FRAGMENT)
     with torch.no_grad():
-        expected = model.classifier.model(whole).softmax(-1).mean(0)
+        expected = model.task_model.model(whole).softmax(-1).mean(0)
     (answer,) = model.answer([TEXT], {"task": "classify"})
-    assert answer["label"] == model.classifier.classes[int(expected.argmax())]
+    assert answer["label"] == model.task_model.facts.classes[int(expected.argmax())]
     assert answer["probability"] == pytest.approx(expected.max().item(), rel=1e-5)
 
 
-def test_an_empty_text_is_answered_too(model: TextModel) -> None:
+def test_an_empty_text_is_answered_too(model: ServedModel) -> None:
     for task in model.tasks:
         assert len(model.answer([""], {"task": task, "max_tokens": 3})) == 1
 
 
-def test_a_task_that_the_model_has_not_is_refused(model: TextModel) -> None:
+def test_a_task_that_the_model_has_not_is_refused(model: ServedModel) -> None:
     with pytest.raises(ConfigError, match="no task 'paint'"):
         model.answer(["x"], {"task": "paint"})
-    without = TextModel.__new__(TextModel)
-    without.classifier = None
-    assert without.tasks == ["generate", "score"]
+
+
+def test_what_can_be_asked_is_what_the_parts_can_do(model: ServedModel) -> None:
+    assert model.tasks == ["generate", "score", "classify", "embed"]
+    assert model.inputs == ["text"]
+    (answer,) = model.answer([TEXT], {"task": "embed"})
+    assert len(answer["embedding"]) == SPEC.trunk.width
