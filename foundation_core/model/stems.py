@@ -72,10 +72,11 @@ class PatchStem(nn.Module):
         *,
         class_token: bool = False,
         norm: nn.Module | None = None,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         self.patch, self.place, self.norm = patch, place, norm
-        self.embed = nn.Linear(shape.channels * patch[0] * patch[1], width)
+        self.embed = nn.Linear(shape.channels * patch[0] * patch[1], width, bias=bias)
         self.class_token = nn.Parameter(torch.zeros(1, width)) if class_token else None
         patches = (shape.height // patch[0]) * (shape.width // patch[1])
         self.context_tokens = patches + int(class_token)

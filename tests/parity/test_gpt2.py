@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from foundation_core.interop.language import GPT2
+from foundation_core.interop.mapping import to_ours, to_theirs
 from foundation_core.model.families import build
 from foundation_core.model.transformer import Model
 from foundation_core.shape import SampleShape
@@ -43,24 +45,7 @@ def ours(activation: nn.Module) -> Model:
 
 
 def translated(gpt2: nn.Module) -> dict[str, Tensor]:
-    """GPT-2's weights under our names; its matrices are stored transposed, and queries, keys and values joined."""
-    old = gpt2.state_dict()
-    state = {
-        "stem.embed.weight": old["transformer.wte.weight"],
-        "stem.place.table.weight": old["transformer.wpe.weight"],
-    }
-    names = {"ln_1": "mix.norm", "ln_2": "feed.norm", "attn.c_proj": "mix.branch.out"}
-    names |= {"mlp.c_fc": "feed.branch.up", "mlp.c_proj": "feed.branch.out"}
-    for kind in ("weight", "bias"):
-        state[f"trunk.norm.{kind}"] = old[f"transformer.ln_f.{kind}"]
-        for number in range(DEPTH):
-            theirs, ours = f"transformer.h.{number}.", f"trunk.blocks.{number}."
-            for name, new in names.items():
-                state[f"{ours}{new}.{kind}"] = old[f"{theirs}{name}.{kind}"].t()
-            joined = old[f"{theirs}attn.c_attn.{kind}"].t().chunk(3)
-            for name, part in zip(("query", "key", "value"), joined, strict=True):
-                state[f"{ours}mix.branch.{name}.{kind}"] = part
-    return state
+    return to_ours(gpt2.state_dict(), GPT2)
 
 
 def difference(model: Model, gpt2: nn.Module, state: dict[str, Tensor]) -> float:
@@ -89,3 +74,10 @@ def test_the_comparison_notices_a_swapped_weight(theirs: nn.Module, name: str):
     first, last = f"trunk.blocks.0.{name}", f"trunk.blocks.2.{name}"
     state[first], state[last] = state[last], state[first]
     assert difference(ours(nn.GELU(approximate="tanh")), theirs, state) > 1000 * TOLERANCE
+
+
+def test_weights_come_back_to_the_bit_under_their_names(theirs: nn.Module):
+    state = theirs.state_dict()
+    back = to_theirs(translated(theirs), GPT2)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from foundation_core.interop.language import LLAMA
+from foundation_core.interop.mapping import to_ours, to_theirs
 from foundation_core.model.families import build
 from foundation_core.model.layout import Layout
 from foundation_core.model.transformer import Model
@@ -44,20 +46,7 @@ def ours() -> Model:
 
 
 def translated(llama: nn.Module) -> dict[str, Tensor]:
-    """Llama's weights under our names."""
-    names = {
-        "input_layernorm": "mix.norm", "self_attn.q_proj": "mix.branch.query", "self_attn.k_proj": "mix.branch.key",
-        "self_attn.v_proj": "mix.branch.value", "self_attn.o_proj": "mix.branch.out",
-        "post_attention_layernorm": "feed.norm", "mlp.gate_proj": "feed.branch.gate", "mlp.up_proj": "feed.branch.up",
-        "mlp.down_proj": "feed.branch.out",
-    }  # fmt: skip
-    old = llama.state_dict()
-    state = {"stem.embed.weight": old["model.embed_tokens.weight"], "trunk.norm.weight": old["model.norm.weight"]}
-    state["head.out.weight"] = old["lm_head.weight"]
-    for number in range(DEPTH):
-        for name, new in names.items():
-            state[f"trunk.blocks.{number}.{new}.weight"] = old[f"model.layers.{number}.{name}.weight"]
-    return state
+    return to_ours(llama.state_dict(), LLAMA)
 
 
 def difference(model: Model, llama: nn.Module, layout: Layout | None = None) -> float:
@@ -82,3 +71,10 @@ def test_the_comparison_notices_a_swapped_weight(ours: Model, theirs: nn.Module,
     swapped = {a: state[b] for a, b in zip(first + second, second + first, strict=True)}
     ours.load_state_dict({**state, **swapped})
     assert difference(ours, theirs) > 1000 * TOLERANCE
+
+
+def test_weights_come_back_to_the_bit_under_their_names(theirs: nn.Module):
+    state = theirs.state_dict()
+    back = to_theirs(translated(theirs), LLAMA)
+    assert back.keys() == state.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in state.items())

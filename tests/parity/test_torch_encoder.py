@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from foundation_core.interop.mapping import Table, to_ours
 from foundation_core.model.attention import Attention
 from foundation_core.model.block import Block, FeedForward, PostNorm, PreNorm, Residual
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.transformer import Transformer
+from tests.support.parity import TORCH_END, torch_layers
 
 WIDTH, HEADS, HIDDEN, DEPTH, ROWS, TOKENS = 32, 4, 80, 3, 3, 20
 TOLERANCE = 2e-6
@@ -45,20 +47,7 @@ def ours(pre_norm: bool, causal: bool) -> Transformer:
 
 
 def translated(encoder: nn.TransformerEncoder) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = {}
-    names = {"norm1": "mix.norm", "norm2": "feed.norm", "self_attn.out_proj": "mix.branch.out"}
-    names |= {"linear1": "feed.branch.up", "linear2": "feed.branch.out"}
-    for number, layer in enumerate(encoder.layers):
-        place = f"blocks.{number}."
-        for kind in ("weight", "bias"):
-            for old, new in names.items():
-                state[f"{place}{new}.{kind}"] = layer.get_parameter(f"{old}.{kind}")
-            joined = layer.get_parameter(f"self_attn.in_proj_{kind}").chunk(3)
-            for name, part in zip(("query", "key", "value"), joined, strict=True):
-                state[f"{place}mix.branch.{name}.{kind}"] = part
-    if encoder.norm is not None:
-        state |= {"norm.weight": encoder.norm.weight, "norm.bias": encoder.norm.bias}
-    return state
+    return to_ours(encoder.state_dict(), Table((*torch_layers("layers", "blocks", feed_norm=2), *TORCH_END)))
 
 
 def difference(pre_norm: bool, causal: bool, layout: Layout, damage: str = "") -> float:
