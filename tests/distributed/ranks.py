@@ -40,13 +40,10 @@ ZERO_STAGES = (0, 1, 2, 3)
 JOINT: dict[str, dict[str, Any]] = {
     "experts": {"objective": BalancedNextToken(), "model": mixture, "micro_batch_rows": 4},
     "pairs": {
-        "objective": Contrastive(),
-        "model": dual_encoder,
-        "rows": Pairs(),
-        "batch_rows": 7,
-        "micro_batch_rows": 7,
+        "objective": Contrastive(), "model": dual_encoder, "rows": Pairs(), "optimizer": OptimizerSpec(lr=3e-3),
+        "batch_rows": 7, "micro_batch_rows": 7,
     },
-}
+}  # fmt: skip
 """Objectives that are no sum over rows; 7 pairs are 4 of one rank and 3 of the other."""
 LONG_STEPS = 30
 
