@@ -36,3 +36,16 @@ def serial_context() -> Callable[..., Context]:
         return replace(alone(folder), **parts)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Finds a file or folder of real data that lies beside the checkout; the test is left out where it does not."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+
+    def find(name: str) -> Path:
+        if not (folder / name).exists():
+            pytest.skip(f"there is no {name} in {folder}")
+        return folder / name
+
+    return find

@@ -63,7 +63,12 @@ class SourceFile:
         try:
             return hashlib.sha256(self.read()).hexdigest()
         except OSError as error:  # the read quarantines it for the same reason, so the reason is its content
-            return f"unreadable: {error.strerror}"
+            return reason_of(error)
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why an item cannot be read, in words that name no place on this machine."""
+    return f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
 class Source(Protocol):

@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 
-from foundation_core.data.documents import Source, SourceFile
+from foundation_core.data.documents import Source, SourceFile, reason_of
 from foundation_core.identity import ActionKey, action_key
 from foundation_core.plugins import find
 from foundation_core.shape import SampleShape
+from foundation_core.spec_ingest import MODALITY_FIELDS
 from foundation_core.specs import IngestSpec
 
 DOCUMENTS = pa.schema({"document": pa.string(), "group": pa.string(), "bytes": pa.int64(), "sha256": pa.string()})
@@ -153,13 +154,14 @@ def open_modality(name: str, spec: IngestSpec) -> Modality:
 
 
 def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
-    """The action key of an ingestion.
+    """The action key of an ingestion: what other modalities read has no part in it.
 
     Args:
         content: hash of what the source holds.
     """
     modality = find("modalities", find("sources", spec.source.kind).modality)
-    return action_key("ingest", spec, {"source": content}, modality.libraries)
+    unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
+    return action_key("ingest", spec.model_copy(update=unread), {"source": content}, modality.libraries)
 
 
 def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:
@@ -171,8 +173,7 @@ def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, p
         try:
             content = reader.read(file)
         except (OSError, ValueError) as error:
-            reason = f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)
-            quarantined.append({"document": file.document, "reason": reason})
+            quarantined.append({"document": file.document, "reason": reason_of(error)})
             continue
         data = content.values + content.text.encode()
         digest = hashlib.sha256(data).hexdigest()

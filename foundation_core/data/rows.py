@@ -16,8 +16,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from foundation_core.data.documents import NOT_STATED, PYTHON_FILES, SourceFile
-from foundation_core.data.tables import Row, read_table, table_format
+from foundation_core.data.documents import NOT_STATED, SourceFile
+from foundation_core.data.tables import Row, is_table, read_table, table_format
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import SourceSpec
 
@@ -25,74 +25,119 @@ _BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
-class TableRow(SourceFile):
+class TableItem(SourceFile):
     """One row of a table.
 
     Args:
-        bytes: of its text.
         row: its number, from 0.
+    """
+
+    row: int
+
+    def values(self) -> Row:
+        """The row."""
+        return _cursor(self.path, self.path.stat().st_mtime_ns).row(self.row)
+
+
+@dataclass(frozen=True)
+class TableRow(TableItem):
+    """The text of a row.
+
+    Args:
+        bytes: of its text.
         sha256: of label and text, when the table was listed.
     """
 
     text_field: str
-    row: int
     sha256: str
 
     def read(self) -> builtins.bytes:
         """The text; ValueError where there is none."""
-        row = _cursor(self.path, self.path.stat().st_mtime_ns).row(self.row)
-        return _text(row.get(self.text_field))
+        return _text(self.values().get(self.text_field))
 
     def digest(self) -> str:
         """Of label and text."""
         return self.sha256
 
 
-class Tables:
+class TableSource:
     """The rows of a table, or of the tables of a folder that match a pattern."""
 
-    modality, captioned = "text", False
-    language = "text"
-    licence = NOT_STATED
+    name: str
+    fields: list[str]
+    """Columns that a table needs."""
 
     def __init__(self, spec: SourceSpec) -> None:
         if spec.path is None:
-            raise ConfigError("source.kind=table needs source.path", fix="name a table, or a folder of tables")
-        self.path, self._spec = Path(spec.path).expanduser(), spec
-        self.description = "rows of tables, each a text" + (" with a label" if spec.label_field else "")
+            raise ConfigError(f"source.kind={spec.kind} needs source.path", fix="name a table, or a folder of tables")
+        self.path, self.spec = Path(spec.path).expanduser(), spec
         if not self.path.exists():
             raise DataError(f"the table {self.path} is not there", fix="correct source.path")
         if not self.path.is_dir():
             table_format(self.path)
 
+    def item(self, path: Path, document: str, number: int, row: Row) -> SourceFile:
+        """The item of a row.
+
+        Args:
+            path: of the table.
+            number: of the row, from 0.
+        """
+        raise NotImplementedError
+
     def files(self) -> list[SourceFile]:
         """Every row, sorted by document id."""
-        return sorted((row for path in self._tables() for row in self._rows(path)), key=lambda row: row.document)
+        return sorted((item for path in self.tables() for item in self._items(path)), key=lambda item: item.document)
 
-    def _tables(self) -> Iterator[Path]:
+    def tables(self) -> Iterator[Path]:
+        """Every table."""
         if not self.path.is_dir():
             yield self.path
             return
-        for path in self.path.glob(self._spec.pattern or PYTHON_FILES):
-            if path.is_file():
+        for path in self.path.glob(self.spec.pattern or "**/*"):
+            if path.is_file() and (self.spec.pattern or is_table(path)):
                 table_format(path)
                 yield path
 
-    def _rows(self, path: Path) -> Iterator[TableRow]:
-        text_field, label_field = self._spec.text_field, self._spec.label_field
-        below = path.relative_to(self.path).as_posix() if self.path.is_dir() else path.name
+    def below(self, path: Path) -> str:
+        """The name of a table in document ids."""
+        return path.relative_to(self.path).as_posix() if self.path.is_dir() else path.name
+
+    def label(self, row: Row) -> str:
+        """The label of a row, or empty."""
+        label = row.get(self.spec.label_field) if self.spec.label_field else None
+        return "" if label is None else str(label)
+
+    def _items(self, path: Path) -> Iterator[SourceFile]:
         with read_table(path, _BATCH_ROWS) as table:
-            for field in filter(None, (text_field, label_field)):
+            for field in self.fields:
                 table.require(field, path)
             for number, row in enumerate(row for batch in table.batches for row in batch):
-                label = row.get(label_field) if label_field else None
-                group = "" if label is None else str(label)
-                try:
-                    data = _text(row.get(text_field))
-                    content = hashlib.sha256(group.encode() + b"\0" + data).hexdigest()
-                except ValueError as error:  # the read quarantines it for the same reason, so the reason is its content
-                    data, content = b"", str(error)
-                yield TableRow(f"table/{below}/{number + 1:09d}", path, len(data), group, text_field, number, content)
+                yield self.item(path, f"{self.name}/{self.below(path)}/{number + 1:09d}", number, row)
+
+
+class Tables(TableSource):
+    """The texts of tables."""
+
+    modality, captioned = "text", False
+    name = "table"
+    language = "text"
+    licence = NOT_STATED
+
+    def __init__(self, spec: SourceSpec) -> None:
+        super().__init__(spec)
+        self.fields = [spec.text_field, *filter(None, [spec.label_field])]
+        self.description = "rows of tables, each a text" + (" with a label" if spec.label_field else "")
+
+    def item(self, path: Path, document: str, number: int, row: Row) -> SourceFile:
+        """The text of a row."""
+        group = self.label(row)
+        try:
+            data = _text(row.get(self.spec.text_field))
+            content = hashlib.sha256(group.encode() + b"\0" + data).hexdigest()
+        except ValueError as error:  # the read quarantines it for the same reason, so the reason is its content
+            data, content = b"", str(error)
+        return TableRow(document, path, len(data), group, number, self.spec.text_field, content)
 
 
 def _text(value: Any) -> bytes:
@@ -106,15 +151,18 @@ class _Cursor:
 
     def __init__(self, path: Path) -> None:
         self._path, self._rows, self._next = path, _all_rows(path), 0
+        self._last: Row = {}
 
     def row(self, number: int) -> Row:
         """The row of a number."""
+        if number == self._next - 1:
+            return self._last
         if number < self._next:
             self._rows, self._next = _all_rows(self._path), 0
         found = next(islice(self._rows, number - self._next, None), None)
         if found is None:
             raise DataError(f"{self._path} changed while it was read: row {number + 1} is gone", fix="run again")
-        self._next = number + 1
+        self._next, self._last = number + 1, found
         return found
 
 

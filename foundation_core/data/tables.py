@@ -46,6 +46,15 @@ def table_format(path: Path) -> tuple[str, bool]:
     return name, packed
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file is a table by its name."""
+    try:
+        table_format(path)
+    except ConfigError:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class Table:
     """A file of rows.

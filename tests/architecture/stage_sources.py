@@ -9,17 +9,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).with_name("stage_sources.json")
 STAGES = ("ingest", "pretrain", "finetune", "evaluate", "publish")
+FOUND_BY_NAME = {"ingest": ("sources", "modalities", "measures")}
+"""Groups of entry points whose modules a stage loads by name: it reaches them as if it imported them."""
 
 
 def source_digest(stage: str) -> str:
-    """A digest over every module of the library that a stage imports, directly or not; docstrings do not count."""
+    """A digest over every module of the library that a stage imports or finds by name; docstrings do not count."""
     reached: set[Path] = set()
-    waiting = [ROOT / "foundation_core" / "stages" / f"{stage}.py"]
+    waiting = [ROOT / "foundation_core" / "stages" / f"{stage}.py", *_found_by_name(stage)]
     while waiting:
         path = waiting.pop()
         if path in reached:
@@ -30,6 +33,12 @@ def source_digest(stage: str) -> str:
     for path in sorted(reached):
         whole.update(str(path.relative_to(ROOT)).encode() + b"\0" + _meaning(path).encode() + b"\0")
     return whole.hexdigest()
+
+
+def _found_by_name(stage: str) -> list[Path]:
+    points = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    named = [target for group in FOUND_BY_NAME.get(stage, ()) for target in points[f"foundation.{group}"].values()]
+    return [ROOT / (target.partition(":")[0].replace(".", "/") + ".py") for target in named]
 
 
 def _imports(path: Path) -> list[Path]:

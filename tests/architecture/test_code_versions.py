@@ -34,3 +34,9 @@ def test_the_digest_follows_imports_and_ignores_docstrings() -> None:
     quiet = stage_sources.ROOT / "foundation_core" / "train" / "schedule.py"
     assert "Loshchilov" in quiet.read_text()
     assert "Loshchilov" not in stage_sources._meaning(quiet)
+
+
+def test_the_digest_follows_what_is_found_by_name() -> None:
+    modules = {path.stem for path in stage_sources._found_by_name("ingest")}
+    assert {"images", "audio", "series", "digits", "rows"} <= modules
+    assert stage_sources._found_by_name("publish") == []

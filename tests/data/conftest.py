@@ -69,7 +69,15 @@ def digests() -> Callable[[Path], dict[str, str]]:
     """Finds the sha256 of every file that ingest leaves for others, by path below its folder."""
 
     def find(folder: Path) -> dict[str, str]:
-        names = ("tokenizer.json", "documents/*", "dropped/*", "quarantined/*", "tokens/*/*")
+        names = (
+            "tokenizer.json",
+            "documents/*",
+            "dropped/*",
+            "quarantined/*",
+            "tokens/*/*",
+            "features.json",
+            "samples/*/*",
+        )
         paths = [path for name in names for path in folder.glob(name) if path.is_file()]
         return {
             path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(paths)

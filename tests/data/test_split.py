@@ -39,3 +39,13 @@ def test_the_split_of_a_document_is_the_same_in_every_version() -> None:
         "python_stdlib/os.py": "train",
     }
     assert {document: split_of(document, SplitSpec()) for document in splits} == splits
+
+
+def test_a_source_that_states_its_test_set_leaves_the_rest_to_the_hash() -> None:
+    spec = SplitSpec(validation_fraction=0.2, test_fraction=0.3)
+    rest = Counter(split_of(document, spec, ("train", "validation")) for document in DOCUMENTS)
+    assert set(rest) == {"train", "validation"}
+    assert abs(rest["validation"] / len(DOCUMENTS) - 0.2) < 0.01
+    for document in DOCUMENTS[:200]:
+        assert split_of(document, spec, ("test",)) == "test"
+        assert split_of(document, spec, ("validation",)) == "validation"

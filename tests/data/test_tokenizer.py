@@ -17,10 +17,14 @@ from foundation_core.data.tokenizer import (
     END_ID,
     encode_document,
     load_tokenizer,
+    mask_id,
+    sentinel_ids,
+    start_id,
     token_bytes,
     train_tokenizer,
 )
 from foundation_core.errors import ConfigError, DataError
+from foundation_core.specs import SpecialTokensSpec, TokenizerSpec
 
 SOURCE = Path(pytest.__file__).parent.parent / "_pytest" / "python.py"
 TRAIN = f"""
@@ -87,3 +91,28 @@ def test_a_file_that_is_no_tokenizer_is_named(tmp_path: Path, content: str | Non
         path.write_text(content)
     with pytest.raises(DataError, match=r"tokenizer\.json is not a tokenizer"):
         load_tokenizer(path)
+
+
+def test_special_tokens_are_found_by_name_and_are_no_text() -> None:
+    special = SpecialTokensSpec(mask=True, start=True, sentinels=3)
+    trained = train_tokenizer([SOURCE.read_text()], 700, special)
+    assert [END_ID, mask_id(trained), start_id(trained), *sentinel_ids(trained)] == list(range(6))
+    assert trained.get_vocab_size() == 700
+    assert token_bytes(trained)[:6].tolist() == [0] * 6
+    assert (token_bytes(trained)[6:] > 0).all()
+    spelt = "mask <|mask|> start <|start|> sentinel <|sentinel-1|>"
+    ids = encode_document(trained, spelt)
+    assert not set(ids[:-1]) & set(range(6))
+    assert trained.decode(ids[:-1]) == spelt
+
+
+def test_a_tokenizer_without_a_special_token_says_what_to_set(tokenizer: Tokenizer) -> None:
+    for find, field in ((mask_id, "mask"), (start_id, "start"), (sentinel_ids, "sentinels")):
+        with pytest.raises(ConfigError, match=rf"ingest\.tokenizer\.special\.{field}"):
+            find(tokenizer)
+
+
+def test_a_vocabulary_has_room_for_its_special_tokens() -> None:
+    assert TokenizerSpec(vocabulary=268, special=SpecialTokensSpec(sentinels=10)).special.count == 10
+    with pytest.raises(ValueError, match="vocabulary=267 must be at least 268"):
+        TokenizerSpec(vocabulary=267, special=SpecialTokensSpec(sentinels=10))

@@ -1,0 +1,188 @@
+"""Tables of numbers become windows of one length: a row is a moment, a column is a channel.
+
+    table of R rows:   | train ............ | validation .. | test ... |     in the order of its rows
+    windows:           |----|  |----|  |----| |----|  |----|  |----|         of `window` rows, every `stride` rows
+
+A table is cut into its splits by time before windows are cut from it, so that no window reaches over a border and none
+of the test lies before what was trained on.
+"""
+
+from __future__ import annotations
+
+import builtins
+import csv
+import hashlib
+import io
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import pyarrow as pa
+
+from foundation_core.data.documents import NOT_STATED, SourceFile
+from foundation_core.data.modalities import Content, Modality
+from foundation_core.data.rows import TableSource
+from foundation_core.data.split import SPLITS
+from foundation_core.data.tables import read_table
+from foundation_core.errors import ConfigError
+from foundation_core.shape import SampleShape
+from foundation_core.specs import IngestSpec, SourceSpec, SplitSpec
+
+_BATCH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class SeriesFile(SourceFile):
+    """A table of numbers.
+
+    Args:
+        label_field: the column that holds the label of each row, or None.
+    """
+
+    label_field: str | None
+
+    def labels(self) -> list[str]:
+        """The label of each row, or empty: as many as there are rows.
+
+        Raises:
+            ConfigError: there is no such column.
+        """
+        with read_table(self.path, _BATCH_ROWS) as table:
+            if self.label_field is None:
+                return [""] * sum(map(len, table.batches))
+            table.require(self.label_field, self.path)
+            found = [row.get(self.label_field) for batch in table.batches for row in batch]
+        return ["" if label is None else str(label) for label in found]
+
+    def digest(self) -> str:
+        """Of the table and the labels of its rows."""
+        labels = "\0".join(self.labels()) if self.label_field else ""
+        return hashlib.sha256(super().digest().encode() + labels.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Window(SourceFile):
+    """Some rows of a table, one after the other.
+
+    Args:
+        first: number of the first one, from 0.
+        rows: how many there are.
+    """
+
+    first: int
+    rows: int
+    columns: tuple[str, ...]
+
+    def read(self) -> builtins.bytes:
+        """The rows as a CSV table of the columns."""
+        columns = _columns(self.path, self.path.stat().st_mtime_ns, self.columns)
+        lines = io.StringIO()
+        writer = csv.writer(lines)
+        writer.writerow(self.columns)
+        writer.writerows(zip(*(column[self.first : self.first + self.rows] for column in columns), strict=True))
+        return lines.getvalue().encode()
+
+
+@lru_cache(maxsize=1)
+def _columns(path: Path, changed: int, names: tuple[str, ...]) -> list[list[Any]]:
+    """Whole columns of a table: windows overlap, and a worker reads one table after the other."""
+    with read_table(path, _BATCH_ROWS) as table:
+        rows = [[row.get(name) for name in names] for batch in table.batches for row in batch]
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+class Series(Modality):
+    """Windows of tables of numbers."""
+
+    libraries = ()
+    reads = ("series",)
+    values = pa.float32()
+
+    def __init__(self, spec: IngestSpec) -> None:
+        self._spec, self._split = spec.series, spec.split
+        columns = self._spec.columns
+        if not columns:
+            raise ConfigError("ingest.series.columns is empty", fix="name the columns of numbers, one or more")
+        self.shape = SampleShape(channels=len(columns), height=1, width=self._spec.window)
+        self.reading = (
+            f"Windows of {self._spec.window:,} rows, one every {self._spec.stride:,}, of the columns"
+            f" {', '.join(columns)}, as float32. Each table was cut by its rows: its first part trains, its last is the"
+            " test, and no window reaches over a border."
+        )
+
+    def items(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
+        """The windows of every table; one that is shorter than a window in each of its parts gives none."""
+        return [window for file in files for window in self._windows(cast(SeriesFile, file))]
+
+    def _windows(self, file: SeriesFile) -> list[Window]:
+        with read_table(file.path, 1) as table:
+            for column in self._spec.columns:
+                table.require(column, file.path)
+        labels, length = file.labels(), self._spec.window
+        borders = _borders(len(labels), self._split)
+        return [
+            Window(
+                document=f"{file.document}/{first + 1:09d}",
+                path=file.path,
+                bytes=4 * length * len(self._spec.columns),
+                group=labels[first + length - 1],
+                splits=(split,),
+                first=first,
+                rows=length,
+                columns=self._spec.columns,
+            )
+            for split, start, end in zip(SPLITS, borders, borders[1:], strict=False)
+            for first in range(start, end - length + 1, self._spec.stride)
+        ]
+
+    def read(self, data: bytes) -> Content:
+        """The numbers, (columns, 1, rows), of a CSV table that has the columns and as many rows as a window."""
+        try:
+            rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise ValueError(f"not a CSV table: {error}") from error
+        if len(rows) != self._spec.window:
+            raise ValueError(f"{len(rows)} rows; a window has {self._spec.window}")
+        numbers = [_number(row, number, name) for name in self._spec.columns for number, row in enumerate(rows, 1)]
+        return Content(values=struct.pack(f"<{len(numbers)}f", *numbers))
+
+
+def _borders(rows: int, split: SplitSpec) -> tuple[int, int, int, int]:
+    """Where the splits of a table begin, and where the last one ends."""
+    test = rows - round(rows * split.test_fraction)
+    return 0, test - round(rows * split.validation_fraction), test, rows
+
+
+def _number(row: dict[str, str], number: int, name: str) -> float:
+    text = row.get(name)
+    try:
+        found = struct.unpack("<f", struct.pack("<f", float(text or "")))[0]
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"row {number} has no number in column {name!r}: {text!r}")
+    return cast(float, found)
+
+
+class SeriesTables(TableSource):
+    """Tables of numbers: one, or those of a folder that match a pattern."""
+
+    modality, captioned = "series", False
+    name = "series_table"
+    description, language, licence = "tables of numbers, row after row", "none", NOT_STATED
+
+    def __init__(self, spec: SourceSpec) -> None:
+        super().__init__(spec)
+        self.fields = []
+
+    def files(self) -> list[SourceFile]:
+        """Every table."""
+        found = [
+            SeriesFile(f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", self.spec.label_field)
+            for path in self.tables()
+        ]
+        return sorted(found, key=lambda file: file.document)
