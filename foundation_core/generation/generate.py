@@ -4,65 +4,107 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from foundation_core.errors import ConfigError
-from foundation_core.model.attention import Cache
+from foundation_core.generation.sampling import Sampling, Stop
+from foundation_core.model.attention import Cache, Memory
 from foundation_core.model.initialize import random_stream
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.stems import TokenStem
-from foundation_core.model.transformer import Model
+from foundation_core.model.transformer import EncoderDecoder, Model
+
+_USUAL, _NEVER = Sampling(), Stop()
 
 
-@torch.inference_mode()
 def generate(
     model: Model,
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    end_token: int | None = None,
+    sampling: Sampling = _USUAL,
+    stop: Stop = _NEVER,
     seed: int = 0,
+    memory: Memory | None = None,
+    prefix: bool = False,
 ) -> list[list[int]]:
-    """The tokens that follow each prompt, at most `max_tokens`; an end token, where reached, is the last one.
+    """The tokens that follow each prompt, at most `max_tokens`; what ends a row, where reached, is its last one.
 
     A row depends on its prompt, its number and the seed, not on the other rows. A prompt that leaves no room for
     `max_tokens` in the model's context is read from its end.
 
     Args:
-        temperature: 0 takes the most probable token; above, the logits are divided by it.
-        top_k: how many of the most probable tokens are drawn from. None: all.
+        model: for an encoder-decoder, its `decoder`; prompts are then the token that its texts start with.
+        memory: what an encoder made of each row's source (`remember`).
+        prefix: whether a prompt's tokens read each other both ways, as a prefix language model learned them.
 
     Raises:
         ConfigError: a prompt is empty, or the context cannot hold `max_tokens` and a prompt.
     """
+    rows: list[list[int]] = [[] for _ in prompts]
+    for tokens in stream(model, prompts, max_tokens, sampling, stop, seed, memory, prefix):
+        for row, token in zip(rows, tokens, strict=True):
+            if token is not None:
+                row.append(token)
+    return rows
+
+
+@torch.inference_mode()
+def stream(
+    model: Model,
+    prompts: Sequence[Sequence[int]],
+    max_tokens: int,
+    sampling: Sampling = _USUAL,
+    stop: Stop = _NEVER,
+    seed: int = 0,
+    memory: Memory | None = None,
+    prefix: bool = False,
+) -> Iterator[list[int | None]]:
+    """The same token by token: at each step the next one of every row, None for a row that has ended."""
     if not prompts:
-        return []
+        return
     device = next(model.parameters()).device
-    tokens_BT, layout = _left_padded(_fitting(model, prompts, max_tokens), device)
+    tokens_BT, layout = left_padded(fitting(model, prompts, max_tokens), device)
     draws = [torch.rand(max_tokens, generator=random_stream(seed, f"row {row}")) for row in range(len(prompts))]
     draw_BT = torch.stack(draws).to(device)
     cache = Cache(len(model.trunk.blocks), tokens_BT.shape[1] + max_tokens)
-    closed_B = torch.zeros(len(prompts), dtype=torch.bool, device=device)
-    written: list[Tensor] = []
-    with _evaluating(model):
+    if prefix:
+        layout = Layout(layout.position, layout.segment, torch.zeros_like(layout.position))
+    seen_BV: Tensor | None = None
+    written: list[list[int]] = [[] for _ in prompts]
+    ended = [False] * len(prompts)
+    with evaluating(model):
         for step in range(max_tokens):
-            logits_BV = model(tokens_BT, layout, cache, finish=_of_last_token)
-            tokens_BT = _choose(logits_BV.float(), temperature, top_k, draw_BT[:, step])[:, None]
-            layout = Layout(layout.position[:, -1:] + 1, torch.zeros_like(tokens_BT))
-            written.append(tokens_BT)
-            if end_token is not None:
-                closed_B |= tokens_BT[:, 0] == end_token
-                if closed_B.all():
-                    break
-    rows: list[list[int]] = torch.cat(written, dim=1).tolist()
-    return [row[: row.index(end_token) + 1] if end_token in row else row for row in rows]
+            logits_BV = model(tokens_BT, layout, cache, of_last_token, memory).float()
+            if sampling.repetition_penalty != 1:
+                seen_BV = _with(seen_BV, tokens_BT, layout, logits_BV.shape[-1])
+            tokens_BT = sampling.choose(logits_BV, draw_BT[:, step], seen_BV)[:, None]
+            layout = following(layout)
+            chosen = tokens_BT[:, 0].tolist()
+            yield [None if over else token for token, over in zip(chosen, ended, strict=True)]
+            for row, token in enumerate(chosen):
+                if not ended[row]:
+                    written[row].append(token)
+                    ended[row] = stop.ends(written[row])
+            if all(ended):
+                return
 
 
-def _fitting(model: Model, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+@torch.inference_mode()
+def remember(model: EncoderDecoder, source: Any, layout: Layout | None = None) -> Memory:
+    """What the encoder makes of a batch of sources, to be read by its decoder: computed once."""
+    with evaluating(model):
+        return model.encode(source, layout)
+
+
+def fitting(model: Model, prompts: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+    """The prompts as far as they leave room for `max_tokens`.
+
+    Raises:
+        ConfigError: a prompt is empty, or the context cannot hold `max_tokens` and a prompt.
+    """
     context_tokens = cast(TokenStem, model.stem).context_tokens
     if not 1 <= max_tokens < context_tokens:
         raise ConfigError(
@@ -74,34 +116,40 @@ def _fitting(model: Model, prompts: Sequence[Sequence[int]], max_tokens: int) ->
     return [list(prompt[-(context_tokens - max_tokens) :]) for prompt in prompts]
 
 
-def _left_padded(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Layout]:
+def left_padded(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Layout]:
     """Prompts that end in the same column, so that every row's next token has the same place in the cache."""
     longest = max(len(prompt) for prompt in prompts)
     missing_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     tokens_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     position_BT = torch.arange(longest, device=device) - missing_B[:, None]
-    segment_BT = torch.where(position_BT < 0, PADDING, 0)
-    return tokens_BT, Layout(position_BT.clamp(min=0), segment_BT)
+    if not missing_B.any():
+        return tokens_BT, Layout(position_BT)  # without padding the kernels need no mask
+    return tokens_BT, Layout(position_BT.clamp(min=0), torch.where(position_BT < 0, PADDING, 0))
 
 
-def _of_last_token(head: nn.Module, x_BTD: Tensor, layout: Layout) -> Tensor:
+def following(layout: Layout) -> Layout:
+    """The layout of the one token that comes next in each row."""
+    position_B1 = layout.position[:, -1:] + 1
+    segment_B1 = None if layout.segment is None else torch.zeros_like(position_B1)
+    return Layout(position_B1, segment_B1, None if layout.order is None else layout.order[:, -1:] + 1)
+
+
+def of_last_token(head: nn.Module, x_BTD: Tensor, layout: Layout) -> Tensor:
+    """(B, V) logits after the last token of each row."""
     logits_BTV: Tensor = head(x_BTD[:, -1:], layout)
     return logits_BTV[:, 0]
 
 
-def _choose(logits_BV: Tensor, temperature: float, top_k: int | None, draw_B: Tensor) -> Tensor:
-    """A token per row: where a number drawn from 0 to 1 falls among the candidates' shares, the largest first."""
-    if temperature == 0:
-        return logits_BV.argmax(dim=-1)
-    candidates = logits_BV.shape[-1] if top_k is None else min(top_k, logits_BV.shape[-1])
-    best, token = logits_BV.topk(candidates, dim=-1)
-    reached = (best / temperature).softmax(dim=-1).cumsum(dim=-1)
-    rank_B = (reached < draw_B[:, None]).sum(dim=-1).clamp(max=candidates - 1)  # rounding may end the sum below 1
-    return token.take_along_dim(rank_B[:, None], dim=-1)[:, 0]
+def _with(seen_BV: Tensor | None, tokens_BT: Tensor, layout: Layout, vocabulary: int) -> Tensor:
+    """Which tokens each row holds, these included; padding is none."""
+    there_BT = torch.ones_like(tokens_BT) if layout.segment is None else (layout.segment != PADDING).long()
+    count_BV = tokens_BT.new_zeros(len(tokens_BT), vocabulary).scatter_add_(1, tokens_BT, there_BT)
+    return count_BV > 0 if seen_BV is None else seen_BV | (count_BV > 0)
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while."""
     was_training = model.training
     model.eval()
     try:

@@ -107,8 +107,8 @@ def attention_mask(query: Layout, key: Layout, *, causal: bool) -> AttentionMask
         T, S = query.position.shape[1], key.position.shape[1]
         if query.order is not None and key.order is not None:
             past = key.order[:, None, :] <= query.order[:, :, None]
-        elif allowed_BTS is None and T == S:
-            return AttentionMask(causal=True)  # the common case needs no mask in memory
+        elif allowed_BTS is None and T in (1, S):  # the common cases, training and decoding, need no mask in memory
+            return AttentionMask(causal=T == S)
         else:
             past = torch.ones(1, T, S, dtype=torch.bool, device=query.position.device).tril(S - T)
         allowed_BTS = past if allowed_BTS is None else allowed_BTS & past

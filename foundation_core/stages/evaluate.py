@@ -29,6 +29,7 @@ from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.evaluate.samples import Sample, choose_prompts, judge, share_parsed
 from foundation_core.files import sha256_file, write_json
 from foundation_core.generation.generate import generate
+from foundation_core.generation.sampling import Sampling, Stop
 from foundation_core.model.transformer import Model
 from foundation_core.specs import EvaluateSpec, PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
@@ -131,8 +132,9 @@ def _samples(spec: EvaluateSpec, model: Model, corpus: Path, tokenizer: Tokenize
     """Definitions of test documents, continued; and the tokens generated a second."""
     prompts = choose_prompts(_test_documents(corpus), spec.samples, spec.seed)
     tokens = [tokenizer.encode(prompt.text).ids for prompt in prompts]
+    sampling = Sampling(spec.temperature, spec.top_k)
     start = time.perf_counter()
-    rows = generate(model, tokens, spec.sample_tokens, spec.temperature, spec.top_k, END_ID, spec.seed)
+    rows = generate(model, tokens, spec.sample_tokens, sampling, Stop(END_ID), spec.seed)
     seconds = time.perf_counter() - start
     real = [[*tokenizer.encode(prompt.rest).ids, END_ID][: spec.sample_tokens] for prompt in prompts]
     samples = [

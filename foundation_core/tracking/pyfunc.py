@@ -24,6 +24,7 @@ from foundation_core.errors import CheckpointError, ConfigError
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.files import read_json, sha256_file
 from foundation_core.generation.generate import generate
+from foundation_core.generation.sampling import Sampling, Stop
 from foundation_core.objectives.base import IGNORE
 from foundation_core.objectives.language import NextToken
 from foundation_core.weights import load_weights
@@ -106,8 +107,8 @@ class TextModel:
     def _complete(self, tokens: list[list[int]], params: Mapping[str, Any]) -> list[Row]:
         prompts = [ids or [END_ID] for ids in tokens]
         max_tokens = min(params["max_tokens"], self.context_tokens - 1)
-        temperature, top_k, seed = params["temperature"], params["top_k"], params["seed"]
-        rows = generate(self.model, prompts, max_tokens, temperature, top_k, END_ID, seed)
+        sampling = Sampling(params["temperature"], params["top_k"])
+        rows = generate(self.model, prompts, max_tokens, sampling, Stop(END_ID), params["seed"])
         return [{"completion": self.tokenizer.decode(row)} for row in rows]
 
     def _score(self, ids: list[int]) -> Row:

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from foundation_core.model.block import FeedForward, GatedFeedForward, PostNorm, PreNorm, SquaredReLU
+from foundation_core.model.block import BranchNorm, FeedForward, GatedFeedForward, PostNorm, PreNorm, SquaredReLU
 
 X = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
 
@@ -23,6 +23,14 @@ def test_a_branch_that_writes_nothing_leaves_the_stream_as_it_is_or_normalised()
     norm = nn.LayerNorm(8)
     assert torch.equal(PreNorm(norm, silent)(X), X)
     assert torch.equal(PostNorm(norm, silent)(X), norm(X))
+    assert torch.equal(BranchNorm(norm, silent)(X), X)
+
+
+def test_the_three_residuals_differ_in_what_they_normalise():
+    branch, norm = FeedForward(8, 12, nn.GELU()), nn.LayerNorm(8)
+    assert torch.equal(PreNorm(norm, branch)(X), X + branch(norm(X)))
+    assert torch.equal(PostNorm(norm, branch)(X), norm(X + branch(X)))
+    assert torch.equal(BranchNorm(norm, branch)(X), X + norm(branch(X)))
 
 
 def test_dropout_drops_the_branch_and_never_the_stream():

@@ -16,6 +16,10 @@ VARIANTS = [
     {"kv_heads": 2, "feed": "swiglu"},
     {"position": "learned", "norm": "layer", "bias": True},
     {"position": "sinusoidal", "feed": "relu2"},
+    {"position": "alibi", "residual": "branch"},
+    {"position": "relative", "residual": "post", "feed": "relu", "tie_embeddings": False},
+    {"position": "none", "qk_norm": True},
+    {"experts": 4},
 ]
 
 

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from foundation_core.model.positions import Learned, Rotary, Sinusoidal, rotate
+from foundation_core.model.positions import ALiBi, Learned, RelativeBias, Rotary, Sinusoidal, SinusoidalGrid, rotate
 
 POSITION = torch.arange(40)[None]
 
@@ -49,3 +50,41 @@ def test_sinusoidal_positions_differ_and_a_step_is_the_same_turn_everywhere():
     assert torch.cdist(waves, waves).fill_diagonal_(1.0).min() > 0.1
     products = waves @ waves.T
     torch.testing.assert_close(products[3:, 3:], products[:-3, :-3], rtol=0, atol=1e-5)
+
+
+def test_a_grid_tells_rows_by_one_half_of_the_features_and_columns_by_the_other():
+    waves = SinusoidalGrid(width=16, columns=5, amplitude=1.0)(POSITION)[0].unflatten(0, (8, 5))
+    for features, axis in ((waves[..., :8], 1), (waves[..., 8:], 0)):
+        assert (features - features.select(axis, 0).unsqueeze(axis)).abs().max() == 0
+        line = features.select(axis, 0)
+        assert torch.cdist(line, line).fill_diagonal_(1.0).min() > 0.1
+
+
+def test_alibi_lowers_scores_in_proportion_to_the_distance_by_slopes_that_halve():
+    bias = ALiBi(8)(POSITION, POSITION)[0]
+    distance = (POSITION[0][:, None] - POSITION[0]).abs()
+    for head in range(8):
+        torch.testing.assert_close(bias[head], -distance / 2.0 ** (head + 1))
+
+
+def test_alibi_takes_the_slopes_between_for_a_number_of_heads_that_is_no_power_of_two():
+    # The slopes of the paper's code: those of 4 heads, and every second one of 8.
+    assert ALiBi(6).slopes == [2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3]
+
+
+def test_relative_buckets_are_those_of_t5():
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.models.t5.modeling_t5.T5Attention._relative_position_bucket
+    ahead = torch.arange(-300, 301)
+    for both_ways in (True, False):
+        found = RelativeBias(2, both_ways=both_ways, buckets=32, farthest=128).bucket(ahead)
+        assert torch.equal(found, theirs(ahead, bidirectional=both_ways, num_buckets=32, max_distance=128))
+        assert len(found.unique()) == (31 if both_ways else 32)
+
+
+def test_rows_of_the_same_positions_share_one_bias_and_rows_of_others_have_their_own():
+    same, own = POSITION.expand(3, -1), POSITION.repeat(3, 1)
+    for part in (ALiBi(4), RelativeBias(4, both_ways=True)):
+        assert part(same, same).shape == (1, 4, 40, 40)
+        torch.testing.assert_close(part(own, own), part(same, same).expand(3, -1, -1, -1), rtol=0, atol=0)
+        assert not torch.equal(part(own, own * 2), part(own, own))
