@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.planning import Step
 from foundation_core.cost.size import Size, size_of, training_flops
 from foundation_core.data.documents import open_source
+from foundation_core.data.modalities import open_reader
 from foundation_core.shape import SampleShape
 from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
 from foundation_core.store import Result, Store
@@ -38,8 +40,9 @@ class Forecast:
 
     Args:
         parameters: of the model.
-        corpus_tokens: in the training split.
-        trained_tokens: that pretraining reads, repetitions included.
+        unit: what the corpus is counted in: tokens of text, or samples.
+        corpus_size: of the training split.
+        trained_size: what pretraining reads, repetitions included.
         epochs: by source, how often pretraining reads its documents.
         state_bytes: of one worker: weights, gradients and optimizer state; exact.
         worker_bytes: of one worker: state, activations and libraries; about.
@@ -49,8 +52,9 @@ class Forecast:
     """
 
     parameters: int
-    corpus_tokens: int
-    trained_tokens: int
+    unit: str
+    corpus_size: int
+    trained_size: int
     epochs: Mapping[str, float]
     state_bytes: int
     worker_bytes: int
@@ -61,23 +65,30 @@ class Forecast:
 
 def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forecast:
     """What the steps of a plan that are not found will take."""
-    source_bytes = sum(file.bytes for file in open_source(recipe.ingest.source).files())
-    size = size_of(recipe.pretrain.model, SampleShape(vocabulary=recipe.ingest.tokenizer.vocabulary))
-    corpus_tokens = _corpus_tokens(recipe, steps[0].result, source_bytes, store)
-    spec = recipe.pretrain
-    trained = _trained_tokens(spec)
+    source, spec = open_source(recipe.ingest.source), recipe.pretrain
+    files = source.files()
+    source_bytes = sum(file.bytes for file in files)
+    shape = open_reader(source, recipe.ingest).shape(recipe.ingest.tokenizer.vocabulary)
+    size, places = size_of(spec.model, shape), row_places(spec, shape)
+    is_text = not shape.channels
+    if is_text:
+        corpus, trained = _corpus_tokens(recipe, steps[0].result, source_bytes, store), _trained_tokens(spec)
+    else:
+        corpus, trained = _corpus_samples(recipe, steps[0].result, len(files)), spec.steps * spec.batch_rows
+    work = _Work(size, places, trained if is_text else trained * places)
     flops = _measured_flops(store)
     state = state_bytes(spec, size.parameters)
     due = [step.stage for step in steps if step.result is None]
     return Forecast(
         parameters=size.parameters,
-        corpus_tokens=corpus_tokens,
-        trained_tokens=trained,
-        epochs={recipe.ingest.source.kind: trained / max(1, corpus_tokens)},
+        unit="tokens" if is_text else "samples",
+        corpus_size=corpus,
+        trained_size=trained,
+        epochs={recipe.ingest.source.kind: trained / max(1, corpus)},
         state_bytes=state,
-        worker_bytes=WORKER_BYTES + state + activation_bytes(spec, recipe.ingest.tokenizer.vocabulary),
+        worker_bytes=WORKER_BYTES + state + activation_bytes(spec, shape.vocabulary, places),
         disk_bytes=sum(_disk_bytes(stage, recipe, size, source_bytes) for stage in due),
-        seconds={stage: _seconds(stage, recipe, size, source_bytes, store, flops) for stage in due},
+        seconds={stage: _seconds(stage, recipe, work, source_bytes, store, flops) for stage in due},
         basis="as measured in this data folder" if flops else "a guess from two cores without bfloat16; none ran here",
     )
 
@@ -98,12 +109,19 @@ def state_bytes(spec: PretrainSpec, parameters: int) -> int:
     return round(parameters * held)
 
 
-def activation_bytes(spec: PretrainSpec, vocabulary: int) -> int:
+def row_places(spec: PretrainSpec, shape: SampleShape) -> int:
+    """Places of one row that a trunk works on: tokens of text or caption, and patches."""
+    height, width = spec.model.patch
+    patches = (shape.height // height) * (shape.width // width) if shape.channels else 0
+    return patches + (spec.model.context_tokens if shape.vocabulary else 0)
+
+
+def activation_bytes(spec: PretrainSpec, vocabulary: int, places: int) -> int:
     """What a forward pass of one worker keeps for its backward pass, and the logits of one piece.
 
     Coefficients were fitted to peaks of resident memory; `tests/cluster/test_forecast.py` holds them to new ones.
     """
-    trunk, tokens = spec.model.trunk, min(spec.micro_batch_rows, spec.batch_rows) * spec.model.context_tokens
+    trunk, tokens = spec.model.trunk, min(spec.micro_batch_rows, spec.batch_rows) * places
     hidden = trunk.hidden or 4 * trunk.width
     number = 2 if spec.precision == "bf16" else 4
     kept = trunk.depth * (14 * trunk.width + 2 * hidden) + 54 * trunk.width
@@ -117,6 +135,13 @@ def _corpus_tokens(recipe: PipelineSpec, corpus: Result | None, source_bytes: in
     bytes_per_token = earlier[0].summary["bytes_per_token"] if earlier else REFERENCE_BYTES_PER_TOKEN
     split = recipe.ingest.split
     return round(source_bytes * (1 - split.validation_fraction - split.test_fraction) / bytes_per_token)
+
+
+def _corpus_samples(recipe: PipelineSpec, corpus: Result | None, files: int) -> int:
+    if corpus is not None:
+        return int(corpus.summary["splits"]["train"]["documents"])
+    split = recipe.ingest.split
+    return round(files * (1 - split.validation_fraction - split.test_fraction))
 
 
 def _of_texts(store: Store) -> list[Result]:
@@ -138,7 +163,20 @@ def _measured_flops(store: Store) -> float:
     return 0.0
 
 
-def _seconds(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int, store: Store, flops: float) -> float:
+class _Work(NamedTuple):
+    """How much a training computes.
+
+    Args:
+        places: of one row.
+        trained: places that pretraining works on.
+    """
+
+    size: Size
+    places: int
+    trained: int
+
+
+def _seconds(stage: str, recipe: PipelineSpec, work: _Work, source_bytes: int, store: Store, flops: float) -> float:
     """Start and work of a stage."""
     start, spec = START_SECONDS[stage], recipe.pretrain
     earlier = store.history(stage)
@@ -148,21 +186,22 @@ def _seconds(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int, st
             rate = earlier[0].summary["text_bytes"] / max(0.1, earlier[0].seconds)
         return start + source_bytes / rate
     if stage == "pretrain":
-        work = _trained_tokens(spec) * training_flops(size, spec.model.context_tokens)
-        seconds = work / (flops or REFERENCE_FLOPS * spec.workers * spec.threads_per_worker)
+        needed = work.trained * training_flops(work.size, work.places)
+        seconds = needed / (flops or REFERENCE_FLOPS * spec.workers * spec.threads_per_worker)
         return start + (seconds if spec.max_seconds is None else min(seconds, spec.max_seconds))
     if stage == "finetune":
-        return start + _finetune_flops(recipe, size) / (flops or REFERENCE_FLOPS * recipe.finetune.workers)
+        return start + _finetune_flops(recipe, work) / (flops or REFERENCE_FLOPS * recipe.finetune.workers)
     return start + (earlier[0].seconds if earlier else REFERENCE_SECONDS[stage])
 
 
-def _finetune_flops(recipe: PipelineSpec, size: Size) -> float:
+def _finetune_flops(recipe: PipelineSpec, work: _Work) -> float:
     spec: FinetuneSpec = recipe.finetune
     arms = 4
     trials = arms * (len(spec.lr) + len(spec.seeds) - 1)  # rates with the first seed, the best one with the others
-    without_head = size.multiplying - recipe.ingest.tokenizer.vocabulary * recipe.pretrain.model.trunk.width
-    per_token = training_flops(size._replace(multiplying=without_head), spec.fragment_tokens)
-    return trials * spec.steps * spec.batch_rows * spec.fragment_tokens * per_token
+    places = min(spec.fragment_tokens, work.places)
+    without_head = work.size.multiplying - recipe.ingest.tokenizer.vocabulary * recipe.pretrain.model.trunk.width
+    per_place = training_flops(work.size._replace(multiplying=max(0, without_head)), places)
+    return trials * spec.steps * spec.batch_rows * places * per_place
 
 
 def _disk_bytes(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
@@ -111,6 +111,14 @@ class Reader:
         if self.modality.values is None:
             return self.described
         return self.described.append(pa.field("values", pa.list_(self.modality.values, self.size)))
+
+    def shape(self, vocabulary: int) -> SampleShape:
+        """What one sample looks like.
+
+        Args:
+            vocabulary: of the tokenizer of its text, if it has one.
+        """
+        return replace(self.modality.shape, vocabulary=vocabulary) if self.has_text else self.modality.shape
 
     @property
     def folder(self) -> str:
