@@ -28,16 +28,21 @@ from foundation_core.errors import TransientError
 
 START_SECONDS = 90.0
 RESTARTS = 3
-TRAIN = {"RAY_TRAIN_V2_ENABLED": "1", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+TRAIN = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "180",
+}
 """The Ray Train that `cluster/ray_train.py` is written for; older Rays have two. Without its process that looks for
-nodes about to be lost and does no more than log them."""
+nodes about to be lost and does no more than log them; and with time to start workers on a machine that is busy."""
 QUIET = {
     **TRAIN,
     "RAY_USAGE_STATS_ENABLED": "0",
     "CUDA_VISIBLE_DEVICES": "",  # this version trains on CPUs; half of the parts would take a GPU that they find
 }
-JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
-"""For a Ray head: a job's save takes longer than the 3 s after which Ray would kill it."""
+HEAD = {"RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_worker_niceness": "0"}
+"""For a Ray head: a job's save takes longer than the 3 s after which Ray would kill it; and its workers, which are what
+all this is for, give way to nobody (Ray's own processes would go before them)."""
 
 
 class Part:
@@ -109,7 +114,7 @@ class RayHead:
         self.environment = {**ray_access(self.token), **QUIET}
         # Ray makes sockets below it, whose paths may have 107 bytes at the most: the data folder may be too deep.
         self.folder = Path(tempfile.mkdtemp(prefix="fnd-", dir="/tmp"))
-        self.part = Part("ray", ray_head_command(self.port, self.folder), settings, {**self.environment, **JOBS})
+        self.part = Part("ray", ray_head_command(self.port, self.folder), settings, {**self.environment, **HEAD})
 
     def wait(self) -> None:
         """Return once jobs can be submitted."""

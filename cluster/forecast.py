@@ -7,14 +7,15 @@ README describes, and the forecast says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from cluster.planning import Step
 from foundation_core.cost.size import Size, size_of, training_flops
 from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import open_reader
 from foundation_core.shape import SampleShape
-from foundation_core.specs import FinetuneSpec, ModelSpec, PipelineSpec, PretrainSpec
+from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
 from foundation_core.store import Result, Store
 
 REFERENCE_FLOPS = 35e9
@@ -39,8 +40,9 @@ class Forecast:
 
     Args:
         parameters: of the model.
-        corpus_tokens: in the training split.
-        trained_tokens: that pretraining reads, repetitions included.
+        unit: what the corpus is counted in: tokens of text, or samples.
+        corpus_size: of the training split.
+        trained_size: what pretraining reads, repetitions included.
         epochs: by source, how often pretraining reads its documents.
         state_bytes: of one worker: weights, gradients and optimizer state; exact.
         worker_bytes: of one worker: state, activations and libraries; about.
@@ -50,8 +52,9 @@ class Forecast:
     """
 
     parameters: int
-    corpus_tokens: int
-    trained_tokens: int
+    unit: str
+    corpus_size: int
+    trained_size: int
     epochs: Mapping[str, float]
     state_bytes: int
     worker_bytes: int
@@ -62,36 +65,32 @@ class Forecast:
 
 def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forecast:
     """What the steps of a plan that are not found will take."""
-    files = open_source(recipe.ingest.source).files()
+    source, spec = open_source(recipe.ingest.source), recipe.pretrain
+    files = source.files()
     source_bytes = sum(file.bytes for file in files)
-    shape = _shape(recipe)
-    size = size_of(recipe.pretrain.model, shape)
-    spec, row = recipe.pretrain, row_tokens(recipe.pretrain.model, shape)
-    corpus_tokens = _corpus_tokens(recipe, steps[0].result, source_bytes, store)
-    if shape.channels:
-        corpus_tokens = round(len(files) * _train_fraction(recipe)) * row
-    trained = _trained_tokens(spec, row)
+    shape = open_reader(source, recipe.ingest).shape(recipe.ingest.tokenizer.vocabulary)
+    size, places = size_of(spec.model, shape), row_places(spec, shape)
+    is_text = not shape.channels
+    if is_text:
+        corpus, trained = _corpus_tokens(recipe, steps[0].result, source_bytes, store), _trained_tokens(spec)
+    else:
+        corpus, trained = _corpus_samples(recipe, steps[0].result, len(files)), spec.steps * spec.batch_rows
+    work = _Work(size, places, trained if is_text else trained * places)
     flops = _measured_flops(store)
     state = state_bytes(spec, size.parameters)
     due = [step.stage for step in steps if step.result is None]
     return Forecast(
         parameters=size.parameters,
-        corpus_tokens=corpus_tokens,
-        trained_tokens=trained,
-        epochs={recipe.ingest.source.kind: trained / max(1, corpus_tokens)},
+        unit="tokens" if is_text else "samples",
+        corpus_size=corpus,
+        trained_size=trained,
+        epochs={recipe.ingest.source.kind: trained / max(1, corpus)},
         state_bytes=state,
-        worker_bytes=WORKER_BYTES + state + activation_bytes(spec, shape),
+        worker_bytes=WORKER_BYTES + state + activation_bytes(spec, shape.vocabulary, places),
         disk_bytes=sum(_disk_bytes(stage, recipe, size, source_bytes) for stage in due),
-        seconds={stage: _seconds(stage, recipe, size, (row, source_bytes), store, flops) for stage in due},
+        seconds={stage: _seconds(stage, recipe, work, source_bytes, store, flops) for stage in due},
         basis="as measured in this data folder" if flops else "a guess from two cores without bfloat16; none ran here",
     )
-
-
-def _shape(recipe: PipelineSpec) -> SampleShape:
-    """What the model will be built for; as much as is known before anything is read."""
-    reader = open_reader(open_source(recipe.ingest.source), recipe.ingest)
-    vocabulary = recipe.ingest.tokenizer.vocabulary if reader.has_text else 0
-    return replace(reader.modality.shape, vocabulary=vocabulary)
 
 
 def state_bytes(spec: PretrainSpec, parameters: int) -> int:
@@ -110,26 +109,23 @@ def state_bytes(spec: PretrainSpec, parameters: int) -> int:
     return round(parameters * held)
 
 
-def activation_bytes(spec: PretrainSpec, shape: SampleShape) -> int:
+def row_places(spec: PretrainSpec, shape: SampleShape) -> int:
+    """Places of one row that a trunk works on: tokens of text or caption, and patches."""
+    height, width = spec.model.patch
+    patches = (shape.height // height) * (shape.width // width) if shape.channels else 0
+    return patches + (spec.model.context_tokens if shape.vocabulary else 0)
+
+
+def activation_bytes(spec: PretrainSpec, vocabulary: int, places: int) -> int:
     """What a forward pass of one worker keeps for its backward pass, and the logits of one piece.
 
     Coefficients were fitted to peaks of resident memory; `tests/cluster/test_forecast.py` holds them to new ones.
     """
-    trunk, tokens = spec.model.trunk, min(spec.micro_batch_rows, spec.batch_rows) * row_tokens(spec.model, shape)
+    trunk, tokens = spec.model.trunk, min(spec.micro_batch_rows, spec.batch_rows) * places
     hidden = trunk.hidden or 4 * trunk.width
     number = 2 if spec.precision == "bf16" else 4
     kept = trunk.depth * (14 * trunk.width + 2 * hidden) + 54 * trunk.width
-    return number * tokens * kept + 28 * SCORED_TOKENS * shape.vocabulary
-
-
-def row_tokens(spec: ModelSpec, shape: SampleShape) -> int:
-    """Vectors of a row that is read: patches of values, tokens of a text."""
-    patches = (shape.height // spec.patch[0]) * (shape.width // spec.patch[1])
-    return max(1, patches) if shape.channels else spec.context_tokens
-
-
-def _train_fraction(recipe: PipelineSpec) -> float:
-    return 1 - recipe.ingest.split.validation_fraction - recipe.ingest.split.test_fraction
+    return number * tokens * kept + 28 * SCORED_TOKENS * vocabulary
 
 
 def _corpus_tokens(recipe: PipelineSpec, corpus: Result | None, source_bytes: int, store: Store) -> int:
@@ -137,7 +133,15 @@ def _corpus_tokens(recipe: PipelineSpec, corpus: Result | None, source_bytes: in
         return int(corpus.summary["splits"]["train"]["tokens"])
     earlier = _of_texts(store)
     bytes_per_token = earlier[0].summary["bytes_per_token"] if earlier else REFERENCE_BYTES_PER_TOKEN
-    return round(source_bytes * _train_fraction(recipe) / bytes_per_token)
+    split = recipe.ingest.split
+    return round(source_bytes * (1 - split.validation_fraction - split.test_fraction) / bytes_per_token)
+
+
+def _corpus_samples(recipe: PipelineSpec, corpus: Result | None, files: int) -> int:
+    if corpus is not None:
+        return int(corpus.summary["splits"]["train"]["documents"])
+    split = recipe.ingest.split
+    return round(files * (1 - split.validation_fraction - split.test_fraction))
 
 
 def _of_texts(store: Store) -> list[Result]:
@@ -145,9 +149,9 @@ def _of_texts(store: Store) -> list[Result]:
     return [result for result in store.history("ingest") if result.summary["tokens"]]
 
 
-def _trained_tokens(spec: PretrainSpec, row: int) -> int:
+def _trained_tokens(spec: PretrainSpec) -> int:
     """What pretraining reads by its steps, or by its budget of tokens if that is used up before."""
-    tokens = spec.steps * spec.batch_rows * row
+    tokens = spec.steps * spec.batch_rows * spec.model.context_tokens
     return tokens if spec.max_tokens is None else min(tokens, spec.max_tokens)
 
 
@@ -159,13 +163,22 @@ def _measured_flops(store: Store) -> float:
     return 0.0
 
 
-def _seconds(stage: str, recipe: PipelineSpec, size: Size, sizes: tuple[int, int], store: Store, flops: float) -> float:
-    """Start and work of a stage.
+class _Work(NamedTuple):
+    """How much a training computes.
 
     Args:
-        sizes: tokens of a row, bytes of the source.
+        places: of one row.
+        trained: places that pretraining works on.
     """
-    start, spec, (row, source_bytes) = START_SECONDS[stage], recipe.pretrain, sizes
+
+    size: Size
+    places: int
+    trained: int
+
+
+def _seconds(stage: str, recipe: PipelineSpec, work: _Work, source_bytes: int, store: Store, flops: float) -> float:
+    """Start and work of a stage."""
+    start, spec = START_SECONDS[stage], recipe.pretrain
     earlier = store.history(stage)
     if stage == "ingest":
         rate, earlier = REFERENCE_INGEST_BYTES_PER_SECOND, _of_texts(store)
@@ -173,22 +186,22 @@ def _seconds(stage: str, recipe: PipelineSpec, size: Size, sizes: tuple[int, int
             rate = earlier[0].summary["text_bytes"] / max(0.1, earlier[0].seconds)
         return start + source_bytes / rate
     if stage == "pretrain":
-        work = _trained_tokens(spec, row) * training_flops(size, row)
-        seconds = work / (flops or REFERENCE_FLOPS * spec.workers * spec.threads_per_worker)
+        needed = work.trained * training_flops(work.size, work.places)
+        seconds = needed / (flops or REFERENCE_FLOPS * spec.workers * spec.threads_per_worker)
         return start + (seconds if spec.max_seconds is None else min(seconds, spec.max_seconds))
     if stage == "finetune":
-        return start + _finetune_flops(recipe, size, row) / (flops or REFERENCE_FLOPS * recipe.finetune.workers)
+        return start + _finetune_flops(recipe, work) / (flops or REFERENCE_FLOPS * recipe.finetune.workers)
     return start + (earlier[0].seconds if earlier else REFERENCE_SECONDS[stage])
 
 
-def _finetune_flops(recipe: PipelineSpec, size: Size, row: int) -> float:
+def _finetune_flops(recipe: PipelineSpec, work: _Work) -> float:
     spec: FinetuneSpec = recipe.finetune
     arms = 4
     trials = arms * (len(spec.lr) + len(spec.seeds) - 1)  # rates with the first seed, the best one with the others
-    without_head = max(0, size.multiplying - recipe.ingest.tokenizer.vocabulary * recipe.pretrain.model.trunk.width)
-    read = min(row, spec.fragment_tokens) if row == recipe.pretrain.model.context_tokens else row
-    per_token = training_flops(size._replace(multiplying=without_head or size.multiplying), read)
-    return trials * spec.steps * spec.batch_rows * read * per_token
+    places = min(spec.fragment_tokens, work.places)
+    without_head = work.size.multiplying - recipe.ingest.tokenizer.vocabulary * recipe.pretrain.model.trunk.width
+    per_place = training_flops(work.size._replace(multiplying=max(0, without_head)), places)
+    return trials * spec.steps * spec.batch_rows * places * per_place
 
 
 def _disk_bytes(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cluster.job import Job, call_stage
 from cluster.stop import StopFile
-from foundation_core.errors import FoundationError, SetupError, TransientError, as_foundation_error
+from foundation_core.errors import FoundationError, SetupError, Stopped, TransientError, as_foundation_error
 from foundation_core.events import EventLog, SilentLog, read_events
 from foundation_core.specs import PretrainSpec
 from foundation_core.store import RESULT_FILE, commit_result
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WORKER_FAILURE_BUDGET = 2
 """Lost workers that a job replaces; training goes on from the last checkpoint each time."""
+LOOK_SECONDS = 0.5
 
 
 def run_ranks(job: Job) -> None:
@@ -38,12 +40,10 @@ def run_ranks(job: Job) -> None:
 
     spec = job.typed_spec()
     assert isinstance(spec, PretrainSpec)
-    folder = Path(job.folder)
+    folder, lost = Path(job.folder), False
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
     for attempt in range(WORKER_FAILURE_BUDGET + 1):
-        present = int(ray.cluster_resources().get("CPU", 0))
-        if spec.workers * spec.threads_per_worker > present:  # or Ray would wait for a minute in vain
-            raise _lost_node(spec, present) if attempt else too_few_cpus(spec, present)
+        _wait_for_cpus(spec, folder, is_first=attempt == 0)
         trainer = TorchTrainer(
             _run_rank,
             train_loop_config=asdict(job),
@@ -60,18 +60,46 @@ def run_ranks(job: Job) -> None:
         try:
             trainer.fit()
         except TrainingFailedError as error:
-            raised = _cause(folder, spec.workers)
+            heard = _of_this_attempt(folder)
+            raised = _cause(heard, spec.workers)
             if raised is not None:
                 raise raised from error
-            EventLog(folder).say(f"a worker was lost ({attempt + 1} of {WORKER_FAILURE_BUDGET} allowed)")
+            began = any(event["kind"] == "rank" for event in heard)
+            what = "a worker was lost" if began else "the workers did not start in time"
+            EventLog(folder).say(f"{what} ({attempt + 1} of {WORKER_FAILURE_BUDGET} allowed)")
             EventLog(folder).write("attempt", number=attempt + 1)
+            lost = lost or began
             continue
         if (folder / RESULT_FILE).exists():
             return
+    starts = WORKER_FAILURE_BUDGET + 1
     raise TransientError(
-        f"workers were lost {WORKER_FAILURE_BUDGET + 1} times",
+        f"workers were lost {starts} times" if lost else f"the workers did not start, {starts} times",
         fix="look at the Ray job's log, then run the same command again: it continues from the last checkpoint",
     )
+
+
+def _wait_for_cpus(spec: PretrainSpec, folder: Path, *, is_first: bool) -> None:
+    """Return once the cluster has the CPUs free: others may be at work there, and a queue is no failure.
+
+    Raises:
+        SetupError: it has fewer in all, and nothing was started.
+        TransientError: it has fewer in all since a node was lost.
+        Stopped: somebody asked.
+    """
+    import ray
+
+    needed, stop, said = spec.workers * spec.threads_per_worker, StopFile(folder), False
+    while (free := int(ray.available_resources().get("CPU", 0))) < needed:
+        present = int(ray.cluster_resources().get("CPU", 0))
+        if needed > present:
+            raise too_few_cpus(spec, present) if is_first else _lost_node(spec, present)
+        if stop.requested():
+            raise Stopped("training stopped before its workers began", fix="run the same command again")
+        if not said:
+            EventLog(folder).say(f"waiting for {needed} CPUs: {free} of {present} are free")
+            said = True
+        time.sleep(LOOK_SECONDS)
 
 
 def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
@@ -144,18 +172,23 @@ def _choose_together(asked: str) -> Precision:
     return decision[0]
 
 
-def _cause(folder: Path, workers: int) -> FoundationError | None:
+def _of_this_attempt(folder: Path) -> list[dict[str, Any]]:
+    """The events since the attempt began."""
+    heard: list[dict[str, Any]] = []
+    for _, event in read_events(folder):
+        if event["kind"] in ("start", "attempt"):
+            heard.clear()
+        heard.append(event)
+    return heard
+
+
+def _cause(heard: list[dict[str, Any]], workers: int) -> FoundationError | None:
     """What ended the attempt if trying again would end alike; None if a worker was lost.
 
     A worker that was killed says nothing, and those that waited for it say that their connection broke. So an error
     that was raised on purpose counts, and any other only if every worker could still speak.
     """
-    raised: dict[int, FoundationError] = {}
-    for _, event in read_events(folder):
-        if event["kind"] in ("start", "attempt"):
-            raised.clear()
-        elif event["kind"] == "raised":
-            raised[event["rank"]] = FoundationError.from_json(event["error"])
+    raised = {event["rank"]: FoundationError.from_json(event["error"]) for event in heard if event["kind"] == "raised"}
     meant = [error for error in raised.values() if type(error) is not FoundationError]
     if meant:
         return meant[0]

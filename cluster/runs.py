@@ -77,12 +77,14 @@ def look(folder: Path, is_alive: Callable[[str, str], bool] = lambda stage, key:
     started = float(first.get("time", 0.0))
     ids = read_json(folder / IDS_FILE) if (folder / IDS_FILE).exists() else {}
     result = load_result(folder) if (folder / RESULT_FILE).exists() else None
-    if is_held(folder) or (result is None and is_alive(folder.parent.name, folder.name.rpartition("-")[2])):
+    if is_held(folder):
         state = "running"
     elif result is not None:
         state = "done"
+    elif last.get("kind") == "end":  # its job may take another second to leave
+        state = str(last["status"])
     else:
-        state = str(last["status"]) if last.get("kind") == "end" else "interrupted"
+        state = "running" if is_alive(folder.parent.name, folder.name.rpartition("-")[2]) else "interrupted"
     return StageRun(folder, state, started, float(last.get("time", started)) - started, ids, result)
 
 

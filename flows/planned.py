@@ -30,8 +30,8 @@ def fact_rows(recipe: PipelineSpec, found: Forecast) -> list[tuple[str, str]]:
     epochs = ", ".join(f"{count:.2g} of {source}" for source, count in found.epochs.items())
     return [
         ("parameters", f"{found.parameters / 1e6:.2f} M"),
-        ("training corpus", f"{found.corpus_tokens / 1e6:.2f} M tokens"),
-        ("trained on", f"{found.trained_tokens / 1e6:.2f} M tokens"),
+        ("training corpus", f"{_many(found.corpus_size)} {found.unit}"),
+        ("trained on", f"{_many(found.trained_size)} {found.unit}"),
         ("epochs", epochs),
         ("memory per worker", f"about {found.worker_bytes / 1e9:.2f} GB, of {workers} workers"),
         ("disk", f"about {found.disk_bytes / 1e6:.0f} MB"),
@@ -60,6 +60,10 @@ def plan_json(steps: Iterable[Step], found: Forecast) -> str:
         for step in steps
     ]
     return json.dumps({"stages": stages, **asdict(found)})
+
+
+def _many(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"
 
 
 def duration(seconds: float) -> str:

@@ -209,3 +209,7 @@ class IngestSpec(Spec):
     """Share of unreadable documents above which the stage stops."""
     workers: int = placement(2, ge=1)
     """Processes that read and encode."""
+
+
+MODALITY_FIELDS = ("image", "audio", "series")
+"""Fields of an `IngestSpec` that one modality reads and no other."""

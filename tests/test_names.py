@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foundation_core import errors, plugins
-from foundation_core.errors import ConfigError, FoundationError, as_foundation_error
+from foundation_core.errors import ConfigError, FoundationError, SetupError, as_foundation_error
 from foundation_core.events import EventLog, read_events
 from foundation_core.tracking.base import METRICS, PREFIXES, EventTracker, NullTracker, replay
 
@@ -106,3 +106,10 @@ def test_a_fault_of_ours_becomes_a_message_with_its_place() -> None:
     assert "ZeroDivisionError: division by zero" in told.found
     assert f"{Path(__file__).name}:" in told.found
     assert as_foundation_error(told) is told
+
+
+def test_a_missing_library_is_named_with_the_extra_that_brings_it() -> None:
+    plugins.need("vision", "json")
+    with pytest.raises(SetupError, match="no_such_module is not installed") as refused:
+        plugins.need("vision", "json", "no_such_module")
+    assert "foundation-pipeline[vision]" in str(refused.value)

@@ -50,7 +50,7 @@ def _prompt(word: str) -> str:
     Raises:
         ConfigError: it is no text.
     """
-    from foundation_core.data.documents import normalise
+    from foundation_core.data.modalities import normalise
 
     if word == "-" and sys.stdin.isatty():
         print("the prompt, then Ctrl-D:", file=sys.stderr)

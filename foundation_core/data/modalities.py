@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from foundation_core.data.documents import Source, SourceFile, reason_of
 from foundation_core.identity import ActionKey, action_key
 from foundation_core.plugins import find
 from foundation_core.shape import SampleShape
+from foundation_core.spec_ingest import MODALITY_FIELDS
 from foundation_core.specs import IngestSpec
 
 DOCUMENTS = pa.schema({"document": pa.string(), "group": pa.string(), "bytes": pa.int64(), "sha256": pa.string()})
@@ -122,6 +123,14 @@ class Reader:
             return self.described
         return self.described.append(pa.field("values", pa.list_(self.modality.values, self.size)))
 
+    def shape(self, vocabulary: int) -> SampleShape:
+        """What one sample looks like.
+
+        Args:
+            vocabulary: of the tokenizer of its text, if it has one.
+        """
+        return replace(self.modality.shape, vocabulary=vocabulary) if self.has_text else self.modality.shape
+
     @property
     def folder(self) -> str:
         """What the rows are called that models are trained on."""
@@ -164,13 +173,14 @@ def open_modality(name: str, spec: IngestSpec) -> Modality:
 
 
 def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
-    """The action key of an ingestion.
+    """The action key of an ingestion: what other modalities read has no part in it.
 
     Args:
         content: hash of what the source holds.
     """
     modality = find("modalities", find("sources", spec.source.kind).modality)
-    return action_key("ingest", spec, {"source": content}, modality.libraries)
+    unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
+    return action_key("ingest", spec.model_copy(update=unread), {"source": content}, modality.libraries)
 
 
 def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:

@@ -191,7 +191,8 @@ def data_card(corpus: Result) -> str:
     ]
     groups = [[name or "(none)", f"{count:,}"] for name, count in summary["groups"].items()][:GROUPS_SHOWN]
     rules = [[f"`{rule}`", f"{count:,}"] for rule, count in summary["dropped_by_rule"].items()]
-    reasons = [[reason, f"{count:,}"] for reason, count in summary["quarantined_by_reason"].items()][:GROUPS_SHOWN]
+    unread = list(summary["quarantined_by_reason"].items())[:GROUPS_SHOWN]
+    reasons = [[reason.replace("|", "\\|"), f"{count:,}"] for reason, count in unread]
     outputs = {name: digest for name, digest in corpus.outputs.items() if "/" not in name}
     sizes = summary["document_bytes"]
     copies = "of exact copies (the same content) one was kept" if spec["exact_dedup"] else "copies were kept"

@@ -70,7 +70,7 @@ def clip(channels: int, patch: tuple[int, int]) -> Table:
             *_clip_side("text_model.", "text.trunk.", "final_layer_norm"),
             Rule("visual_projection.weight", "head.out.weight"),
             Rule("text_projection.weight", "text.head.out.weight"),
-            Rule("logit_scale", "log_scale"),
+            Rule("logit_scale", "log_scale", Leading(-1)),
         )
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,9 @@ class Experts(nn.Module):
         y_VD = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
         return y_VD.index_select(0, visit_by_expert.argsort()).view(*expert_MC.shape, -1)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"said": None}  # a tensor with a history cannot be copied
+
     @property
     def idle_weights(self) -> int:
         """Weights of the products that a token does not pass."""
@@ -80,7 +84,7 @@ class Routing:
 def take_routing(model: nn.Module, layout: Layout) -> Routing | None:
     """What all routers did in the last forward, first layer first; padding is not counted. None: there are no experts.
 
-    It is taken, not read: a graph that stays with a model cannot be copied or freed.
+    It is taken, not read: a graph that stays with a model is not freed.
 
     Args:
         layout: of the tokens of that forward.

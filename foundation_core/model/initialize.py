@@ -34,7 +34,7 @@ def initialize(model: AnyModule, seed: int) -> AnyModule:
     }
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() == 0:
+            if parameter.numel() == 1:
                 continue
             if parameter.dim() < 2:
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)

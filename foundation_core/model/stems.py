@@ -93,7 +93,7 @@ class PatchStem(nn.Module):
         position_BP = sequential(patch_BPN).position if visible_BP is None else visible_BP
         if visible_BP is not None:
             patch_BPN = patch_BPN.take_along_dim(visible_BP[..., None], dim=1)
-        x_BPD = self.embed(patch_BPN)
+        x_BPD = self.embed(patch_BPN.to(self.embed.weight.dtype))
         if self.class_token is not None:
             x_BPD = torch.cat([self.class_token.expand(len(x_BPD), 1, -1).to(x_BPD.dtype), x_BPD], dim=1)
             position_BP = F.pad(position_BP + 1, (1, 0))

@@ -210,7 +210,7 @@ class DualEncoder(Reader):
     def __init__(self, stem: nn.Module, trunk: Transformer, head: nn.Module, text: Model) -> None:
         super().__init__()
         self.stem, self.trunk, self.head, self.text = stem, trunk, head, text
-        self.log_scale = nn.Parameter(torch.tensor(self.START))
+        self.log_scale = nn.Parameter(torch.full((1,), self.START))  # a row of one: DeepSpeed sends no bare number
 
     def forward(self, values: Tensor, tokens: Tensor, layout: Layout | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, W) unit vectors of the values and of the texts, and the scale that their products are multiplied by."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -76,8 +76,7 @@ class _Job:
     @property
     def shape(self) -> SampleShape:
         """What one sample looks like."""
-        shape = self.reader.modality.shape
-        return replace(shape, vocabulary=self.spec.tokenizer.vocabulary) if self.reader.has_text else shape
+        return self.reader.shape(self.spec.tokenizer.vocabulary)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from foundation_core.errors import CheckpointError, DataError
 from foundation_core.files import read_json, write_json
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
-from foundation_core.specs import OptimizerSpec
+from foundation_core.shape import SampleShape
+from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.step import train_step
 from tests.support.tasks import MODEL, SHAPE, VOCABULARY, pretrained
@@ -80,6 +81,24 @@ def moved(adapt):
 def test_a_probe_moves_the_head_alone_and_full_adaptation_all():
     assert moved("probe") == {"head.out.weight", "head.out.bias"}
     assert moved("full") == set(model().state_dict())
+
+
+FAMILIES = ["decoder", "encoder", "mixture", "encoder_decoder", "captioner", "masked_autoencoder", "dual_encoder"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reading_side_of_every_family_becomes_a_task_model(family):
+    both = SampleShape(vocabulary=VOCABULARY, channels=1, height=4, width=8)
+    trunk = TrunkSpec(width=32, depth=2, heads=4, experts=3 if family == "mixture" else 0)
+    spec = ModelSpec(family=family, trunk=trunk, context_tokens=16)
+    adapted, weights = task_model(spec, both, CLASSES, "mean", seed=0), build(spec, both).state_dict()
+    load_trunk(adapted, weights)
+    own = {name: value for name, value in adapted.state_dict().items() if not name.startswith("head.")}
+    assert equal(own, {name: weights[name] for name in own})
+    tokens = torch.randint(VOCABULARY, (5, 16), generator=torch.Generator().manual_seed(0))
+    grid = torch.randn(5, 1, 4, 8)
+    read = grid if family in ("captioner", "masked_autoencoder", "dual_encoder") else tokens
+    assert adapted(read).shape == (5, CLASSES)
 
 
 def test_a_pretrained_model_is_found_in_its_folder(tmp_path):

@@ -34,6 +34,7 @@ def test_a_person_runs_the_pipeline_from_its_form_and_reads_the_metrics(stack: R
     picture(page, "prefect-artifacts")
     page.goto(f"{stack.url('prefect')}/runs/flow-run/{run_id}")
     expect(page.get_by_text("Completed").first).to_be_visible(timeout=WAIT_MS)
+    expect(page.get_by_text("M parameters, 2 workers").first).to_be_visible(timeout=WAIT_MS)  # a line of the job's log
     picture(page, "prefect-run")
     _artifacts(page, stack, run_id)
     page.goto(str(link.get_attribute("href")))
@@ -61,6 +62,41 @@ def test_a_person_cancels_a_run_on_its_page(stack: RunningStack, page: Page) -> 
     stack.wait_for(run_id, lambda run: run["state"]["type"] == "CANCELLED", seconds=90)
     assert time.monotonic() - asked < CANCEL_SECONDS
     expect(page.get_by_text("Cancelled").first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_a_person_pauses_a_run_and_resumes_it_on_its_page(stack: RunningStack, page: Page) -> None:
+    run_id = _submit(stack, page, "pretrain", 1200)
+    _until(lambda: [a for a in stack.artifacts(run_id) if a["key"] == "pretrain-progress"], START_SECONDS)
+    _press(stack, page, run_id, "Pause")
+    stack.wait_for(run_id, lambda run: run["state"]["type"] == "PAUSED", seconds=90)
+    _until(lambda: not stack.workers(), 60)
+    _press(stack, page, run_id, "Resume")
+    ended = stack.finish(run_id)
+    assert ended["state"]["type"] == "COMPLETED", ended["state"]["message"]
+    page.goto(f"{stack.url('prefect')}/runs/flow-run/{run_id}")
+    expect(page.get_by_text("continuing from the checkpoint").first).to_be_visible(timeout=WAIT_MS)
+
+
+def test_a_person_retries_a_failed_run_on_its_page_and_it_goes_on(stack: RunningStack, page: Page) -> None:
+    run_id = _submit(stack, page, "pretrain", 900)
+    _until(lambda: [a for a in stack.artifacts(run_id) if a["key"] == "pretrain-progress"], START_SECONDS)
+    assert stack.place.run("stop", "pretrain").status == 0
+    ended = stack.finish(run_id)
+    assert ended["state"]["type"] == "FAILED", ended["state"]
+    _press(stack, page, run_id, "Retry")
+    stack.wait_for(run_id, lambda run: run["state"]["type"] != "FAILED", seconds=60)
+    ended = stack.finish(run_id)
+    assert ended["state"]["type"] == "COMPLETED", ended["state"]["message"]
+    page.goto(f"{stack.url('prefect')}/runs/flow-run/{run_id}")
+    expect(page.get_by_text("continuing from the checkpoint").first).to_be_visible(timeout=WAIT_MS)
+
+
+def _press(stack: RunningStack, page: Page, run_id: str, name: str) -> None:
+    """Press a button on a run's page, and the one that makes sure."""
+    page.goto(f"{stack.url('prefect')}/runs/flow-run/{run_id}")
+    page.get_by_role("button", name=name).first.click(timeout=WAIT_MS)
+    picture(page, f"prefect-{name.lower()}")
+    page.locator(".p-modal").get_by_role("button").last.click(timeout=WAIT_MS)
 
 
 def test_a_person_is_told_what_is_wrong_with_a_value(stack: RunningStack, page: Page) -> None:

@@ -65,7 +65,7 @@ def test_the_memory_of_a_training_is_near_what_was_said(spec: PretrainSpec, voca
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     measured = int(done.stdout)
     parameters = size_of(spec.model, SampleShape(vocabulary=vocabulary)).parameters
-    said = state_bytes(spec, parameters) + activation_bytes(spec, SampleShape(vocabulary=vocabulary))
+    said = state_bytes(spec, parameters) + activation_bytes(spec, vocabulary, spec.model.context_tokens)
     assert 0.75 < said / measured < 1.35, f"said {said / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
 
 
@@ -101,7 +101,7 @@ def test_what_is_found_costs_nothing_and_what_was_measured_here_is_used(recipe: 
 
     after = forecast(recipe, plan(recipe, store, content), store)
     assert "ingest" not in after.seconds
-    assert after.corpus_tokens == 7777
+    assert after.corpus_size == 7777
     assert after.disk_bytes < before.disk_bytes
     assert after.seconds["pretrain"] < before.seconds["pretrain"]
     assert "measured" in after.basis
@@ -126,7 +126,7 @@ def test_a_budget_bounds_what_is_forecast(recipe: PipelineSpec, tmp_path: Path) 
     def said(**budget: float) -> tuple[int, float]:
         bounded = recipe.model_copy(update={"pretrain": recipe.pretrain.model_copy(update=budget)})
         found = forecast(bounded, plan(bounded, store, content), store)
-        return found.trained_tokens, found.seconds["pretrain"]
+        return found.trained_size, found.seconds["pretrain"]
 
     tokens, seconds = said()
     assert said(max_tokens=tokens // 4)[0] == tokens // 4

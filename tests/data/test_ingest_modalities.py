@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from foundation_core.data.documents import open_source
 from foundation_core.data.features import FEATURES_FILE, load_features
+from foundation_core.data.modalities import ingest_key
 from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS
@@ -164,6 +166,21 @@ def test_the_statistics_have_seen_no_validation_or_test_item(name: str, tmp_path
         assert (again.outputs[FEATURES_FILE] == result.outputs[FEATURES_FILE]) is same
         manifest = f"samples/{split}/manifest.json"
         assert again.outputs[manifest] != result.outputs[manifest]
+
+
+def test_the_key_holds_what_the_modality_reads_and_the_libraries_that_decode(reference: Reference) -> None:
+    spec = reference.spec()
+    key = ingest_key(spec, "content")
+    changed = {
+        "image": {"size_pixels": 9},
+        "audio": {"mel_bins": 17},
+        "series": {"columns": ["warm"]},
+    }
+    read = [name for name, part in changed.items() if ingest_key(reference.spec(**{name: part}), "content") != key]
+    modality = open_source(spec.source).modality
+    assert read == [modality]
+    decoding = {"image": {"pillow"}, "audio": {"soundfile", "soxr", "numpy"}, "series": set()}[modality]
+    assert set(key.parts["libraries"]) == {"pyarrow", "tokenizers", *decoding}
 
 
 def test_a_filter_on_texts_is_refused_for_images_and_works_on_captions(tmp_path: Path, serial_context: Build) -> None:

@@ -14,6 +14,7 @@ import torch
 
 from cluster.embedded import free_port
 from foundation_core.specs import OptimizerSpec
+from tests.distributed.ranks import JOINT
 from tests.support.training import Trained, Training, write_corpus
 
 REPOSITORY = Path(__file__).parents[2]
@@ -66,4 +67,6 @@ def one_rank(distributed_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
         "tokens": Training(folder / "tokens", distributed_corpus, max_tokens=80).run(),
         "long": Training(folder / "long", distributed_corpus, steps=30, optimizer=OptimizerSpec(lr=2e-2)).run(),
     }
+    for name, joint in JOINT.items():
+        trained[name] = Training(folder / name, distributed_corpus, **joint).run()
     return lambda name: trained[name]

@@ -17,15 +17,34 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from cluster.deepspeed_engine import DeepSpeedEngine, engine_factory
 from foundation_core.errors import DivergedError, Stopped
+from foundation_core.objectives.base import ALONE, Example, Ranks
+from foundation_core.objectives.experts import BalancedNextToken
+from foundation_core.objectives.pairs import Contrastive
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import Engine
-from tests.support.training import InfiniteGradient, Trained, Training, largest_difference
+from tests.support.training import (
+    InfiniteGradient,
+    Pairs,
+    Trained,
+    Training,
+    dual_encoder,
+    largest_difference,
+    mixture,
+)
 
 ZERO_STAGES = (0, 1, 2, 3)
+JOINT: dict[str, dict[str, Any]] = {
+    "experts": {"objective": BalancedNextToken(), "model": mixture, "micro_batch_rows": 4},
+    "pairs": {
+        "objective": Contrastive(), "model": dual_encoder, "rows": Pairs(), "optimizer": OptimizerSpec(lr=3e-3),
+        "batch_rows": 7, "micro_batch_rows": 7,
+    },
+}  # fmt: skip
+"""Objectives that are no sum over rows; 7 pairs are 4 of one rank and 3 of the other."""
 LONG_STEPS = 30
 
 
@@ -35,6 +54,14 @@ class OwnCount(DeepSpeedEngine):
     def sum_over_ranks(self, value: Tensor) -> Tensor:
         """The sum; of counts, what it would be if every rank had this rank's."""
         return value * self.world if value.dtype == torch.int64 else super().sum_over_ranks(value)
+
+
+class Apart(Contrastive):
+    """A mistake, for comparison: each rank tells its own pairs apart and not those of the others."""
+
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+        """The loss among one's own rows."""
+        return super().loss(model, example, ALONE)
 
 
 class Unscaled(DeepSpeedEngine):
@@ -123,6 +150,10 @@ def main(corpus: Path, out: Path) -> None:
         verdicts: list[Any] = [None, None]
         dist.all_gather_object(verdicts, diverged(run(out / f"diverged-{zero}", engine=engine)))
         write(f"diverged-{zero}", {"ranks": verdicts})
+    for name, joint in JOINT.items():
+        write(name, outcome(run(out / name, engine=DeepSpeedEngine, **joint).run()))
+    apart = {**JOINT["pairs"], "objective": Apart()}
+    write("apart", outcome(run(out / "apart", engine=DeepSpeedEngine, **apart).run()))
     for name, budget in {"seconds": {"max_seconds": 4.0}, "tokens": {"max_tokens": 80}}.items():
         training = run(out / name, engine=DeepSpeedEngine, clock=unequal_clock(), **budget)
         ends: list[Any] = [None, None]

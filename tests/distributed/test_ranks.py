@@ -49,6 +49,22 @@ def test_a_mistake_between_the_ranks_is_seen(
     assert _relative(found["grad_norms"], expected.grad_norms) > norms
 
 
+@pytest.mark.parametrize(("name", "tolerance"), [("experts", 2e-6), ("pairs", 2e-5)])
+def test_two_ranks_equal_one_with_the_joint_batch_where_the_loss_is_no_sum_over_rows(
+    two_ranks: TwoRanks, one_rank: OneRank, name: str, tolerance: float
+) -> None:
+    """Pairs, measured: 4.7e-6; their products are multiplied by 14, and so is the rounding of them."""
+    found, expected = two_ranks(name), one_rank(name)
+    assert _relative(found["losses"], expected.losses) < tolerance
+    assert _relative(found["grad_norms"], expected.grad_norms) < 5 * tolerance
+    assert _relative(found["validations"], expected.validations) < tolerance
+    assert largest_difference(found["weights"], expected.weights) < 5e-5
+
+
+def test_ranks_that_tell_their_own_pairs_apart_are_seen(two_ranks: TwoRanks, one_rank: OneRank) -> None:
+    assert _relative(two_ranks("apart")["losses"], one_rank("pairs").losses) > 0.1
+
+
 @pytest.mark.parametrize("zero", ZERO_STAGES)
 def test_an_interrupted_training_of_two_ranks_equals_an_uninterrupted_one(two_ranks: TwoRanks, zero: int) -> None:
     """One rank alone was asked to stop; both saved, and two new engines went on."""

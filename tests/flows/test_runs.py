@@ -74,6 +74,8 @@ def test_a_held_lease_is_a_running_stage_and_a_live_job_is_too(home: Path) -> No
     with lease(folder):
         assert look(folder).state == "running"
     assert look(folder, lambda stage, key: (stage, key) == ("pretrain", KEYS[2])).state == "running"
+    stopped = home / "results" / "pretrain" / f"little-{KEYS[1]}"
+    assert look(stopped, lambda stage, key: True).state == "stopped", "it said its last word; its job is leaving"
 
 
 @pytest.mark.parametrize("name", ["ingest", KEYS[0], KEYS[0][:5], f"little-{KEYS[0]}", f"ingest-{KEYS[0]}-0"])

@@ -90,7 +90,14 @@ def test_the_routing_teaches_the_router_and_is_taken_once():
     (routing.probability.square().sum() + routing.squared_logsumexp.sum()).backward()
     assert part.router.weight.grad.abs().max() > 0
     assert take_routing(part, Layout(PLACE)) is None
-    copy.deepcopy(part)  # a graph that stayed with it could not be copied
+
+
+def test_a_copy_of_a_part_that_has_just_learned_has_its_weights_and_not_its_routing():
+    part = experts(2)
+    before = part(X)
+    other = copy.deepcopy(part)
+    assert take_routing(other, Layout(PLACE)) is None
+    assert torch.equal(other(X), before)
 
 
 def test_a_model_without_experts_has_no_routing():

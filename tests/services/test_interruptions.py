@@ -17,8 +17,8 @@ from tests.support.workplace import Ended, Workplace
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(600)]
 
-STEPS = 160
-LONG = f"--pretrain.steps {STEPS} --pretrain.checkpoint_every_steps 10 --pretrain.validate_every_steps 80".split()
+STEPS, MORE_STEPS = 160, 600
+"""More where the job has seconds to go on before it notices that its owner was killed."""
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,10 @@ def test_training_goes_on_from_its_checkpoint(
     finished: tuple[Workplace, Ended],
     copied: Callable[[], Workplace],
 ) -> None:
-    place = copied()
-    command = place.start("pretrain", str(place.recipe), *LONG)
+    place, last_step = copied(), STEPS if last_word == signal.SIGINT else MORE_STEPS
+    often = ["--pretrain.checkpoint_every_steps", "10", "--pretrain.validate_every_steps", "80"]
+    fields = ("--pretrain.steps", str(last_step), *often)
+    command = place.start("pretrain", str(place.recipe), *fields)
     folder = _wait_for_step(place, 25)
     _process(place, victim).send_signal(last_word)
     command.communicate(timeout=200)
@@ -49,20 +51,20 @@ def test_training_goes_on_from_its_checkpoint(
     if status is not None:
         assert not (folder / "result.json").exists()
         assert _pretrain_runs(place) == [status]
-        again = place.run("pretrain", str(place.recipe), *LONG)
+        again = place.run("pretrain", str(place.recipe), *fields)
         assert again.status == 0, again.output
     result = load_result(folder)
-    assert result.summary["steps"] == STEPS
+    assert result.summary["steps"] == last_step
     metrics = [event for _, event in read_events(folder) if event["kind"] == "metrics"]
     steps = [event["step"] for event in metrics if "train/loss_nats" in event["values"]]
     attempts = [index for index in range(1, len(steps)) if steps[index] < steps[index - 1] - 1]
-    assert max(steps) == STEPS
+    assert max(steps) == last_step
     assert len(attempts) <= 1
     assert steps.count(1) == 1, "it began anew instead of going on"
     assert _pretrain_runs(place) == ["FINISHED"]
     client, run = _client(place), result.ids["mlflow_run"]
     logged = [metric.step for metric in client.get_metric_history(run, "train/loss_nats")]
-    assert logged == list(range(1, STEPS + 1))
+    assert logged == list(range(1, last_step + 1))
     assert place.processes() == []
 
 

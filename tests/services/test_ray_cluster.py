@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ from cluster.embedded import free_port
 from foundation_core.events import read_events
 from foundation_core.store import load_result
 from tests.support.ray_cluster import ClusterPlace, TwoNodes, running_two_nodes
-from tests.support.workplace import Ended, Workplace
+from tests.support.workplace import Ended, Workplace, hear_interrupts
 
 pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -82,6 +84,48 @@ def test_rays_own_command_runs_a_recipe_and_stopping_the_job_saves(two_nodes: Tw
     stop = [sys.executable, "-m", "ray.scripts.scripts", "job", "stop", "--address", two_nodes.address, job_id]
     done = subprocess.run(stop, env=place.environment, capture_output=True, text=True, cwd=place.home)
     assert done.returncode == 0, done.stdout + done.stderr
+    _assert_saved(folder)
+
+
+def test_a_job_that_nobody_waits_for_is_seen_and_stopped_by_its_name(two_nodes: TwoNodes, place: ClusterPlace) -> None:
+    """The recipe alone was sent: this project is installed where the job runs."""
+    sent = place.run("submit", str(place.recipe), "--no-wait", "--installed", "--pretrain.workers", "1", *LONG)
+    assert sent.status == 0, sent.output
+    job_id = sent.output.split()[0]
+    job = next(job for job in two_nodes.jobs() if job["submission_id"] == job_id)
+    assert job["status"] in ("PENDING", "RUNNING")
+    folder = _wait_for_step(place, 3)
+    assert "pretrain" in place.run("logs", job_id).output
+    stopped = place.run("stop", job_id)
+    assert stopped.status == 0, stopped.output
+    _assert_saved(folder)
+    assert place.run("stop", job_id).status == 1, "it does not run any more"
+
+
+@pytest.mark.parametrize(("answer", "goes_on"), [("n", True), ("y", False)])
+def test_ctrl_c_asks_whether_the_job_should_stop_too(answer: str, goes_on: bool, place: ClusterPlace) -> None:
+    ours, theirs = os.openpty()
+    command = [str(Path(sys.executable).with_name("foundation")), "submit", str(place.recipe), *LONG]
+    process = subprocess.Popen(
+        [*command, "--pretrain.workers", "1"], env=place.environment, cwd=place.home.parent,
+        stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        preexec_fn=hear_interrupts,
+    )  # fmt: skip
+    assert process.stdout is not None
+    job_id = process.stdout.readline().split()[0]
+    folder = _wait_for_step(place, 3)
+    os.write(ours, f"{answer}\n".encode())
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "stop the job too? [y/N]" in output
+    if goes_on:
+        assert f"{job_id} goes on" in output
+        assert place.run("stop", job_id).status == 0, "it did not go on"
+    _assert_saved(folder)
+
+
+def _assert_saved(folder: Path) -> None:
     *_, (_, last) = read_events(folder)
     assert (last["kind"], last["status"]) == ("end", "stopped"), last
     assert list((folder / "checkpoints").glob("*")), "the trainer saved before it left"
@@ -119,6 +163,21 @@ def test_the_ranks_of_a_training_are_on_both_nodes(place: ClusterPlace) -> None:
     assert ranks[0] != ranks[1]
 
 
+def test_a_training_waits_for_its_turn_and_says_so(place: ClusterPlace) -> None:
+    first = place.start("pretrain", str(place.recipe), *LONG)
+    _wait_for_step(place, 3)
+    busy = _only(place, "pretrain")
+    second = place.start("pretrain", str(place.recipe), "--pretrain.seed", "9")
+    deadline = time.monotonic() + 120
+    while not any("waiting for 2 CPUs: 0 of 2 are free" in log.read_text() for log in _logs(place)):
+        assert time.monotonic() < deadline, "it did not say that it waits"
+        time.sleep(0.2)
+    assert place.run("stop", busy.name.rpartition("-")[2]).status == 0
+    output, _ = second.communicate(timeout=200)
+    assert second.returncode == 0, output
+    first.communicate(timeout=60)
+
+
 def test_a_training_goes_on_after_it_lost_a_node(tmp_path: Path, workplace: Workplace) -> None:
     """With one node less the workers do not fit; with another in its place the same command goes on."""
     with running_two_nodes(tmp_path / "nodes") as nodes:
@@ -137,6 +196,10 @@ def test_a_training_goes_on_after_it_lost_a_node(tmp_path: Path, workplace: Work
     steps_seen = [event["step"] for _, event in read_events(folder) if _is_loss(event)]
     assert steps_seen.count(1) == 1, "it began anew instead of going on"
     assert load_result(folder).summary["steps"] == 300
+
+
+def _logs(place: Workplace) -> list[Path]:
+    return list((place.home / "results" / "pretrain").glob("*/events.jsonl"))
 
 
 def _is_loss(event: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.loader import Loader
+from foundation_core.data.loader import Loader, Rows
 from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset, ShardWriter
@@ -61,6 +61,35 @@ def tiny_model(seed: int = 0) -> Model:
     return initialize(build(MODEL, SHAPE), seed)
 
 
+EXPERTS = MODEL.model_copy(update={"family": "mixture", "trunk": MODEL.trunk.model_copy(update={"experts": 4})})
+PAIRS = ModelSpec(
+    family="dual_encoder", trunk=MODEL.trunk, context_tokens=MODEL.context_tokens, patch=(1, 2), joint_width=6
+)
+
+
+def mixture() -> nn.Module:
+    """A decoder of experts with weights."""
+    return initialize(build(EXPERTS, SHAPE), 0)
+
+
+def dual_encoder() -> nn.Module:
+    """A dual encoder of `Pairs` with weights."""
+    return initialize(build(PAIRS, SampleShape(VOCABULARY, 1, 2, 4)), 0)
+
+
+class Pairs:
+    """Rows of values with captions that tell of them."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def gather(self, indices: Tensor) -> dict[str, Tensor]:
+        """A wave for each number, and a caption of two tokens and an end."""
+        values = torch.sin(indices[:, None] * torch.arange(1, 9) / 7).view(-1, 1, 2, 4)
+        tokens = torch.stack([1 + indices % 7, 8 + indices % 5, torch.zeros_like(indices)], dim=1)
+        return {"values": values, "tokens": tokens, "segment": torch.zeros_like(tokens)}
+
+
 def weights_sha256(weights: Mapping[str, Tensor]) -> str:
     """Hex digest of the bytes of all tensors, by name."""
     digest = hashlib.sha256()
@@ -105,6 +134,8 @@ class Training:
         corpus: a token data set.
         engine: what learns.
         objective: what is learned.
+        model: makes what learns it.
+        rows: what it is learned from. None: the corpus, in windows.
         batch_rows: rows of a step, over all ranks.
         own_rows: whether each rank reads its own rows; if not, all read those of rank 0 (a mistake, for comparison).
         clock: what `max_seconds` is measured by.
@@ -114,6 +145,8 @@ class Training:
     corpus: Path
     engine: EngineFactory = TorchEngine
     objective: Objective = field(default_factory=NextToken)
+    model: Callable[[], nn.Module] = tiny_model
+    rows: Rows | None = None
     steps: int = 12
     batch_rows: int = 4
     micro_batch_rows: int = 2
@@ -131,10 +164,9 @@ class Training:
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> Trained:
         """Train to the end, or until somebody stops it."""
         engine = self._engine()
-        windows = Windows(ShardDataset(self.corpus), MODEL.context_tokens)
-        order = Order(len(windows), self.seed)
+        rows, order = self._rows, self._order
         share = (engine.rank if self.own_rows else 0, engine.world)
-        loader = Loader(windows, order, self.batch_rows, self.micro_batch_rows, *share)
+        loader = Loader(rows, order, self.batch_rows, self.micro_batch_rows, *share)
         checkpoints = self._checkpoints(engine)
         plan = Plan(
             self.steps, self.optimizer, self.seed, self.validate_every_steps, self.checkpoint_every_steps,
@@ -148,13 +180,16 @@ class Training:
             stop_requested=stop_requested,
             keep_best=lambda step: best.update({step: engine.weights()}),
             validate=lambda: score_rows(
-                engine.model, self.objective, windows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64)
+                engine.model, self.objective, rows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64)
             ),
             clock=self.clock,
         )
         progress = train(engine, self.objective, loader, plan, checkpoints, around)
-        logged = {name: metrics_by_step(events.path.parent, name) for name in LOGGED}
-        return Trained(progress, *logged.values(), engine.weights(), best)
+        unit = self.objective.unit
+        names = (f"train/loss_{unit}", "train/grad_norm")
+        names += ("validation/bits_per_byte" if self.objective.likelihood else f"validation/loss_{unit}",)
+        logged = [metrics_by_step(events.path.parent, name) for name in names]
+        return Trained(progress, *logged, engine.weights(), best)
 
     def saved_weights(self) -> dict[str, Tensor]:
         """The weights of the newest checkpoint."""
@@ -162,17 +197,21 @@ class Training:
         assert self._checkpoints(engine).restore() is not None
         return engine.weights()
 
+    @property
+    def _rows(self) -> Rows:
+        return self.rows or Windows(ShardDataset(self.corpus), MODEL.context_tokens)
+
+    @property
+    def _order(self) -> Order:
+        return Order(len(self._rows), self.seed)
+
     def _engine(self) -> Engine:
-        return self.engine(tiny_model(), EngineRequest(self.optimizer, self.precision, self.micro_batch_rows))
+        return self.engine(self.model(), EngineRequest(self.optimizer, self.precision, self.micro_batch_rows))
 
     def _checkpoints(self, engine: Engine) -> Checkpoints:
         content = ShardDataset(self.corpus).content
-        order = Order(len(Windows(ShardDataset(self.corpus), MODEL.context_tokens)), self.seed)
-        identity = {"corpus": content, "order": order.digest(self.steps * self.batch_rows)}
+        identity = {"corpus": content, "order": self._order.digest(self.steps * self.batch_rows)}
         return Checkpoints(self.folder / "checkpoints", engine, identity, self.keep)
-
-
-LOGGED = ("train/loss_nats", "train/grad_norm", "validation/bits_per_byte")
 
 
 def metrics_by_step(folder: Path, name: str) -> dict[int, float]:

@@ -75,7 +75,7 @@ class Workplace:
         command = [str(Path(sys.executable).with_name("foundation")), *arguments]
         return subprocess.Popen(
             command, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.home,
-            preexec_fn=_hear_interrupts,
+            preexec_fn=hear_interrupts,
         )  # fmt: skip
 
     def run(self, *arguments: str) -> Ended:
@@ -97,7 +97,7 @@ class Workplace:
         return found
 
 
-def _hear_interrupts() -> None:
+def hear_interrupts() -> None:
     """Runs in the child: a shell that runs the tests in the background lets its children ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
