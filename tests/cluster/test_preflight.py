@@ -28,16 +28,16 @@ def test_every_unknown_name_is_in_one_message(tmp_path: Path) -> None:
         _check(
             tmp_path,
             ingest={"source": {"kind": "web"}, "filters": [{"measure": "beauty", "at_least": 1}]},
-            pretrain={"workers": 1, "objective": "guess", "model": {"family": "encoder"}},
+            pretrain={"workers": 1, "objective": "guess", "model": {"family": "parrot"}},
             finetune={"task": "nothing"},
         )
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     starts = [
-        "no source is called 'web'; allowed: folder, python_stdlib",
+        "no source is called 'web'; allowed: audio_folder,",
         "no measure is called 'beauty'; allowed: alphanumeric_fraction, characters,",
-        "no family is called 'encoder'; allowed: decoder",
-        "no objective is called 'guess'; allowed: next_token",
-        "no task is called 'nothing'; allowed: package_of_fragment",
+        "no family is called 'parrot'; allowed: captioner, decoder,",
+        "no objective is called 'guess'; allowed: balanced_next_token, captioning,",
+        "no task is called 'nothing'; allowed: ",
     ]
     assert len(lines) == len(starts)
     assert all(line.startswith(start) for line, start in zip(lines, starts, strict=True)), lines

@@ -120,7 +120,7 @@ def test_every_problem_of_a_recipe_is_in_one_message_with_its_line(place: Workpl
         (["why", "RECIPE", "--ingest.source.path", "/nowhere"], "the source folder /nowhere is not there"),
         (["run", "RECIPE", "--ingest.source.path", "EMPTY"], "the source is empty"),
         (["run", "RECIPE", "--ingest.source.pattern", "**/*.txt"], "the source is empty"),
-        (["run", "RECIPE", "--ingest.source.kind", "web"], "no source is called 'web'; allowed: folder, python_stdlib"),
+        (["run", "RECIPE", "--ingest.source.kind", "web"], "no source is called 'web'; allowed: audio_folder"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_starts(place: Workplace, arguments: list[str], words: str) -> None:
