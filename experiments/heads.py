@@ -123,7 +123,7 @@ def _draw_losses(lost: dict[str, list[dict[str, float]]]) -> None:
                 axes.text(x, y, f"{share:.1f}", ha="center", va="center", color="white" if share > 50 else INK)
         axes.set_xticks(range(len(rows[0])), [*(f"head {head}" for head in range(1, len(rows[0]))), "all four"])
         axes.set_yticks(range(len(rows)), list(lost))
-        axes.set(title="% of translations with a fault, when these heads are removed")
+        axes.set(title="% of faulty translations without these heads")
         axes.grid(visible=False)
 
 

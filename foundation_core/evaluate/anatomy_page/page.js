@@ -76,7 +76,7 @@ function drawHeads() {
 function drawMap() {
   find("head-name").textContent = say("head", state.block + 1, state.head + 1);
   const rows = state.trace.blocks[state.block][state.shown][state.head];
-  const T = rows.length, cell = 24, left = 96, top = 84;
+  const T = rows.length, cell = 24, left = 96, top = 72;
   const scale = state.shown === "weight" ? 1 : largest(rows);
   const label = (id) => { const text = visible(id); return escaped(text.length > 10 ? `${text.slice(0, 9)}…` : text); };
   const parts = [`<svg viewBox="0 0 ${left + T * cell + 40} ${top + T * cell + 4}" role="img">`];
@@ -109,12 +109,12 @@ function drawReading() {
   const cells = (...parts) => parts.map((part) => make("td", {}, part));
   const rows = keys.map((key, s) => {
     const weight = seen.weight[state.head][t][s];
-    const bar = make("div", { className: "bar", title: percent(weight) }, make("i"));
+    const bar = make("div", { className: "bar" }, make("i"));
     bar.firstChild.style.width = `${100 * weight}%`;
-    const row = make("tr", {}, ...cells(make("code", {}, visible(state.ids[s])), strip(key, keyScale), number(seen.match[state.head][t][s], 2), bar, strip(values[s], valueScale)));
+    const share = make("div", {}, bar, make("span", { className: "number" }, percent(weight)));
+    const row = make("tr", {}, ...cells(make("code", {}, visible(state.ids[s])), strip(key, keyScale), number(seen.match[state.head][t][s], 2), share, strip(values[s], valueScale)));
     row.children[2].className = "number";
     row.children[3].className = "weight";
-    row.children[3].append(make("div", { className: "number quiet" }, percent(weight)));
     return row;
   });
   const asked = make("tr", { className: "query" }, ...cells(say("query"), strip(query, largest([query])), "", "", ""));
