@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -93,6 +94,11 @@ def run(path: Path | None = None) -> None:
     }
     text = "Python's standard library" if path is None else path.name
     keep("length", {"text": text, "trained_tokens": TRAINED_TOKENS, "seeds": len(SEEDS), "nats_per_byte": figures})
+    draw(figures)
+
+
+def draw(figures: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """The picture of the losses by kind of position and multiple of the trained length."""
     with picture("length", size=(8, 4.6)) as axes:
         for (position, by_length), color in zip(figures.items(), COLORS, strict=True):
             means, low, high = ([part[key] for part in by_length.values()] for key in ("mean", "lowest", "highest"))
@@ -106,7 +112,7 @@ def run(path: Path | None = None) -> None:
             xlabel=f"length read, in multiples of the {TRAINED_TOKENS} bytes of training",
             ylabel="nats per byte (band: 3 seeds)",
         )
-        axes.legend(ncols=2)
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """One forward against T forwards of prefixes: the same logits, in how much less time?
 
 Claim: because each token reads only what is before it, one forward gives the next-token probabilities of all prefixes,
-and training learns from T predictions at once. A time is the fastest of some, taken in turns in one process: what else
-runs on a machine can only add to it.
+and training learns from T predictions at once. A time is processor time, the least of some, taken in turns in one
+process: what else runs on the machine hardly touches it.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def _fastest(*ways: Callable[[], Tensor]) -> list[float]:
     seconds: list[list[float]] = [[] for _ in ways]
     for _ in range(REPEATS):
         for way, taken in zip(ways, seconds, strict=True):
-            start = time.perf_counter()
+            start = time.process_time()
             way()
-            taken.append(time.perf_counter() - start)
+            taken.append(time.process_time() - start)
     return [min(taken) for taken in seconds]
 
 
