@@ -11,7 +11,7 @@ from flows.cli import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [path for path in sorted(ROOT.rglob("*.md")) if not {".venv", "data"} & set(path.relative_to(ROOT).parts)]
-FOLDERS = "foundation_core|cluster|flows|tests|infra|docs|recipes|benchmarks"
+FOLDERS = "foundation_core|cluster|flows|tests|infra|docs|recipes|benchmarks|experiments"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

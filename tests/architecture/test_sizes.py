@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("foundation_core", "cluster", "flows", "benchmarks", "tests")
+PACKAGES = ("foundation_core", "cluster", "flows", "benchmarks", "experiments", "tests")
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 80, 8
 MODEL_LINES = 1500
 
