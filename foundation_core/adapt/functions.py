@@ -49,7 +49,7 @@ class Function:
     """A function that has a docstring and a body.
 
     Args:
-        head: its decorators and signature, without the line's end.
+        head: its signature, without the line's end and without decorators.
         docstring: its lines, indented, without the last line's end.
         summary: the docstring's first paragraph, in one line.
         body: what follows, with the line's end before it.

@@ -85,7 +85,10 @@ def types_of_bytes(text: str) -> list[int] | None:
     texts = text.split("\n")
 
     def place(row: int, column: int) -> int:
-        return begins[row - 1] + (len(texts[row - 1][:column].encode()) if row <= len(texts) else 0)
+        if row > len(texts):
+            return begins[-1]
+        line_end = max(0, column - len(texts[row - 1]))
+        return begins[row - 1] + len(texts[row - 1][:column].encode()) + line_end
 
     try:
         for found in tokenize.generate_tokens(io.StringIO(text).readline):

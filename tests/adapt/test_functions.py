@@ -40,7 +40,7 @@ TRUNK = TrunkSpec(width=16, depth=1, heads=2)
 
 def test_a_function_is_head_docstring_and_body():
     (found,) = functions_of("box.py", MODULE)
-    assert found.head == '@property\ndef size(self, unit="cm"):'
+    assert found.head == 'def size(self, unit="cm"):'
     assert found.summary == "The length of its side."
     assert found.docstring.startswith('    """The length of') and found.docstring.endswith('    """')  # noqa: PT018
     assert found.body == "\n    # how long\n    return self.side"
