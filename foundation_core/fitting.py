@@ -26,10 +26,16 @@ class Family(NamedTuple):
 
 
 class Task(NamedTuple):
-    """What a task is about, and whether it goes on with a family's own decoder."""
+    """What a task is about.
+
+    Args:
+        needs_decoder: whether it goes on with a family's own decoder.
+        answers: where an answer of text stands that a text asks for: in a row of its own, or behind what was asked.
+    """
 
     reads: Literal["text", "values"]
     needs_decoder: bool = False
+    answers: Literal["none", "apart", "behind"] = "none"
 
 
 class Source(NamedTuple):
@@ -80,8 +86,8 @@ NEED_CAPTIONS = ("contrastive", "captioning", "caption_of_sample")
 TASKS: Mapping[str, Task] = {
     "package_of_fragment": Task("text"),
     "token_types": Task("text"),
-    "docstring_of_function": Task("text", needs_decoder=True),
-    "complete_function": Task("text", needs_decoder=True),
+    "docstring_of_function": Task("text", needs_decoder=True, answers="apart"),
+    "complete_function": Task("text", needs_decoder=True, answers="behind"),
     "class_of_sample": Task("values"),
     "caption_of_sample": Task("values", needs_decoder=True),
     "next_values": Task("values", needs_decoder=True),
@@ -125,6 +131,12 @@ def misfits(choice: Choice) -> Iterator[str]:
 def reads_text(source: str) -> bool:
     """Whether rows are fragments of a text, or may be: the source is not known here."""
     return source not in SOURCES or SOURCES[source].kind == "text"
+
+
+def room_for_answer(task: str, context_tokens: int, fragment_tokens: int) -> int | None:
+    """Tokens that an answer may have; None where there is none, or where captions have a room of their own."""
+    answers = TASKS[task].answers if task in TASKS else "none"
+    return {"none": None, "apart": context_tokens, "behind": context_tokens - fragment_tokens}[answers]
 
 
 def _of_source(choice: Choice, source: Source, family: Family | None) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from foundation_core.fitting import Choice, misfits, reads_text
+from foundation_core.fitting import Choice, misfits, reads_text, room_for_answer
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
 from foundation_core.spec_ingest import (
     AudioSpec,
@@ -305,9 +305,12 @@ class PipelineSpec(Spec):
         problems = list(misfits(self._choice()))
         context = self.pretrain.model.context_tokens
         if reads_text(self.ingest.source.kind):
-            for name in ("fragment_tokens", "answer_tokens"):
-                if (size := getattr(self.finetune, name)) > context:
-                    problems.append(f"finetune.{name}={size} must not exceed model.context_tokens={context}")
+            fragment, answer = self.finetune.fragment_tokens, self.finetune.answer_tokens
+            if fragment > context:
+                problems.append(f"finetune.fragment_tokens={fragment} must not exceed model.context_tokens={context}")
+            room = room_for_answer(self.finetune.task, context, fragment)
+            if room is not None and answer > room:
+                problems.append(f"finetune.answer_tokens={answer} must not exceed {room}, what the context leaves it")
             if (size := self.evaluate.sample_tokens) >= context:
                 problems.append(f"evaluate.sample_tokens={size} must be less than model.context_tokens={context}")
             if self.ingest.shard_tokens < context:

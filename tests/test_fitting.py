@@ -74,6 +74,14 @@ def test_a_task_on_values_does_not_read_the_length_of_a_fragment() -> None:
         parse_recipe({"pretrain": {"model": {"context_tokens": 16}}})
 
 
+def test_an_answer_needs_room_in_the_context_where_it_stands_behind_what_was_asked() -> None:
+    sizes = {"fragment_tokens": 80, "answer_tokens": 60}
+    body = {"pretrain": {"model": {"context_tokens": 128}, "objective": "prefix"}}
+    with pytest.raises(ConfigError, match="answer_tokens=60 must not exceed 48"):
+        parse_recipe({**body, "finetune": {"task": "complete_function", **sizes}})
+    parse_recipe({**body, "finetune": {"task": "package_of_fragment", **sizes}})
+
+
 def test_the_tables_know_all_that_this_package_brings_and_nothing_else() -> None:
     objectives = {name for family in FAMILIES.values() for name in family.objectives}
     for group, known in (("families", set(FAMILIES)), ("objectives", objectives), ("tasks", set(TASKS)),
