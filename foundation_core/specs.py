@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from foundation_core.fitting import Choice, misfits, reads_text, room_for_answer
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
 from foundation_core.spec_ingest import (
     AudioSpec,
@@ -204,7 +205,7 @@ class FinetuneSpec(Spec):
     rows in all. Tasks on values take all that there are."""
     evaluation_labels: int = Field(24, ge=1)
     """Validation rows a class, and test rows a class, counted as `all_labels` are."""
-    shift: tuple[int, int] = (0, 0)
+    shift: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
     """Rows and columns that values are moved by at the most, either way, at random, in the training of
     class_of_sample: pixels, or mel bins and frames."""
     pool: Literal["mean", "last", "first"] = "mean"
@@ -301,13 +302,36 @@ class PipelineSpec(Spec):
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
-        fragment, context = self.finetune.fragment_tokens, self.pretrain.model.context_tokens
-        if fragment > context:
-            raise ValueError(f"finetune.fragment_tokens={fragment} must not exceed model.context_tokens={context}")
-        if self.evaluate.sample_tokens >= context:
-            raise ValueError(
-                f"evaluate.sample_tokens={self.evaluate.sample_tokens} must be less than model.context_tokens={context}"
-            )
-        if self.ingest.shard_tokens < context:
-            raise ValueError(f"ingest.shard_tokens={self.ingest.shard_tokens} must hold one context of {context}")
+        problems = list(misfits(self._choice()))
+        context = self.pretrain.model.context_tokens
+        if reads_text(self.ingest.source.kind):
+            fragment, answer = self.finetune.fragment_tokens, self.finetune.answer_tokens
+            if fragment > context:
+                problems.append(f"finetune.fragment_tokens={fragment} must not exceed model.context_tokens={context}")
+            room = room_for_answer(self.finetune.task, context, fragment)
+            if room is not None and answer > room:
+                problems.append(f"finetune.answer_tokens={answer} must not exceed {room}, what the context leaves it")
+            if (size := self.evaluate.sample_tokens) >= context:
+                problems.append(f"evaluate.sample_tokens={size} must be less than model.context_tokens={context}")
+            if self.ingest.shard_tokens < context:
+                problems.append(f"ingest.shard_tokens={self.ingest.shard_tokens} must hold one context of {context}")
+        if problems:
+            raise ValueError("; ".join(problems))
         return self
+
+    def _choice(self) -> Choice:
+        source, special, of = self.ingest.source, self.ingest.tokenizer.special, self.ingest
+        return Choice(
+            source=source.kind,
+            caption_field=source.caption_field,
+            family=self.pretrain.model.family,
+            objective=self.pretrain.objective,
+            task=None if self.last in ("ingest", "pretrain") else self.finetune.task,
+            patch=self.pretrain.model.patch,
+            special=frozenset(name for name in ("mask", "start", "sentinels") if getattr(special, name)),
+            sizes={
+                "image": (of.image.size_pixels, of.image.size_pixels),
+                "audio": (of.audio.mel_bins, of.audio.frames),
+                "series": (1, of.series.window),
+            },
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from foundation_core.adapt.tasks import PackageOfFragment
+from foundation_core.adapt.fragments import PackageOfFragment
 from foundation_core.errors import DataError
 from foundation_core.recipe import parse_recipe
 from foundation_core.specs import PipelineSpec, SourceSpec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch.nn import functional as F
 from foundation_core.adapt.classify import confusion
 from foundation_core.adapt.tasks import Tally, Task, TaskData, TaskRows
 from foundation_core.adapt.transfer import Pretrained
+from foundation_core.adapt.write import compared
+from foundation_core.objectives.base import IGNORE
 
 _COLUMNS = 32
 STRENGTHS = (1.0, 10.0, 100.0)
@@ -68,6 +72,62 @@ class LastValue:
         values = data.test.tensors["values"]
         last, wanted = values[..., -patch_width - 1, None], values[..., -patch_width:]
         return {"squares": (wanted - last).double().square().sum().item(), "count": wanted.numel()}
+
+
+class UsualClass:
+    """For each token the class that it most often has in training."""
+
+    label = "each token's usual class"
+
+    def answer(self, task: Task, data: TaskData, train: TaskRows, trunk: Pretrained) -> Tally:
+        """The usual classes of the test's tokens; of one that training has not, the usual class of all."""
+        classes, vocabulary = len(data.classes), trunk.shape.vocabulary
+        tokens, labels = train.tensors["inputs"].flatten(), train.labels.flatten()
+        wanted = labels != IGNORE
+        counts = torch.bincount(tokens[wanted] * classes + labels[wanted], minlength=vocabulary * classes)
+        counts_VC = counts.view(vocabulary, classes)
+        usual = torch.where(counts_VC.any(1), counts_VC.argmax(1), counts_VC.sum(0).argmax())
+        test_labels = data.test.labels.flatten()
+        asked = test_labels != IGNORE
+        answers = usual[data.test.tensors["inputs"].flatten()]
+        return {"confusion": confusion(test_labels[asked], answers[asked], classes).tolist(), "nats": 0.0}
+
+
+class FunctionName:
+    """A function's name as a sentence: `get_file_size` says "Get file size"."""
+
+    label = "the function's name in words"
+
+    def answer(self, task: Task, data: TaskData, train: TaskRows, trunk: Pretrained) -> Tally:
+        """What the names have in common with the references."""
+        return compared([_name_in_words(prompt) for prompt in data.test.prompts], data.test.references)
+
+
+class PromptAgain:
+    """The prompt once more: what it has in common with what should follow it."""
+
+    label = "the prompt again"
+
+    def answer(self, task: Task, data: TaskData, train: TaskRows, trunk: Pretrained) -> Tally:
+        """What prompts have in common with the references."""
+        return compared(data.test.prompts, data.test.references)
+
+
+class UsualText:
+    """The text that training holds most often."""
+
+    label = "the most frequent text"
+
+    def answer(self, task: Task, data: TaskData, train: TaskRows, trunk: Pretrained) -> Tally:
+        """What it has in common with the references."""
+        usual = min(Counter(train.references).items(), key=lambda entry: (-entry[1], entry[0]))[0]
+        return compared([usual] * len(data.test), data.test.references)
+
+
+def _name_in_words(source: str) -> str:
+    found = re.search(r"\bdef\s+(\w+)", source)
+    words = re.sub(r"([a-z])([A-Z])", r"\1 \2", found[1]).replace("_", " ").split() if found else []
+    return " ".join(words).capitalize()
 
 
 def outline(values: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class Source:
 class PackageOfFragment(RowTask):
     """From a fragment of source, name the top-level package that it comes from."""
 
+    reads = "text"
     baseline = LettersInARow()
 
     def data(self, corpus: Path, spec: FinetuneSpec, seed: int = 0) -> TaskData:
@@ -163,6 +164,14 @@ def _shuffled_places(document: Source, seed: int) -> list[int]:
 
 def _key(*parts: object) -> bytes:
     return hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+
+
+def document_tokens(dataset: ShardDataset, document: Source) -> Tensor:
+    """All tokens of a document, the end token included."""
+    table = dataset.table(document.shard)
+    start, end = _offsets(table)[document.row : document.row + 2].tolist()
+    tokens: Tensor = from_dlpack(_token_column(table).values)[start:end].long()
+    return tokens
 
 
 def cut(dataset: ShardDataset, document: Source, place: int, fragment_tokens: int) -> Tensor:

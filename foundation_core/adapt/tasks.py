@@ -144,6 +144,8 @@ class Task(ABC):
     """Its scores by name. The first one decides: learning rates, seeds and arms are chosen by it, on validation."""
     budgets: ClassVar[tuple[Budget, ...]] = ("few", "all")
     """How many rows its arms learn from."""
+    reads: ClassVar[Literal["text", "values"]]
+    """What an item of it is."""
     ability: ClassVar[str]
     """What a served model is asked for: classify, write, predict."""
     columns: ClassVar[Mapping[str, str]]

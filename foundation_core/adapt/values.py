@@ -11,25 +11,39 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from foundation_core.adapt.baselines import LastValue, NearValues
+from foundation_core.adapt.baselines import LastValue, NearValues, UsualText
 from foundation_core.adapt.classify import Classification, RowTask
-from foundation_core.adapt.scores import SQUARED_ERROR, Score
-from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskData, TaskRows, balanced, summed_loss
+from foundation_core.adapt.scores import EXACT_MATCH, SQUARED_ERROR, WORD_ERRORS, Score
+from foundation_core.adapt.tasks import (
+    Facts,
+    Reply,
+    Tally,
+    Task,
+    TaskData,
+    TaskRows,
+    balanced,
+    corpus_tokenizer,
+    summed_loss,
+)
 from foundation_core.adapt.transfer import Pretrained, load_whole, whole_model
+from foundation_core.adapt.write import WritingTask, written_beside
 from foundation_core.data.features import load_features
 from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS, Split
+from foundation_core.data.tokenizer import start_id
 from foundation_core.errors import ConfigError
 from foundation_core.model.layout import Layout
 from foundation_core.model.stems import patches_of
 from foundation_core.objectives.base import ALONE, Example, Objective, Ranks
+from foundation_core.objectives.pairs import Captioning
 from foundation_core.specs import FinetuneSpec
 
 
 class ClassOfSample(RowTask):
     """From an image, a recording or a window of a series, name the group that it belongs to."""
 
+    reads = "values"
     baseline = NearValues()
 
     def data(self, corpus: Path, spec: FinetuneSpec, seed: int = 0) -> TaskData:
@@ -56,6 +70,35 @@ class ClassOfSample(RowTask):
         assert isinstance(item, Tensor), "values are read by the corpus's own features"
         logits: Tensor = model(item[None])
         return logits.softmax(dim=-1)[0]
+
+
+class CaptionOfSample(WritingTask):
+    """From an image or a recording, write its caption: what is seen or said."""
+
+    scored: ClassVar[Mapping[str, Score]] = {"word_error_rate": WORD_ERRORS, "exact_match": EXACT_MATCH}
+    reads = "values"
+    baseline = UsualText()
+
+    def data(self, corpus: Path, spec: FinetuneSpec, seed: int = 0) -> TaskData:
+        """Every sample of the corpus."""
+        facts = Facts(spec, [], corpus_tokenizer(corpus))
+        start_id(facts.text)
+        samples = open_samples(corpus, spec, spec.answer_tokens)
+        rows = {split: TaskRows(_everything(of), of.documents(), [], of.captions()) for split, of in samples.items()}
+        return TaskData(facts, **rows)
+
+    def asked(self, facts: Facts) -> Objective:
+        """The tokens of the caption."""
+        return Captioning(start_id(facts.text))
+
+    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
+        """One sample."""
+        assert isinstance(item, Tensor), "values are read by the corpus's own features"
+        return TaskRows({"values": item[None]}, ["asked"])
+
+    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
+        """The captions."""
+        return written_beside(model, rows.tensors["values"], None, facts)
 
 
 class NextPatch(Objective):
@@ -93,6 +136,7 @@ class NextValues(Task):
     """Continue a series: the values of its last patch from those before it."""
 
     scored: ClassVar[Mapping[str, Score]] = {"squared_error": SQUARED_ERROR}
+    reads = "values"
     budgets = ("all",)
     ability = "predict"
     columns: ClassVar[Mapping[str, str]] = {"values": "string"}
@@ -107,10 +151,7 @@ class NextValues(Task):
                 f" {samples['train'].shape.height} rows",
                 fix="choose class_of_sample, or ingest a series",
             )
-        rows = {
-            split: TaskRows({"values": of.gather(torch.arange(len(of)))["values"]}, of.documents())
-            for split, of in samples.items()
-        }
+        rows = {split: TaskRows({"values": _everything(of)["values"]}, of.documents()) for split, of in samples.items()}
         return TaskData(Facts(spec, []), **rows)
 
     def objective(self, trunk: Pretrained, facts: Facts) -> Objective:
@@ -155,8 +196,11 @@ def drawn(model: nn.Module, example: Example) -> Tensor:
     return values_BV
 
 
-def open_samples(corpus: Path, spec: FinetuneSpec) -> dict[Split, Samples]:
+def open_samples(corpus: Path, spec: FinetuneSpec, caption_tokens: int | None = None) -> dict[Split, Samples]:
     """The samples of a corpus of values, by split.
+
+    Args:
+        caption_tokens: what captions are padded or cut to.
 
     Raises:
         ConfigError: the corpus has no values.
@@ -167,7 +211,11 @@ def open_samples(corpus: Path, spec: FinetuneSpec) -> dict[Split, Samples]:
             fix="choose a task on text, such as package_of_fragment, or ingest another source",
         )
     features = load_features(corpus)
-    return {split: Samples(ShardDataset(corpus / "samples" / split), features) for split in SPLITS}
+    return {split: Samples(ShardDataset(corpus / "samples" / split), features, caption_tokens) for split in SPLITS}
+
+
+def _everything(samples: Samples) -> dict[str, Tensor]:
+    return samples.gather(torch.arange(len(samples)))
 
 
 def _classes(groups: Mapping[Split, list[str]], spec: FinetuneSpec) -> list[str]:

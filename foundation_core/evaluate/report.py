@@ -139,7 +139,7 @@ def _arms(task: Mapping[str, Any], scores: Mapping[str, Any]) -> list[list[str]]
     rows = [[name, *(_spread(arm[score]) for score in names), f"{arm['lr']:g}"] for name, arm in task["arms"].items()]
     baseline = scores["baseline"]
     for labels in task["gain"]:
-        figures = [f"{baseline[labels][score]:.3f}" for score in names]
+        figures = [f"{baseline[labels][score]:.3f}" if score in baseline[labels] else "" for score in names]
         rows.append([f"{baseline['label']}, {labels}", *figures, ""])
     return rows
 

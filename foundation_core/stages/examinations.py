@@ -143,8 +143,10 @@ class TaskBaseline:
             tallies = [task.baseline.answer(task, data, train, subject.pretrained) for train in rows]
             scored = [task.scores(tally) for tally in tallies]
             values = [of[task.deciding] for of in scored]
-            scores[labels] = {name: fmean(of[name] for of in scored) for name in task.scored} | {"values": values}
-            metrics |= {f"task/baseline-{labels}/{name}": scores[labels][name] for name in task.scored}
+            known = [name for name in task.scored if name in scored[0]]  # no baseline says what a text costs
+            means = {name: fmean(of[name] for of in scored) for name in known}
+            scores[labels] = {**means, "values": values}
+            metrics |= {f"task/baseline-{labels}/{name}": value for name, value in means.items()}
             label = task.scored[task.deciding].label
             sentences.append(f"{task.baseline.label}, {labels} labels: test {label} {fmean(values):.3f}")
         return Found({"label": task.baseline.label, **scores}, metrics=metrics, sentences=sentences)

@@ -151,8 +151,9 @@ def compare(folder: Path) -> float:
     largest = 0.0
     for task, stored in example["answers"].items():
         asked = {**example["params"], "task": task}
-        answers = model.predict(_table(example["rows"]), asked).to_dict("records")
-        for row, before, now in zip(example["rows"], stored, answers, strict=True):
+        rows = _rows_of(example["rows"], example["inputs"][task])
+        answers = model.predict(_table(rows), asked).to_dict("records")
+        for row, before, now in zip(rows, stored, answers, strict=True):
             difference = max(_difference(before[name], now[name]) for name in before)
             if not difference <= TOLERANCE:
                 raise CheckpointError(
@@ -218,10 +219,16 @@ def _stored_example(model: ServedModel) -> dict[str, Any]:
         item = features.modality.example()
         rows.insert(0, {features.name: _BASE64 + base64.b64encode(item).decode() if isinstance(item, bytes) else item})
     params = {"max_tokens": EXAMPLE_TOKENS, "temperature": 0.0}
-    answers = {}
+    answers, inputs = {}, {task: model.inputs_of(task) for task in model.tasks}
     for task in model.tasks:
-        answers[task] = model.predict(_table(rows), {**params, "task": task}).to_dict("records")
-    return {"rows": rows, "params": params, "columns": model.columns, "answers": answers}
+        asked = _table(_rows_of(rows, inputs[task]))
+        answers[task] = model.predict(asked, {**params, "task": task}).to_dict("records")
+    return {"rows": rows, "inputs": inputs, "params": params, "columns": model.columns, "answers": answers}
+
+
+def _rows_of(rows: list[dict[str, Any]], columns: list[str]) -> list[dict[str, Any]]:
+    """The rows of an example that have one of the columns."""
+    return [row for row in rows if set(row) & set(columns)]
 
 
 def _table(rows: list[dict[str, Any]]) -> pandas.DataFrame:

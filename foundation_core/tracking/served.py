@@ -96,8 +96,19 @@ class ServedModel:
     @property
     def inputs(self) -> list[str]:
         """The columns that are read: `text`, or the name of the modality; a dual encoder reads both."""
-        values = [] if self.features is None else [self.features.name]
+        values = [] if self.features is None else [self._values]
         return values + ([TEXT] if self.features is None or isinstance(self.model, DualEncoder) else [])
+
+    def inputs_of(self, task: str) -> list[str]:
+        """Those of `inputs` that a task reads."""
+        ability = self.abilities[task]
+        if isinstance(ability, DoTask):
+            return [TEXT if ability.reads == "text" else self._values]
+        return self.inputs
+
+    @property
+    def _values(self) -> str:
+        return "" if self.features is None else self.features.name
 
     @property
     def columns(self) -> dict[str, str]:
@@ -139,8 +150,11 @@ class ServedModel:
         name = chosen["task"] or self.tasks[0]
         if name not in self.abilities:
             raise ConfigError(f"this model has no task {name!r}", allowed=", ".join(self.tasks))
+        read = [self.read(item) for item in items]
+        if any((TEXT if isinstance(item, str) else self._values) not in self.inputs_of(name) for item in read):
+            raise ConfigError(f"the task {name} reads {' or '.join(self.inputs_of(name))}", fix="ask it for such rows")
         with torch.inference_mode():
-            return self.abilities[name].answer([self.read(item) for item in items], chosen)
+            return self.abilities[name].answer(read, chosen)
 
     def class_probabilities(self, item: Any) -> dict[str, float]:
         """The probability of each class for an item; they sum to 1.
@@ -251,7 +265,8 @@ class DoTask:
     """What the model was fine-tuned for."""
 
     def __init__(self, fitted: TaskModel) -> None:
-        self._fitted, self.name, self.columns = fitted, fitted.task.ability, fitted.task.columns
+        self._fitted, self.reads = fitted, fitted.task.reads
+        self.name, self.columns = fitted.task.ability, fitted.task.columns
 
     def answer(self, items: Sequence[Item], params: Mapping[str, Any]) -> list[Row]:
         """The task model's reply to each item."""

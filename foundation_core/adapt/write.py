@@ -1,0 +1,133 @@
+"""Tasks whose answers are texts: the model's own decoder goes on, and what it writes is set beside a reference.
+
+Legend: N rows, S tokens that are read, L tokens that are written.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from foundation_core.adapt.scores import chrf, letter_counts, word_errors
+from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskRows, summed_loss
+from foundation_core.adapt.transfer import Pretrained, load_whole, whole_model
+from foundation_core.data.tokenizer import END_ID, start_id
+from foundation_core.generation.generate import generate, remember
+from foundation_core.generation.sampling import Sampling, Stop
+from foundation_core.model.layout import PADDING, Layout
+from foundation_core.model.stems import TokenStem
+from foundation_core.model.transformer import EncoderDecoder
+from foundation_core.objectives.base import Example, Objective
+from foundation_core.objectives.masked import padded, place_in_segment
+from foundation_core.objectives.pairs import Captioning
+
+GREEDY = Sampling(temperature=0.0)
+ROWS_AT_ONCE = 32
+
+
+class WritingTask(Task):
+    """A task whose answers are texts. It has one budget: every row there is."""
+
+    budgets = ("all",)
+    ability = "write"
+    columns: ClassVar[Mapping[str, str]] = {"answer": "string"}
+
+    @abstractmethod
+    def asked(self, facts: Facts) -> Objective:
+        """What is minimised."""
+
+    @abstractmethod
+    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
+        """One row without an answer."""
+
+    def objective(self, trunk: Pretrained, facts: Facts) -> Objective:
+        """The loss of the tokens of the answer."""
+        return self.asked(facts)
+
+    def model(self, trunk: Pretrained, facts: Facts, seed: int) -> nn.Module:
+        """The family's own model."""
+        return whole_model(trunk, seed)
+
+    def take_over(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        """All of it."""
+        load_whole(model, weights)
+
+    def answer(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Tally:
+        """What the texts have in common with the references, and what the references cost the model."""
+        nats, labels = summed_loss(model, self.asked(facts), rows)
+        return {**compared(self.written(model, rows, facts), rows.references), "nats": nats, "labels": labels}
+
+    def scores(self, tally: Tally) -> dict[str, float]:
+        """Every score of `scored` that the tally holds."""
+        found = {
+            "chrf": chrf(tally["letters"]),
+            "exact_match": tally["exact"] / tally["rows"],
+            "word_error_rate": tally["word_errors"] / max(1, tally["words"]),
+        }
+        if "nats" in tally:
+            found["bits_per_byte"] = tally["nats"] / torch.tensor(2.0).log().item() / tally["bytes"]
+            found["loss"] = tally["nats"] / tally["labels"]
+        return {name: value for name, value in found.items() if name in self.scored or name == "loss"}
+
+    def reply(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Reply:
+        """The answer to one item."""
+        return {"answer": self.written(model, self.question(item, facts), facts)[0]}
+
+
+class Answering(Captioning):
+    """Write the text that belongs to another one, token by token."""
+
+    def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
+        """The other text as source; the answer, moved by one, as input and label.
+
+        Args:
+            batch: source and source_segment (N, S), tokens and segment (N, L), sample (N,).
+        """
+        example = super().prepare({**batch, "values": batch["source"]}, seed)
+        inputs = {**example.inputs, "source_layout": source_layout(batch)}
+        return replace(example, inputs=inputs)
+
+
+def compared(texts: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
+    """What texts have in common with their references, as sums."""
+    pairs = list(zip(texts, references, strict=True))
+    letters = torch.tensor([letter_counts(text, reference) for text, reference in pairs]).sum(dim=0)
+    return {
+        "letters": letters.tolist(),
+        "exact": sum(text.strip() == reference.strip() for text, reference in pairs),
+        "rows": len(pairs),
+        "word_errors": sum(word_errors(text, reference) for text, reference in pairs),
+        "words": sum(len(reference.split()) for reference in references),
+        "bytes": sum(len(reference.encode()) for reference in references),
+    }
+
+
+def written_beside(model: nn.Module, sources: Tensor, layout: Layout | None, facts: Facts) -> list[str]:
+    """The texts that an encoder-decoder writes for a batch of sources, the most probable token each time."""
+    both = cast(EncoderDecoder, model)
+    room = cast(TokenStem, both.decoder.stem).context_tokens - 1
+    texts: list[str] = []
+    for part in torch.split(torch.arange(len(sources)), ROWS_AT_ONCE):
+        memory = remember(both, sources[part], None if layout is None else layout.select(part))
+        prompts = [[start_id(facts.text)]] * len(part)
+        most = min(facts.spec.answer_tokens, room)
+        rows = generate(both.decoder, prompts, most, GREEDY, Stop(END_ID), memory=memory)
+        texts += facts.text.decode_batch(rows)
+    return texts
+
+
+def source_layout(batch: Mapping[str, Tensor]) -> Layout:
+    """Where the tokens of sources stand, side by side and padded behind."""
+    segment = batch["source_segment"]
+    return Layout(place_in_segment(segment), segment)
+
+
+def padded_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """(N, T) tokens and segments of rows of unequal length."""
+    tensors = [torch.tensor(row, dtype=torch.int64) for row in rows]
+    return padded(tensors, 0), padded([torch.zeros_like(row) for row in tensors], PADDING)

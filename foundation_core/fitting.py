@@ -1,0 +1,190 @@
+"""What goes together: families, objectives, tasks and sources, as far as names can tell before anything is built.
+
+A name that is not in these tables is of another package, and is not judged here: building it will tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+Kind = Literal["text", "image", "audio", "series"]
+
+
+class Family(NamedTuple):
+    """What a family reads, what it can be pretrained for, and the tasks that need more than its reading side.
+
+    Args:
+        reads: text or values.
+        objectives: that its outputs answer.
+        tasks: that go on with its own decoder.
+    """
+
+    reads: Literal["text", "values"]
+    objectives: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
+
+
+class Task(NamedTuple):
+    """What a task is about.
+
+    Args:
+        needs_decoder: whether it goes on with a family's own decoder.
+        answers: where an answer of text stands that a text asks for: in a row of its own, or behind what was asked.
+    """
+
+    reads: Literal["text", "values"]
+    needs_decoder: bool = False
+    answers: Literal["none", "apart", "behind"] = "none"
+
+
+class Source(NamedTuple):
+    """What a source holds.
+
+    Args:
+        captioned: None: where the spec names a column of captions.
+    """
+
+    kind: Kind
+    captioned: bool | None = False
+
+
+class Choice(NamedTuple):
+    """What a recipe chooses.
+
+    Args:
+        task: None where the run ends before fine-tuning.
+        special: of the tokenizer: mask, start, sentinels; those that there are.
+        sizes: height and width of values by kind.
+    """
+
+    source: str
+    caption_field: str | None
+    family: str
+    objective: str
+    task: str | None
+    patch: tuple[int, int]
+    special: frozenset[str]
+    sizes: Mapping[str, tuple[int, int]]
+
+
+FAMILIES: Mapping[str, Family] = {
+    "decoder": Family("text", ("next_token", "prefix"), ("complete_function",)),
+    "mixture": Family("text", ("balanced_next_token", "next_token", "prefix"), ("complete_function",)),
+    "encoder": Family("text", ("masked_token",)),
+    "encoder_decoder": Family("text", ("span_corruption",), ("docstring_of_function",)),
+    "masked_autoencoder": Family("values", ("masked_patches",), ("next_values",)),
+    "dual_encoder": Family("values", ("contrastive",)),
+    "captioner": Family("values", ("captioning",), ("caption_of_sample",)),
+}
+NEEDED_TOKENS: Mapping[str, tuple[str, ...]] = {
+    "masked_token": ("mask",),
+    "span_corruption": ("start", "sentinels"),
+    "captioning": ("start",),
+}
+NEED_CAPTIONS = ("contrastive", "captioning", "caption_of_sample")
+TASKS: Mapping[str, Task] = {
+    "package_of_fragment": Task("text"),
+    "token_types": Task("text"),
+    "docstring_of_function": Task("text", needs_decoder=True, answers="apart"),
+    "complete_function": Task("text", needs_decoder=True, answers="behind"),
+    "class_of_sample": Task("values"),
+    "caption_of_sample": Task("values", needs_decoder=True),
+    "next_values": Task("values", needs_decoder=True),
+}
+SOURCES: Mapping[str, Source] = {
+    "python_stdlib": Source("text"),
+    "folder": Source("text"),
+    "table": Source("text"),
+    "digits": Source("image"),
+    "digits_with_captions": Source("image", captioned=True),
+    "image_folder": Source("image"),
+    "image_table": Source("image", captioned=None),
+    "audio_folder": Source("audio"),
+    "audio_table": Source("audio", captioned=None),
+    "spoken_digits": Source("audio"),
+    "spoken_digit_strings": Source("audio", captioned=True),
+    "series_table": Source("series"),
+}
+
+
+def misfits(choice: Choice) -> Iterator[str]:
+    """What does not go together, a sentence each."""
+    family, source = FAMILIES.get(choice.family), SOURCES.get(choice.source)
+    known = {name for each in FAMILIES.values() for name in each.objectives}
+    if family is not None and choice.objective in known and choice.objective not in family.objectives:
+        yield (
+            f"pretrain.objective={choice.objective} asks what the family {choice.family} cannot answer:"
+            f" {_why(choice.objective)}; allowed: {', '.join(family.objectives)}"
+        )
+    if missing := [name for name in NEEDED_TOKENS.get(choice.objective, ()) if name not in choice.special]:
+        yield (
+            f"pretrain.objective={choice.objective} needs a tokenizer with {' and '.join(missing)};"
+            f" set ingest.tokenizer.special"
+        )
+    if source is not None:
+        yield from _of_source(choice, source, family)
+    if choice.task is not None:
+        yield from _of_task(choice, choice.task, family, source)
+
+
+def reads_text(source: str) -> bool:
+    """Whether rows are fragments of a text, or may be: the source is not known here."""
+    return source not in SOURCES or SOURCES[source].kind == "text"
+
+
+def room_for_answer(task: str, context_tokens: int, fragment_tokens: int) -> int | None:
+    """Tokens that an answer may have; None where there is none, or where captions have a room of their own."""
+    answers = TASKS[task].answers if task in TASKS else "none"
+    return {"none": None, "apart": context_tokens, "behind": context_tokens - fragment_tokens}[answers]
+
+
+def _of_source(choice: Choice, source: Source, family: Family | None) -> Iterator[str]:
+    holds = "text" if source.kind == "text" else "values"
+    if family is not None and family.reads != holds:
+        other = ", ".join(name for name, each in FAMILIES.items() if each.reads == holds)
+        yield (
+            f"the family {choice.family} reads {family.reads}, and the source {choice.source} holds"
+            f" {_said(source.kind)}; allowed for it: {other}"
+        )
+    captioned = source.captioned if source.captioned is not None else choice.caption_field is not None
+    for name in (choice.objective, choice.task):
+        if name in NEED_CAPTIONS and not captioned:
+            yield f"{name} needs captions, and the source {choice.source} has none"
+    if family is not None and family.reads == holds == "values":
+        height, width = choice.sizes[source.kind]
+        if height % choice.patch[0] or width % choice.patch[1]:
+            yield (
+                f"pretrain.model.patch={choice.patch[0]} x {choice.patch[1]} does not divide the samples of"
+                f" {height} x {width} that ingest.{source.kind} makes"
+            )
+
+
+def _of_task(choice: Choice, name: str, family: Family | None, source: Source | None) -> Iterator[str]:
+    task = TASKS.get(name)
+    if task is None:
+        return
+    holds = None if source is None else "text" if source.kind == "text" else "values"
+    if holds is not None and task.reads != holds:
+        other = ", ".join(other for other, each in TASKS.items() if each.reads == holds)
+        yield f"finetune.task={name} is about {task.reads}, and the source {choice.source} holds {holds}; try {other}"
+    elif family is not None and task.needs_decoder and name not in family.tasks:
+        able = ", ".join(other for other, each in FAMILIES.items() if name in each.tasks)
+        yield f"finetune.task={name} goes on with the decoder of {able}, and the family is {choice.family}"
+
+
+def _why(objective: str) -> str:
+    return {
+        "masked_token": "a trunk that reads only backwards cannot be asked what stands on both sides",
+        "next_token": "a trunk that reads both ways has seen the answer",
+        "prefix": "a trunk that reads both ways has seen the answer",
+        "balanced_next_token": "there are no experts to balance",
+        "span_corruption": "it needs an encoder and a decoder of text",
+        "masked_patches": "it needs a decoder that draws patches",
+        "contrastive": "it needs two sides in one space",
+        "captioning": "it needs a decoder that reads values",
+    }[objective]
+
+
+def _said(kind: Kind) -> str:
+    return {"text": "text", "image": "images", "audio": "recordings", "series": "series"}[kind]
