@@ -40,9 +40,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "CUDA_VISIBLE_DEVICES": "",  # this version trains on CPUs; half of the parts would take a GPU that they find
 }
-HEAD = {"RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_worker_niceness": "0"}
-"""For a Ray head: a job's save takes longer than the 3 s after which Ray would kill it; and its workers, which are what
-all this is for, give way to nobody (Ray's own processes would go before them)."""
+JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
+"""For a Ray head: a job's save takes longer than the 3 s after which Ray would kill it."""
 
 
 class Part:
@@ -114,7 +113,7 @@ class RayHead:
         self.environment = {**ray_access(self.token), **QUIET}
         # Ray makes sockets below it, whose paths may have 107 bytes at the most: the data folder may be too deep.
         self.folder = Path(tempfile.mkdtemp(prefix="fnd-", dir="/tmp"))
-        self.part = Part("ray", ray_head_command(self.port, self.folder), settings, {**self.environment, **HEAD})
+        self.part = Part("ray", ray_head_command(self.port, self.folder), settings, {**self.environment, **JOBS})
 
     def wait(self) -> None:
         """Return once jobs can be submitted."""

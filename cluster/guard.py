@@ -1,4 +1,4 @@
-"""A guard for what must not outlive the one that wanted it: `python -m cluster.guard PID SECONDS NICE -- COMMAND`.
+"""A guard for a process that must not outlive the one that wanted it: `python -m cluster.guard PID SECONDS -- COMMAND`.
 
 When PID dies, or the guard gets SIGTERM, the command gets SIGTERM, some seconds to save its work, then SIGKILL, and
 so does everything it started. SIGQUIT says that there is nothing to save: the seconds are not waited for. The guard
@@ -15,8 +15,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
-from pathlib import Path
 
 import psutil
 
@@ -24,27 +22,21 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def guard_command(command: list[str], grace_seconds: float, owner: int | None = None, nice: int = 0) -> list[str]:
-    """The command line that runs `command` under a guard tied to a process: the calling one, if not said.
-
-    Args:
-        nice: 0 to 19; the higher, the more the command gives way to others on a machine that is full.
-    """
-    guard = [sys.executable, "-m", "cluster.guard", str(owner or os.getpid()), str(grace_seconds), str(nice)]
-    return [*guard, "--", *command]
+def guard_command(command: list[str], grace_seconds: float, owner: int | None = None) -> list[str]:
+    """The command line that runs `command` under a guard tied to a process: the calling one, if not said."""
+    return [sys.executable, "-m", "cluster.guard", str(owner or os.getpid()), str(grace_seconds), "--", *command]
 
 
 def main(argv: list[str]) -> int:
     """Run the command until it ends, its owner dies or SIGTERM arrives; the command's exit status."""
-    owner, grace_seconds, nice, command = int(argv[0]), float(argv[1]), int(argv[2]), argv[4:]
+    owner, grace_seconds, command = int(argv[0]), float(argv[1]), argv[3:]
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     for number in (signal.SIGTERM, signal.SIGQUIT):
         signal.signal(number, lambda *_: None)  # the wake-up pipe holds the number
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the owner, who will tell us
-    begin = partial(_begin, nice)
-    child = subprocess.Popen(command, start_new_session=True, stdin=sys.stdin, preexec_fn=begin)
+    child = subprocess.Popen(command, start_new_session=True, stdin=sys.stdin, preexec_fn=_die_with_the_guard)
     poll = select.poll()
     poll.register(read_end, select.POLLIN)
     poll.register(os.pidfd_open(child.pid), select.POLLIN)
@@ -56,13 +48,9 @@ def main(argv: list[str]) -> int:
     return child.wait()
 
 
-def _begin(nice: int) -> None:
+def _die_with_the_guard() -> None:
     """Runs in the command's process before the command: a guard that is killed takes the command with it."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if nice:
-        os.nice(nice)
-        with contextlib.suppress(OSError):  # Linux may share the processor out by session, and then goes by this alone
-            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def _was_told(number: signal.Signals, pipe: int) -> bool:

@@ -150,9 +150,9 @@ def _run_alone(job: Job, events: EventLog) -> None:
     from foundation_core.train.engine import TorchEngine
 
     if STAGES[job.stage].on_ray:
-        import ray
+        from cluster.ray_jobs import join_cluster
 
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        join_cluster(Path(job.folder))
     context = Context(
         folder=Path(job.folder),
         tracker=EventTracker(events),

@@ -11,6 +11,7 @@ from typing import Any
 from cluster.job import Job, reported
 from cluster.pools import RayPool
 from cluster.predict import SUMMARY_FILE, Request, predict
+from cluster.ray_jobs import join_cluster
 from cluster.stop import StopFile
 from foundation_core.errors import Stopped
 from foundation_core.events import EventLog
@@ -32,7 +33,7 @@ def main(path: Path) -> int:
     def work() -> None:
         import ray
 
-        ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+        join_cluster(folder)
         workers = max(1, int(ray.cluster_resources().get("CPU", 1)))
 
         def map_in_order(function: Callable[[Any], Any], pieces: Iterable[Any]) -> Iterator[Any]:

@@ -29,6 +29,19 @@ CHATTY = ("ray", "ray.dashboard.modules.job.sdk", "ray.dashboard.modules.dashboa
 """Loggers of Ray's client that tell how it packs and when a connection closed."""
 
 
+def join_cluster(folder: Path) -> None:
+    """Let the process of a job take part in the cluster that runs it.
+
+    Args:
+        folder: becomes its working directory, which Ray puts before all else on the path of every worker: a folder
+            where nobody keeps packages that are called like ours.
+    """
+    import ray
+
+    os.chdir(folder)
+    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+
+
 def connect(address: str) -> JobSubmissionClient:
     """A client of the Jobs API at an address.
 

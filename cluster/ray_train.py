@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.job import Job, call_stage
+from cluster.ray_jobs import join_cluster
 from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, SetupError, Stopped, TransientError, as_foundation_error
 from foundation_core.events import EventLog, SilentLog, read_events
@@ -33,50 +35,57 @@ def run_ranks(job: Job) -> None:
         FoundationError: what a worker raised.
         TransientError: workers were lost more often than the budget allows, or with a node that nothing replaces.
     """
-    import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     spec = job.typed_spec()
     assert isinstance(spec, PretrainSpec)
     folder, lost = Path(job.folder), False
-    ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    join_cluster(folder)
     for attempt in range(WORKER_FAILURE_BUDGET + 1):
         _wait_for_cpus(spec, folder, is_first=attempt == 0)
-        trainer = TorchTrainer(
-            _run_rank,
-            train_loop_config=asdict(job),
-            torch_config=TorchConfig(backend="gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=spec.workers, resources_per_worker={"CPU": spec.threads_per_worker}
-            ),
-            run_config=RunConfig(
-                name=f"attempt-{attempt}",
-                storage_path=str(folder / "ray"),
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
-            ),
-        )
         try:
-            trainer.fit()
+            _fit(job, spec, attempt)
         except TrainingFailedError as error:
             heard = _of_this_attempt(folder)
             raised = _cause(heard, spec.workers)
             if raised is not None:
                 raise raised from error
             began = any(event["kind"] == "rank" for event in heard)
-            what = "a worker was lost" if began else "the workers did not start in time"
+            what = "a worker was lost" if began else f"the workers did not start: {_last_line(error)}"
             EventLog(folder).say(f"{what} ({attempt + 1} of {WORKER_FAILURE_BUDGET} allowed)")
             EventLog(folder).write("attempt", number=attempt + 1)
             lost = lost or began
-            continue
         if (folder / RESULT_FILE).exists():
             return
+        gc.collect()  # what is left of the attempt holds its controller, and that its workers and their CPUs
     starts = WORKER_FAILURE_BUDGET + 1
     raise TransientError(
         f"workers were lost {starts} times" if lost else f"the workers did not start, {starts} times",
         fix="look at the Ray job's log, then run the same command again: it continues from the last checkpoint",
     )
+
+
+def _fit(job: Job, spec: PretrainSpec, attempt: int) -> None:
+    """One attempt of Ray Train's."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    TorchTrainer(
+        _run_rank,
+        train_loop_config=asdict(job),
+        torch_config=TorchConfig(backend="gloo"),
+        scaling_config=ScalingConfig(num_workers=spec.workers, resources_per_worker={"CPU": spec.threads_per_worker}),
+        run_config=RunConfig(
+            name=f"attempt-{attempt}",
+            storage_path=str(Path(job.folder) / "ray"),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+        ),
+    ).fit()
+
+
+def _last_line(error: Exception) -> str:
+    """Ray's errors end with the line that says what was wrong."""
+    return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
 
 
 def _wait_for_cpus(spec: PretrainSpec, folder: Path, *, is_first: bool) -> None:

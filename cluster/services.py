@@ -14,15 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cluster.embedded import HEAD, free_port, prefect_environment, ray_access, ray_head_command
+from cluster.embedded import JOBS, free_port, prefect_environment, ray_access, ray_head_command
 from cluster.settings import Settings
 from foundation_core.errors import ConfigError
 
 PORTS = {"prefect": 4200, "mlflow": 5000, "ray": 8265, "runner": 8280}
 """Taken where they are free. FOUNDATION_PREFECT_PORT and so on name others."""
-SERVER_NICE = 10
-"""Of the servers with pages: they use 5% of a core beside a training whose ranks, on a small machine, want all of it
-and wait for the slowest among them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +30,6 @@ class Service:
         url: what a person opens.
         health: what answers 200 once it works.
         headers: what the request for `health` must bring.
-        nice: how much it gives way to a training on a machine that is full, 0 to 19.
     """
 
     name: str
@@ -42,7 +38,6 @@ class Service:
     command: list[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    nice: int = 0
 
 
 def prefect_service(settings: Settings, port: int) -> Service:
@@ -60,7 +55,6 @@ def prefect_service(settings: Settings, port: int) -> Service:
             "PREFECT_API_URL": f"{url}/api",
             "PREFECT_LOGGING_LEVEL": "WARNING",
         },
-        nice=SERVER_NICE,
     )
 
 
@@ -78,7 +72,6 @@ def mlflow_service(settings: Settings, port: int) -> Service:
             *("--backend-store-uri", store, "--artifacts-destination", artifacts),
         ],
         environment={"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        nice=SERVER_NICE,
     )
 
 
@@ -90,7 +83,7 @@ def ray_service(settings: Settings, port: int) -> Service:
         url=url,
         health=f"{url}/api/version",
         command=ray_head_command(port, ray_folder(settings)),
-        environment={**ray_access(token), **HEAD},
+        environment={**ray_access(token), **JOBS},
         headers={"Authorization": f"Bearer {token}"},
     )
 

@@ -142,7 +142,7 @@ class Stack:
         }
         with open(self.settings.logs / f"{name}.log", "ab") as log:
             process = subprocess.Popen(
-                guard_command(service.command, GRACE_SECONDS, INIT, service.nice),
+                guard_command(service.command, GRACE_SECONDS, owner=INIT),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -143,12 +143,6 @@ def test_a_terminals_ctrl_c_is_left_to_the_owner(tmp_path: Path) -> None:
     assert guard.returncode == 9
 
 
-@pytest.mark.parametrize("nice", [0, 7])
-def test_a_command_gives_way_as_much_as_was_asked(nice: int) -> None:
-    done = subprocess.run(guard_command(["sh", "-c", "nice"], 5.0, nice=nice), capture_output=True, text=True)
-    assert int(done.stdout) == os.nice(0) + nice
-
-
 def test_an_owner_that_was_gone_before_the_guard_began_counts_as_gone(tmp_path: Path) -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()

@@ -17,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from cluster.embedded import HEAD, Part, free_port, ray_access, ray_head_command, wait_until_answers
+from cluster.embedded import JOBS, Part, free_port, ray_access, ray_head_command, wait_until_answers
 from cluster.settings import Settings
 from tests.support.workplace import Workplace
 
@@ -44,7 +44,7 @@ class TwoNodes:
     def __init__(self, folder: Path) -> None:
         self.token = secrets.token_hex(32)
         self._settings, self._gcs = Settings(folder), free_port()
-        self._environment = {**ray_access(self.token), **HEAD, "RAY_USAGE_STATS_ENABLED": "0"}
+        self._environment = {**ray_access(self.token), **JOBS, "RAY_USAGE_STATS_ENABLED": "0"}
         self._short = Path(tempfile.mkdtemp(prefix="fnd-", dir="/tmp"))  # paths of sockets have at most 107 bytes
         dashboard = free_port()
         self.address = f"http://127.0.0.1:{dashboard}"
