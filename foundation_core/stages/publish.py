@@ -15,7 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained
+from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from foundation_core.errors import ConfigError, Stopped
+from foundation_core.evaluate.anatomy import write_anatomy
 from foundation_core.evaluate.plots import draw_plots
 from foundation_core.evaluate.report import data_card, model_card
 from foundation_core.files import read_json
@@ -63,6 +66,8 @@ def publish(spec: PublishSpec, inputs: Inputs, context: Context) -> StageResult:
         plots = draw_plots(inputs, context.folder / "plots")
         example = read_json(model / "data" / package.name / EXAMPLE_FILE)
         cards = _write_cards(spec, inputs, example, context.folder / "cards")
+        for page in _write_pages(inputs, context):
+            context.tracker.artifact(page, page.parent.name)
     with parts("register"):
         for path in (*cards, *plots):
             context.tracker.artifact(path, path.parent.name)
@@ -103,6 +108,21 @@ class _Parts:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _write_pages(inputs: Inputs, context: Context) -> list[Path]:
+    """The page on which a reader sees the model read a text of his; a model that it cannot show has none."""
+    corpus, trunk = inputs["corpus"], inputs["trunk"]
+    if TOKENIZER_FILE not in corpus.outputs:
+        return []
+    folder = context.folder / "pages"
+    folder.mkdir(parents=True, exist_ok=True)
+    model = Pretrained.find(trunk.folder, trunk.outputs[WEIGHTS_FILE]).model()
+    try:
+        return [write_anatomy(folder / "anatomy.html", model, load_tokenizer(corpus.folder / TOKENIZER_FILE))]
+    except ConfigError as error:
+        context.events.say(f"no anatomy page: {error.found}")
+        return []
 
 
 def _target(spec: PublishSpec) -> Target:
