@@ -1,4 +1,4 @@
-"""*Pause* on the page of a run: the stage at work saves and ends, the process leaves; *Resume* continues in a new one.
+"""*Suspend* on a run's page: the stage at work saves and ends, the process leaves; *Resume* continues in a new one.
 
 Prefect marks the run as paused and tells nobody, so the run looks at its own state.
 """

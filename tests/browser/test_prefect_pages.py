@@ -64,10 +64,10 @@ def test_a_person_cancels_a_run_on_its_page(stack: RunningStack, page: Page) -> 
     expect(page.get_by_text("Cancelled").first).to_be_visible(timeout=WAIT_MS)
 
 
-def test_a_person_pauses_a_run_and_resumes_it_on_its_page(stack: RunningStack, page: Page) -> None:
+def test_a_person_suspends_a_run_and_resumes_it_on_its_page(stack: RunningStack, page: Page) -> None:
     run_id = _submit(stack, page, "pretrain", 1200)
     _until(lambda: [a for a in stack.artifacts(run_id) if a["key"] == "pretrain-progress"], START_SECONDS)
-    _press(stack, page, run_id, "Pause")
+    _press(stack, page, run_id, "Suspend")
     stack.wait_for(run_id, lambda run: run["state"]["type"] == "PAUSED", seconds=90)
     _until(lambda: not stack.workers(), 60)
     _press(stack, page, run_id, "Resume")
@@ -96,7 +96,7 @@ def _press(stack: RunningStack, page: Page, run_id: str, name: str) -> None:
     page.goto(f"{stack.url('prefect')}/runs/flow-run/{run_id}")
     page.get_by_role("button", name=name).first.click(timeout=WAIT_MS)
     picture(page, f"prefect-{name.lower()}")
-    page.locator(".p-modal").get_by_role("button").last.click(timeout=WAIT_MS)
+    page.locator(".p-modal").get_by_role("button", name=name).click(timeout=WAIT_MS)
 
 
 def test_a_person_is_told_what_is_wrong_with_a_value(stack: RunningStack, page: Page) -> None:
