@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from foundation_core.errors import CheckpointError, ConfigError
 from foundation_core.files import sha256_file
-from foundation_core.tracking.registry import load_text_model, model_files, model_uri
+from foundation_core.tracking.registry import load_served_model, model_files, model_uri
 from tests.support.published import PublishedPlace
 
 
@@ -55,7 +55,7 @@ def test_every_way_loads_the_same_model_and_leaves_the_store_as_it_was(published
     answers = []
     for model in ("tiny", version.source, str(published_place.model_folder)):
         with model_files(model, published_place.tracking_uri) as folder:
-            answers.append(load_text_model(folder).answer(["def first"], {"temperature": 0.0}))
+            answers.append(load_served_model(folder).answer(["def first"], {"temperature": 0.0}))
     assert answers[0] == answers[1] == answers[2]
     after = {path for path in (published_place.home / "mlflow-artifacts").rglob("*") if path.is_file()}
     assert after == set(files)
@@ -68,7 +68,7 @@ def test_a_folder_of_the_same_name_hides_no_model(
     (tmp_path / "tiny").mkdir()
     monkeypatch.chdir(tmp_path)
     with model_files("tiny", published_place.tracking_uri) as folder:
-        assert load_text_model(folder).tasks
+        assert load_served_model(folder).tasks
 
 
 def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
@@ -80,11 +80,11 @@ def test_a_folder_that_holds_no_model_is_refused(tmp_path: Path) -> None:
 def test_an_edited_model_is_not_loaded(published_place: PublishedPlace, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(published_place.model_folder, folder)
-    assert load_text_model(folder).tasks  # control
+    assert load_served_model(folder).tasks  # control
     (weights,) = folder.glob("data/*/weights.safetensors")
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError, match="not the file that was packaged"):
-        load_text_model(folder)
+        load_served_model(folder)
 
 
 def test_a_model_of_another_kind_is_refused(published_place: PublishedPlace, tmp_path: Path) -> None:
@@ -93,5 +93,5 @@ def test_a_model_of_another_kind_is_refused(published_place: PublishedPlace, tmp
     text = (folder / "MLmodel").read_text()
     (folder / "MLmodel").write_text(text.replace("foundation_core.tracking.pyfunc", "foundation_core.errors"))
     with pytest.raises(ConfigError, match="not one that `foundation publish` made"):
-        load_text_model(folder)
+        load_served_model(folder)
     assert load_model(str(published_place.model_folder), suppress_warnings=True)  # control: MLflow itself loads it
