@@ -172,7 +172,7 @@ def test_the_description_gives_every_logged_metric_its_unit(open_runs: OpenRuns,
     runs.close(run_id, "FINISHED")
     description = client.get_run(run_id).data.tags["mlflow.note.content"]
     assert "| train/loss_nats | nats/token |" in description
-    assert description.count("| task/… | fraction |") == 1
+    assert description.count("| task/… | mixed |") == 1
     assert "train/lr" not in description
 
 
