@@ -96,7 +96,8 @@ def _press(stack: RunningStack, page: Page, run_id: str, name: str) -> None:
     page.goto(f"{stack.url('prefect')}/runs/flow-run/{run_id}")
     page.get_by_role("button", name=name).first.click(timeout=WAIT_MS)
     picture(page, f"prefect-{name.lower()}")
-    page.locator(".p-modal").get_by_role("button", name=name).click(timeout=WAIT_MS)
+    sure = re.compile(r"^\s*(Submit|Confirm|Resume|Retry)\s*$")
+    page.locator(".p-modal").get_by_role("button", name=sure).click(timeout=WAIT_MS)
 
 
 def test_a_person_is_told_what_is_wrong_with_a_value(stack: RunningStack, page: Page) -> None:
