@@ -1,0 +1,138 @@
+"""Greedy generation through the cache, ours beside `transformers`' `generate` with its default cache: same weights.
+
+A row is void unless both sides write what their logits say: each token must be the best by the same model without a
+cache in float32, or so close to it that rounding decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor, nn
+
+from benchmarks.core.text import LAYER, gpt2_config, llama_sizes, our_model
+from benchmarks.core.timing import Clock, Comparison, compare
+from benchmarks.core.train import Size
+from foundation_core.generation.generate import generate
+from foundation_core.generation.sampling import Sampling
+from foundation_core.interop.language import GPT2, LLAMA
+from foundation_core.interop.mapping import Table, to_ours
+from foundation_core.model.transformer import Model
+
+BAR = 2.0
+LOSSES = {torch.float32: 1e-3, torch.bfloat16: 0.1}
+"""How much worse than the best logit a chosen one may be, in standard deviations of the logits. Measured: TODO."""
+GREEDY = Sampling(temperature=0)
+
+
+class Case(NamedTuple):
+    """What is asked.
+
+    Args:
+        prompt: tokens of it.
+        new: tokens that are written.
+    """
+
+    size: Size = Size(width=384, depth=6, heads=6)
+    prompt: int = 64
+    new: int = 256
+
+
+TINY = Case(Size(width=32, depth=1, heads=2, vocabulary=64), prompt=4, new=6)
+
+
+class Row(NamedTuple):
+    """A line of the table.
+
+    Args:
+        lost: how far the worst choice of either side is from the best, in standard deviations of the logits.
+    """
+
+    name: str
+    dtype: torch.dtype
+    rows: int
+    new: int
+    times: Comparison
+    lost: float
+
+    @property
+    def void(self) -> bool:
+        """Whether a side writes something else than its logits say."""
+        return not self.lost <= LOSSES[self.dtype]
+
+    @property
+    def ratio(self) -> float:
+        """Tokens a second, ours over theirs."""
+        return 1 / self.times.ratio
+
+    @property
+    def met(self) -> bool:
+        """Whether it is fast enough, and right."""
+        return self.ratio >= BAR and not self.void
+
+    def line(self) -> str:
+        """As it is printed."""
+        high, low = (1 / quartile for quartile in self.times.quartiles)
+        verdict = "VOID" if self.void else "met" if self.met else "MISSED"
+        speeds = "".join(f"{self.rows * self.new / sorted(side)[len(side) // 2]:10,.0f}" for side in self.times)
+        name = f"{self.name}, {str(self.dtype).removeprefix('torch.')}, batch {self.rows}"
+        return f"{name:<34} {speeds} {self.ratio:8.2f} ({low:.2f} to {high:.2f})  {self.lost:8.1e}  {verdict}"
+
+
+HEADER = (
+    f"{'cached generation, tokens/s':<34} {'ours':>10}{'theirs':>10} {'ratio':>8} {'(quartiles)':<15}  {'lost':>8}"
+    f"  bar {BAR}"
+)
+
+
+def sides(case: Case) -> dict[str, Callable[[], tuple[nn.Module, Model, Table]]]:
+    """Theirs, ours and the table between them, by name."""
+    size = replace(case.size, tokens=case.prompt + case.new)
+    llama = transformers.LlamaConfig(**llama_sizes(size))
+    return {
+        "GPT-2": lambda: (transformers.GPT2LMHeadModel(gpt2_config(size)), our_model(size, **LAYER), GPT2),
+        "Llama": lambda: (
+            transformers.LlamaForCausalLM(llama),
+            our_model(size, tied=False, feed="swiglu"),
+            LLAMA,
+        ),
+    }
+
+
+def measure(name: str, case: Case, dtype: torch.dtype, rows: int, pairs: int, clock: Clock) -> Row:
+    """The line of a pair of models."""
+    theirs, ours, table = sides(case)[name]()
+    ours.load_state_dict(to_ours(theirs.state_dict(), table))
+    exact = to_ours(theirs.to(dtype).float().state_dict(), table)
+    theirs, ours = theirs.to(dtype).eval(), ours.to(dtype).eval()
+    theirs.generation_config.eos_token_id = None  # neither side ends early
+    generator = torch.Generator().manual_seed(0)
+    prompt = torch.randint(1, case.size.vocabulary, (rows, case.prompt), generator=generator)
+
+    def by_us() -> list[list[int]]:
+        return generate(ours, prompt.tolist(), case.new, GREEDY)
+
+    def by_them() -> list[list[int]]:
+        whole: Any = theirs.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=case.new, do_sample=False, pad_token_id=0
+        )  # fmt: skip
+        written: list[list[int]] = whole[:, case.prompt :].tolist()
+        return written
+
+    times = compare(by_us, by_them, pairs, clock)
+    written = [by_us(), by_them()]
+    ours = ours.float()
+    ours.load_state_dict(exact)
+    return Row(name, dtype, rows, case.new, times, max(lost(ours, prompt, torch.tensor(side)) for side in written))
+
+
+@torch.no_grad()
+def lost(model: Model, prompt_BT: Tensor, written_BN: Tensor) -> float:
+    """How far the worst of the written tokens is from the best one, in standard deviations of the logits."""
+    logits_BNV = model(torch.cat([prompt_BT, written_BN[:, :-1]], dim=1))[:, prompt_BT.shape[1] - 1 :]
+    chosen_BN = logits_BNV.take_along_dim(written_BN[..., None], dim=-1)[..., 0]
+    return ((logits_BNV.amax(dim=-1) - chosen_BN).max() / logits_BNV.std()).item()
