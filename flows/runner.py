@@ -61,7 +61,8 @@ def print_line(text: str) -> None:
 
 async def register_zombie_automation() -> None:
     """Let the Prefect server itself call a run crashed whose heartbeats stopped: it can when every runner is dead."""
-    ended = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
+    names = ("Completed", "Failed", "Cancelled", "Crashed", "Paused", "Suspended")
+    ended = {f"prefect.flow-run.{name}" for name in names}
     automation = AutomationCore(
         name=ZOMBIES,
         description="A run whose process stopped to send heartbeats is crashed. Retry it: it continues.",
