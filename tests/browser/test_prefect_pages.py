@@ -132,8 +132,13 @@ def _runs(stack: RunningStack) -> list[dict[str, Any]]:
 
 def _artifacts(page: Page, stack: RunningStack, run_id: str) -> None:
     page.goto(f"{stack.url('prefect')}/runs/flow-run/{run_id}")
+    _until(lambda: _tab_of_artifacts(page), WAIT_MS / 1000)
+
+
+def _tab_of_artifacts(page: Page) -> bool:
+    """Press the tab, and look: a page that is still loading may go back to its first tab."""
     page.get_by_text("Artifacts", exact=True).first.click(timeout=WAIT_MS)
-    expect(page.get_by_text("What this run will do").first).to_be_visible(timeout=WAIT_MS)
+    return page.get_by_text("What this run will do").first.is_visible()
 
 
 def _bar(page: Page, stack: RunningStack, run_id: str) -> str:
