@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def _foundation(*arguments: str) -> float:
     return time.perf_counter() - start
 
 
-def _bare(job: Job, folder: Path, trained: dict[str, Any], workers: int) -> float:
+def _bare(job: Job, folder: Path, trained: Mapping[str, Any], workers: int) -> float:
     """Seconds that the same steps take in plain processes."""
     budget = {"max_seconds": None, "max_tokens": trained["trained_tokens"], "precision": trained["precision"]["name"]}
     path = replace(job, folder=str(folder), spec=job.spec | budget).write()
