@@ -69,7 +69,8 @@ def beam_search(
         writer = packed(model, R * K)
         for length in range(1, max_tokens + 1):
             logits_BV = writer(tokens_BT, layout, cache, of_last_token, memory)
-            score_RK, parent_B, tokens_BT = _step(score_RK, logits_BV.float().log_softmax(dim=-1))
+            digits = torch.promote_types(logits_BV.dtype, torch.float32)
+            score_RK, parent_B, tokens_BT = _step(score_RK, logits_BV.log_softmax(dim=-1, dtype=digits))
             cache.select(parent_B)
             layout = following(layout)
             written_BT = torch.cat([written_BT[parent_B], tokens_BT], dim=1)

@@ -42,8 +42,12 @@ def packed(model: Model, rows: int) -> Model:
 
 
 def _can_multiply(dtype: torch.dtype) -> bool:
-    """Whether oneDNN is there and has products of this format on this processor."""
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    """Whether oneDNN is there and has products of this format on this processor.
+
+    Its operators are torch's own affair and may have other names one day: a model then writes as it is.
+    """
+    there = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    if not (there and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 

@@ -160,7 +160,8 @@ class Store:
         if self.length_tokens == 0:
             B, K, _, E = k_BKTE.shape
             # On a CPU torch reads float32 for one token eight times as fast as bfloat16.
-            dtype = torch.float32 if k_BKTE.device.type == "cpu" else k_BKTE.dtype
+            at_least = torch.float32 if k_BKTE.device.type == "cpu" else k_BKTE.dtype
+            dtype = torch.promote_types(k_BKTE.dtype, at_least)
             self._keys = k_BKTE.new_empty(B, K, max(self.capacity_tokens, k_BKTE.shape[2]), E, dtype=dtype)
             self._values = torch.empty_like(self._keys)
         start, stop = self.length_tokens, self.length_tokens + k_BKTE.shape[2]
