@@ -142,6 +142,9 @@ class PretrainSpec(Spec):
     or one that an installed package adds."""
     masking: MaskingSpec = MaskingSpec()
     """What the objective hides."""
+    shift: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
+    """Rows and columns that values are moved by at the most, either way, at random, each time that a sample is seen:
+    pixels, or mel bins and frames. Of no use to text."""
     steps: int = Field(200, ge=1)
     """Optimizer steps."""
     max_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -334,4 +337,5 @@ class PipelineSpec(Spec):
                 "audio": (of.audio.mel_bins, of.audio.frames),
                 "series": (1, of.series.window),
             },
+            shift=any(self.pretrain.shift),
         )

@@ -14,7 +14,7 @@ from foundation_core.adapt.scores import ACCURACY, MACRO_F1, Score, accuracy, ma
 from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskRows
 from foundation_core.adapt.transfer import Pretrained, load_trunk, task_model
 from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks
-from foundation_core.objectives.keyed import uniform
+from foundation_core.objectives.moved import moved
 
 
 class Classification(Objective):
@@ -36,7 +36,7 @@ class Classification(Objective):
         """
         inputs, labels = batch["inputs"], batch["labels"]
         if any(self.shift):
-            inputs = shifted(inputs, self.shift, uniform(seed, "shift", batch["sample"], 2))
+            inputs = moved(inputs, self.shift, seed, batch["sample"])
         return Example({"inputs": inputs}, labels, (labels != IGNORE).sum())
 
     def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
@@ -113,18 +113,3 @@ def answer(model: nn.Module, inputs: Tensor, labels: Tensor, classes: int, batch
 def confusion(labels: Tensor, answers: Tensor, classes: int) -> Tensor:
     """(C, C) counts: how often class i (row) was answered with class j (column)."""
     return torch.bincount(labels * classes + answers, minlength=classes * classes).view(classes, classes)
-
-
-def shifted(values: Tensor, most: tuple[int, int], draw_N2: Tensor) -> Tensor:
-    """(N, C, H, W) values moved by whole rows and columns; what comes in at a border repeats the border.
-
-    Args:
-        most: rows and columns, either way.
-        draw_N2: how far each row of the batch goes, 0 to 1.
-    """
-    count, _, H, W = values.shape
-    rows, columns = ((draw_N2[:, side] * (2 * most[side] + 1)).long() - most[side] for side in (0, 1))
-    y_NH = (torch.arange(H) + rows[:, None]).clamp(0, H - 1)
-    x_NW = (torch.arange(W) + columns[:, None]).clamp(0, W - 1)
-    number = torch.arange(count)[:, None, None]
-    return values.transpose(0, 1)[:, number, y_NH[:, :, None], x_NW[:, None, :]].transpose(0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -14,13 +15,16 @@ _PADDING = {"segment": -1, "sample": -1}
 """What a row of padding holds; 0 where nothing is said here."""
 
 
+Batch = dict[str, Tensor]
+
+
 class Rows(Protocol):
     """Rows by number: windows over tokens, or samples of images, audio and series."""
 
     def __len__(self) -> int:
         """How many there are."""
 
-    def gather(self, indices: Tensor) -> dict[str, Tensor]:
+    def gather(self, indices: Tensor) -> Batch:
         """The rows of those numbers, each tensor (N, ...)."""
 
 
@@ -30,6 +34,7 @@ class Loader:
     Args:
         batch_rows: rows of a global batch, over all ranks.
         micro_batch_rows: rows of one forward pass of one rank, at the most.
+        change: what is done to this rank's rows, once they have their numbers.
     """
 
     def __init__(
@@ -40,15 +45,16 @@ class Loader:
         micro_batch_rows: int,
         rank: int = 0,
         world: int = 1,
+        change: Callable[[Batch], Batch] | None = None,
     ) -> None:
-        self.rows, self.order = rows, order
+        self.rows, self.order, self.change = rows, order, change
         self.batch_rows, self.micro_batch_rows = batch_rows, micro_batch_rows
         share, remainder = divmod(batch_rows, world)
         self._first_row = rank * share + min(rank, remainder)
         self._share = share + (rank < remainder)
         self._padded_rows = share + (remainder > 0)  # every rank makes as many forward passes as the fullest one
 
-    def micro_batches(self, step: int) -> list[dict[str, Tensor]]:
+    def micro_batches(self, step: int) -> list[Batch]:
         """This rank's rows of global samples [step * batch_rows, (step + 1) * batch_rows), in order.
 
         Returns:
@@ -58,6 +64,7 @@ class Loader:
         first = step * self.batch_rows + self._first_row
         batch = self.rows.gather(self.order.take(first, self._share))
         batch["sample"] = torch.arange(first, first + self._share)
+        batch = self.change(batch) if self.change else batch
         missing = self._padded_rows - self._share
         if missing:
             batch = {name: _with_rows(values, missing, _PADDING.get(name, 0)) for name, values in batch.items()}

@@ -125,8 +125,9 @@ def _model(model: Model, tensors: _Tensors) -> dict[str, Any]:
         "embed": tensors.add(stem.embed.weight),  # type: ignore[arg-type]
         "place": table(None if stem.place is None else stem.place(position_1T)[0]),
         "stem_norm": None if stem.norm is None else _norm(stem.norm, tensors),
-        "cos": table(None if turns is None else turns.cos[0, 0]),
-        "sin": table(None if turns is None else turns.sin[0, 0]),
+        # One number for each pair of features; the sines of a pair's first one are negative.
+        "cos": table(None if turns is None else turns.cos[0, 0].chunk(2, dim=-1)[1]),
+        "sin": table(None if turns is None else turns.sin[0, 0].chunk(2, dim=-1)[1]),
         "bias": table(bias_HT),
         "blocks": [_block(block, tensors) for block in _blocks(model)],
         "norm": _norm(trunk.norm, tensors),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from foundation_core.errors import ConfigError
 from foundation_core.generation.generate import evaluating, fitting, following, left_padded, of_last_token
+from foundation_core.generation.packed import packed
 from foundation_core.model.attention import Cache, Memory
 from foundation_core.model.transformer import Model
 
@@ -65,9 +66,11 @@ def beam_search(
     written_BT = tokens_BT[:, :0]
     best = [Hypothesis([], float("-inf"))] * R
     with evaluating(model):
+        writer = packed(model, R * K)
         for length in range(1, max_tokens + 1):
-            logits_BV = model(tokens_BT, layout, cache, of_last_token, memory)
-            score_RK, parent_B, tokens_BT = _step(score_RK, logits_BV.float().log_softmax(dim=-1))
+            logits_BV = writer(tokens_BT, layout, cache, of_last_token, memory)
+            digits = torch.promote_types(logits_BV.dtype, torch.float32)
+            score_RK, parent_B, tokens_BT = _step(score_RK, logits_BV.log_softmax(dim=-1, dtype=digits))
             cache.select(parent_B)
             layout = following(layout)
             written_BT = torch.cat([written_BT[parent_B], tokens_BT], dim=1)

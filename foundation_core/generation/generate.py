@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from foundation_core.errors import ConfigError
+from foundation_core.generation.packed import packed
 from foundation_core.generation.sampling import Sampling, Stop
 from foundation_core.model.attention import Cache, Memory
 from foundation_core.model.initialize import random_stream
@@ -76,8 +77,9 @@ def stream(
     written: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
     with evaluating(model):
+        writer = packed(model, len(prompts))
         for step in range(max_tokens):
-            logits_BV = model(tokens_BT, layout, cache, of_last_token, memory).float()
+            logits_BV = writer(tokens_BT, layout, cache, of_last_token, memory).float()
             if sampling.repetition_penalty != 1:
                 seen_BV = _with(seen_BV, tokens_BT, layout, logits_BV.shape[-1])
             tokens_BT = sampling.choose(logits_BV, draw_BT[:, step], seen_BV)[:, None]

@@ -43,11 +43,14 @@ def attend_fast(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: AttentionM
 
         bfloat16, 16 x 256 tokens, 6 heads of 64, on a CPU that multiplies it:  torch's 50 ms, plain products 29 ms
     """
+    if q_BHTE.dtype != k_BKSE.dtype:  # a store may hold more digits than the model computes with
+        return attend_fast(q_BHTE.to(k_BKSE.dtype), k_BKSE, v_BKSE, mask).to(q_BHTE.dtype)
     bias = None if mask.bias is None else mask.bias.to(q_BHTE.dtype)
     if q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.bfloat16:
         groups, T, S = q_BHTE.shape[1] // k_BKSE.shape[1], q_BHTE.shape[2], k_BKSE.shape[2]
-        k_BHSE, v_BHSE = k_BKSE.repeat_interleave(groups, dim=1), v_BKSE.repeat_interleave(groups, dim=1)
-        return attend(q_BHTE, k_BHSE, v_BHSE, mask.written_out(T, S, q_BHTE.device), bias)
+        if groups > 1:
+            k_BKSE, v_BKSE = k_BKSE.repeat_interleave(groups, dim=1), v_BKSE.repeat_interleave(groups, dim=1)
+        return attend(q_BHTE, k_BKSE, v_BKSE, mask.written_out(T, S, q_BHTE.device), bias)
     grouped = q_BHTE.shape[1] != k_BKSE.shape[1]
     return F.scaled_dot_product_attention(
         q_BHTE,
@@ -117,23 +120,25 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, reading: Reading, store: Store | None = None) -> Tensor:
         """(B, T, D): for each token what it read."""
-        q_BHTE = self.query_norm(self._heads(self.query(x_BTD)))
-        if reading.rotation is not None:
-            q_BHTE = rotate(q_BHTE, reading.rotation)
-        k_BKSE, v_BKSE = self._keys_and_values(x_BTD, reading, store)
+        if reading.memory is not None and store is not None and store.length_tokens:
+            q_BTD, (k_BKSE, v_BKSE) = self.query(x_BTD), store.held()  # a memory does not grow
+        else:
+            q_BTD, k_BSD, v_BSD = self.project(x_BTD, x_BTD if reading.memory is None else reading.memory)
+            k_BKSE, v_BKSE = self._turned(self.key_norm(self._heads(k_BSD)), reading), self._heads(v_BSD)
+            if store is not None:
+                k_BKSE, v_BKSE = store.append(k_BKSE, v_BKSE)
+        q_BHTE = self._turned(self.query_norm(self._heads(q_BTD)), reading)
         y_BHTE = attend_fast(q_BHTE, k_BKSE, v_BKSE, reading.mask)
         y_BTD: Tensor = self.out(y_BHTE.transpose(1, 2).flatten(2))
         return y_BTD
 
-    def _keys_and_values(self, x_BTD: Tensor, reading: Reading, store: Store | None) -> tuple[Tensor, Tensor]:
-        if reading.memory is not None and store is not None and store.length_tokens:
-            return store.held()  # a memory does not grow
-        source_BSD = x_BTD if reading.memory is None else reading.memory
-        k_BKSE = self.key_norm(self._heads(self.key(source_BSD)))
-        v_BKSE = self._heads(self.value(source_BSD))
-        if reading.rotation is not None:
-            k_BKSE = rotate(k_BKSE, reading.rotation)
-        return (k_BKSE, v_BKSE) if store is None else store.append(k_BKSE, v_BKSE)
+    def project(self, x_BTD: Tensor, source_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries of the row, keys and values of what it reads, (B, T or S, features) each."""
+        return self.query(x_BTD), self.key(source_BSD), self.value(source_BSD)
+
+    @staticmethod
+    def _turned(x_BHTE: Tensor, reading: Reading) -> Tensor:
+        return x_BHTE if reading.rotation is None else rotate(x_BHTE, reading.rotation)
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.view(*x_BTD.shape[:2], -1, self.head_width).transpose(1, 2)
@@ -154,7 +159,10 @@ class Store:
         """All keys and values including these; keys are kept as they are read, already turned by their position."""
         if self.length_tokens == 0:
             B, K, _, E = k_BKTE.shape
-            self._keys = k_BKTE.new_empty(B, K, max(self.capacity_tokens, k_BKTE.shape[2]), E)
+            # On a CPU torch reads float32 for one token eight times as fast as bfloat16.
+            at_least = torch.float32 if k_BKTE.device.type == "cpu" else k_BKTE.dtype
+            dtype = torch.promote_types(k_BKTE.dtype, at_least)
+            self._keys = k_BKTE.new_empty(B, K, max(self.capacity_tokens, k_BKTE.shape[2]), E, dtype=dtype)
             self._values = torch.empty_like(self._keys)
         start, stop = self.length_tokens, self.length_tokens + k_BKTE.shape[2]
         self._keys[:, :, start:stop] = k_BKTE

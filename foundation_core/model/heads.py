@@ -51,7 +51,10 @@ class TiedHead(nn.Module):
 
     def forward(self, x_BTD: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, T, V) logits."""
-        x_BTD = x_BTD if self.transform is None else self.transform(x_BTD)
+        return self.match(x_BTD if self.transform is None else self.transform(x_BTD))
+
+    def match(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, V) products with the embeddings."""
         return F.linear(x_BTD, self.weight, self.bias)
 
 

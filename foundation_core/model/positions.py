@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Rotation(NamedTuple):
-    """The angles of a row of tokens, as cosine and sine, each (B, 1, T, E/2)."""
+    """The angles of a row of tokens, (B, 1, T, E) each; the sines of the first half of the features are negative."""
 
     cos: Tensor
     sin: Tensor
@@ -36,14 +36,14 @@ class Rotary(nn.Module):
         """The rotation of each token; computed once per forward and used by every block."""
         exponent_E = torch.arange(0, self.head_width, 2, device=position_BT.device) / self.head_width
         angle_BTE = position_BT[..., None] * self.base**-exponent_E
-        return Rotation(angle_BTE.cos()[:, None], angle_BTE.sin()[:, None])
+        cos, sin = angle_BTE.cos()[:, None], angle_BTE.sin()[:, None]
+        return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
 
 def rotate(x_BHTE: Tensor, rotation: Rotation) -> Tensor:
     """Queries or keys, turned; norms and number format stay as they are."""
     cos, sin = rotation.cos.to(x_BHTE.dtype), rotation.sin.to(x_BHTE.dtype)
-    left, right = x_BHTE.chunk(2, dim=-1)
-    return torch.cat([left * cos - right * sin, right * cos + left * sin], dim=-1)
+    return x_BHTE * cos + x_BHTE.roll(x_BHTE.shape[-1] // 2, dims=-1) * sin
 
 
 class Learned(nn.Module):

@@ -16,7 +16,7 @@ import torch
 
 from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
 from foundation_core.cost.flops import FORMULA, flops_per_token
-from foundation_core.data.loader import Loader
+from foundation_core.data.loader import Batch, Loader
 from foundation_core.data.order import Order
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
@@ -25,6 +25,7 @@ from foundation_core.files import sha256_file, write_json
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.objectives.base import Objective
+from foundation_core.objectives.moved import moved
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.training_data import TrainingData
@@ -53,7 +54,8 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
 
     order = Order(len(corpus.train), spec.seed)
     order_hash = order.digest(spec.steps * spec.batch_rows)
-    loader = Loader(corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world)
+    change = partial(_moved, spec) if any(spec.shift) else None
+    loader = Loader(corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world, change)
     identity = {"corpus": corpus.content, "order": order_hash, "precision": precision.name}
     checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
     epochs_a_step = spec.batch_rows / len(corpus.train)
@@ -102,6 +104,10 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
         },
         seconds=time.perf_counter() - start,
     )
+
+
+def _moved(spec: PretrainSpec, batch: Batch) -> Batch:
+    return {**batch, "values": moved(batch["values"], spec.shift, spec.seed, batch["sample"])}
 
 
 def _keep_weights(engine: Engine, path: Path, step: int) -> None:

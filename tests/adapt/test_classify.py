@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foundation_core.adapt.classify import Classification, answer, confusion, shifted
+from foundation_core.adapt.classify import Classification, answer, confusion
 from foundation_core.adapt.transfer import tagging_model, task_model
 from foundation_core.objectives.base import IGNORE
 from foundation_core.specs import OptimizerSpec
@@ -96,13 +96,6 @@ def test_tokens_are_classified_like_rows_and_those_without_a_label_do_not_count(
     torch.testing.assert_close(loss, F.cross_entropy(logits, labels[:, :10].flatten(), reduction="sum"))
     assert count == 70
     assert sum(map(sum, answer(model, batch["inputs"], labels, CLASSES)["confusion"])) == 70
-
-
-def test_a_shift_moves_whole_rows_and_columns_and_repeats_the_border():
-    values = torch.arange(12.0).view(1, 1, 3, 4)
-    down_left = shifted(values, (1, 1), torch.tensor([[0.99, 0.0]]))[0, 0]
-    assert down_left.tolist() == [[4, 4, 5, 6], [8, 8, 9, 10], [8, 8, 9, 10]]
-    assert torch.equal(shifted(values, (1, 1), torch.tensor([[0.5, 0.5]])), values)
 
 
 def test_a_shift_depends_on_the_seed_and_the_number_of_the_sample_alone():
