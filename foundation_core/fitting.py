@@ -56,7 +56,7 @@ class Choice(NamedTuple):
         task: None where the run ends before fine-tuning.
         special: of the tokenizer: mask, start, sentinels; those that there are.
         sizes: height and width of values by kind.
-        shift: whether values are moved in training.
+        augmented: whether values differ each time that they are seen.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Choice(NamedTuple):
     patch: tuple[int, int]
     special: frozenset[str]
     sizes: Mapping[str, tuple[int, int]]
-    shift: bool = False
+    augmented: bool = False
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -149,8 +149,8 @@ def _of_source(choice: Choice, source: Source, family: Family | None) -> Iterato
             f"the family {choice.family} reads {family.reads}, and the source {choice.source} holds"
             f" {_said(source.kind)}; allowed for it: {other}"
         )
-    if choice.shift and holds == "text":
-        yield f"pretrain.shift moves values, and the source {choice.source} holds text"
+    if choice.augmented and holds == "text":
+        yield f"pretrain.augment changes values, and the source {choice.source} holds text"
     captioned = source.captioned if source.captioned is not None else choice.caption_field is not None
     for name in (choice.objective, choice.task):
         if name in NEED_CAPTIONS and not captioned:

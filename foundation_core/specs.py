@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from foundation_core.fitting import Choice, misfits, reads_text, room_for_answer
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
@@ -132,6 +132,24 @@ class MaskingSpec(Spec):
     """Hide words with all their tokens, for masked_token."""
 
 
+class AugmentSpec(Spec):
+    """How values differ each time that they are seen in training: at random, up to these limits. Of no use to text."""
+
+    shift: tuple[NonNegativeFloat, NonNegativeFloat] = (0.0, 0.0)
+    """Rows and columns that they are moved by, either way: pixels, or mel bins and frames."""
+    rotate_degrees: float = Field(0.0, ge=0, le=180)
+    """How far they are turned, either way."""
+    scale: float = Field(0.0, ge=0, lt=1)
+    """Share by which they are stretched or shrunk, in height and in width."""
+    shear: float = Field(0.0, ge=0, lt=1)
+    """Columns that a row is moved by against the one below it, either way."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything is changed."""
+        return any((*self.shift, self.rotate_degrees, self.scale, self.shear))
+
+
 class PretrainSpec(Spec):
     """Self-supervised training of a trunk."""
 
@@ -142,9 +160,8 @@ class PretrainSpec(Spec):
     or one that an installed package adds."""
     masking: MaskingSpec = MaskingSpec()
     """What the objective hides."""
-    shift: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
-    """Rows and columns that values are moved by at the most, either way, at random, each time that a sample is seen:
-    pixels, or mel bins and frames. Of no use to text."""
+    augment: AugmentSpec = AugmentSpec()
+    """How images, recordings and series differ each time that they are seen."""
     steps: int = Field(200, ge=1)
     """Optimizer steps."""
     max_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -208,9 +225,8 @@ class FinetuneSpec(Spec):
     rows in all. Tasks on values take all that there are."""
     evaluation_labels: int = Field(24, ge=1)
     """Validation rows a class, and test rows a class, counted as `all_labels` are."""
-    shift: tuple[NonNegativeInt, NonNegativeInt] = (0, 0)
-    """Rows and columns that values are moved by at the most, either way, at random, in the training of
-    class_of_sample: pixels, or mel bins and frames."""
+    augment: AugmentSpec = AugmentSpec()
+    """How values differ each time that they are seen in the training of class_of_sample."""
     pool: Literal["mean", "last", "first"] = "mean"
     """How the tokens of a row become one vector; first is a class token's place."""
     adapt: Literal["full", "probe"] = "full"
@@ -337,5 +353,5 @@ class PipelineSpec(Spec):
                 "audio": (of.audio.mel_bins, of.audio.frames),
                 "series": (1, of.series.window),
             },
-            shift=any(self.pretrain.shift),
+            augmented=self.pretrain.augment.changes,
         )

@@ -26,7 +26,7 @@ CLASSES = {"task": "class_of_sample"}
         ({"pretrain": {"model": {"family": "encoder"}, "objective": "masked_token"}}, "a tokenizer with mask"),
         ({"ingest": DIGITS, "pretrain": MAE}, "package_of_fragment is about text, and the source digits holds values"),
         ({"finetune": CLASSES}, "class_of_sample is about values, and the source python_stdlib holds text"),
-        ({"pretrain": {"shift": [1, 1]}}, "pretrain.shift moves values, and the source python_stdlib holds text"),
+        ({"pretrain": {"augment": {"scale": 0.1}}}, "augment changes values, and the source python_stdlib holds"),
         ({"ingest": DIGITS, "finetune": CLASSES}, "the family decoder reads text"),
         (
             {"ingest": {**DIGITS, "image": {"size_pixels": 9}}, "pretrain": MAE, "finetune": CLASSES},

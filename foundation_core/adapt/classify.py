@@ -13,30 +13,33 @@ from torch.nn import functional as F
 from foundation_core.adapt.scores import ACCURACY, MACRO_F1, Score, accuracy, macro_f1
 from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskRows
 from foundation_core.adapt.transfer import Pretrained, load_trunk, task_model
+from foundation_core.objectives.augment import augmented
 from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks
-from foundation_core.objectives.moved import moved
+from foundation_core.specs import AugmentSpec
+
+_AS_THEY_ARE = AugmentSpec()
 
 
 class Classification(Objective):
     """Cross-entropy of the class of each row, or of each token; what is labelled IGNORE does not count.
 
     Args:
-        shift: rows and columns that values are moved by at the most, either way; how far, each sample draws anew.
+        augment: how values differ each time that they are seen.
     """
 
-    def __init__(self, shift: tuple[int, int] = (0, 0)) -> None:
-        self.shift = shift
+    def __init__(self, augment: AugmentSpec = _AS_THEY_ARE) -> None:
+        self.augment = augment
 
     def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
-        """The rows, moved a little if they are values.
+        """The rows, changed a little if they are values.
 
         Args:
             batch: "inputs", tokens (N, T) or values (N, C, H, W); "labels" (N,) or (N, T); "sample" (N,) where rows are
                 to be moved.
         """
         inputs, labels = batch["inputs"], batch["labels"]
-        if any(self.shift):
-            inputs = moved(inputs, self.shift, seed, batch["sample"])
+        if self.augment.changes:
+            inputs = augmented(inputs, self.augment, seed, batch["sample"])
         return Example({"inputs": inputs}, labels, (labels != IGNORE).sum())
 
     def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:

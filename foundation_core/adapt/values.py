@@ -62,8 +62,8 @@ class ClassOfSample(RowTask):
         return balanced(data.train.labels, data.facts.spec.few_labels, len(data.classes), seed)
 
     def objective(self, trunk: Pretrained, facts: Facts) -> Objective:
-        """Cross-entropy of samples that are moved a little."""
-        return Classification(facts.spec.shift)
+        """Cross-entropy of samples that are changed a little."""
+        return Classification(facts.spec.augment)
 
     def probabilities(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Tensor:
         """Of one sample."""

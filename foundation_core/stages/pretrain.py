@@ -24,8 +24,8 @@ from foundation_core.evaluate.speed import matmul_flops_per_second
 from foundation_core.files import sha256_file, write_json
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
+from foundation_core.objectives.augment import augmented
 from foundation_core.objectives.base import Objective
-from foundation_core.objectives.moved import moved
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.training_data import TrainingData
@@ -54,7 +54,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
 
     order = Order(len(corpus.train), spec.seed)
     order_hash = order.digest(spec.steps * spec.batch_rows)
-    change = partial(_moved, spec) if any(spec.shift) else None
+    change = partial(_augmented, spec) if spec.augment.changes else None
     loader = Loader(corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world, change)
     identity = {"corpus": corpus.content, "order": order_hash, "precision": precision.name}
     checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
@@ -106,8 +106,8 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     )
 
 
-def _moved(spec: PretrainSpec, batch: Batch) -> Batch:
-    return {**batch, "values": moved(batch["values"], spec.shift, spec.seed, batch["sample"])}
+def _augmented(spec: PretrainSpec, batch: Batch) -> Batch:
+    return {**batch, "values": augmented(batch["values"], spec.augment, spec.seed, batch["sample"])}
 
 
 def _keep_weights(engine: Engine, path: Path, step: int) -> None:

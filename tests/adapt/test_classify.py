@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from foundation_core.adapt.classify import Classification, answer, confusion
 from foundation_core.adapt.transfer import tagging_model, task_model
 from foundation_core.objectives.base import IGNORE
-from foundation_core.specs import OptimizerSpec
+from foundation_core.specs import AugmentSpec, OptimizerSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.step import train_step
 from tests.support.tasks import MODEL, SHAPE, VOCABULARY
@@ -98,9 +98,9 @@ def test_tokens_are_classified_like_rows_and_those_without_a_label_do_not_count(
     assert sum(map(sum, answer(model, batch["inputs"], labels, CLASSES)["confusion"])) == 70
 
 
-def test_a_shift_depends_on_the_seed_and_the_number_of_the_sample_alone():
+def test_a_change_depends_on_the_seed_and_the_number_of_the_sample_alone():
     values = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    objective = Classification(shift=(2, 2))
+    objective = Classification(AugmentSpec(shift=(2, 2)))
 
     def moved(rows, seed=0):
         batch = {"inputs": values[rows], "labels": torch.zeros(len(rows), dtype=torch.long), "sample": rows}
