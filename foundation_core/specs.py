@@ -25,10 +25,10 @@ from foundation_core.spec_ingest import (
 )
 
 __all__ = [
-    "AudioSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec",
-    "OptimizerSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "Role", "SeriesSpec", "SourceSpec", "Spec",
-    "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves", "leaves", "placement",
-    "presentation",
+    "AudioSpec", "AugmentSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "ImageSpec", "IngestSpec",
+    "MaskingSpec", "ModelSpec", "OptimizerSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "Role", "SeriesSpec",
+    "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves",
+    "leaves", "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain
@@ -143,6 +143,9 @@ class AugmentSpec(Spec):
     """Share by which they are stretched or shrunk, in height and in width."""
     shear: float = Field(0.0, ge=0, lt=1)
     """Columns that a row is moved by against the one below it, either way."""
+
+    outside: Literal["lowest", "border"] = "lowest"
+    """What comes in from outside: the sample's lowest value, which is black or silence, or the nearest value inside."""
 
     @property
     def changes(self) -> bool:

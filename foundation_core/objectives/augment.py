@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import radians
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -28,11 +29,14 @@ def augmented(values: Tensor, spec: AugmentSpec, seed: int, sample_N: Tensor) ->
         ],
         dim=1,
     )
-    return warped(values, source_N23)
+    if spec.outside == "border":
+        return warped(values, source_N23, "border")
+    lowest_N111 = values.amin(dim=(1, 2, 3), keepdim=True)
+    return warped(values - lowest_N111, source_N23, "zeros") + lowest_N111
 
 
-def warped(values: Tensor, source_N23: Tensor) -> Tensor:
-    """(N, C, H, W) values read at other places; between places by their neighbours, outside from the nearest border.
+def warped(values: Tensor, source_N23: Tensor, outside: Literal["border", "zeros"]) -> Tensor:
+    """(N, C, H, W) values read at other places, and between places by their neighbours.
 
     Args:
         source_N23: where the value of a place (row, column), counted from the middle, comes from: two rows of what is
@@ -43,6 +47,5 @@ def warped(values: Tensor, source_N23: Tensor) -> Tensor:
     by_row, by_column, plus = source_N23[..., None, None].unbind(dim=2)
     place_N2HW = by_row * row_H1 + by_column * column_W + plus
     share_N2HW = place_N2HW * torch.tensor([2 / H, 2 / W])[:, None, None]
-    return F.grid_sample(
-        values, share_N2HW.flip(1).permute(0, 2, 3, 1), padding_mode="border", align_corners=False
-    )  # it counts columns first
+    columns_first_NHW2 = share_N2HW.flip(1).permute(0, 2, 3, 1)
+    return F.grid_sample(values, columns_first_NHW2, padding_mode=outside, align_corners=False)

@@ -25,7 +25,7 @@ class Images:
 
 
 def read_from(source: list[list[float]]) -> Tensor:
-    return warped(VALUES, torch.tensor(source).expand(6, 2, 3))
+    return warped(VALUES, torch.tensor(source).expand(6, 2, 3), "border")
 
 
 def test_each_place_reads_itself_its_neighbour_or_a_turned_place():
@@ -42,7 +42,7 @@ def test_each_place_reads_itself_its_neighbour_or_a_turned_place():
 def test_a_turn_keeps_its_angle_where_height_and_width_differ():
     line = torch.zeros(1, 1, 5, 15)
     line[..., 2, :] = 1  # a lying line, turned by a right angle, stands
-    turned = warped(line, torch.tensor([[[0.0, 1, 0], [-1, 0, 0]]]))[0, 0]
+    turned = warped(line, torch.tensor([[[0.0, 1, 0], [-1, 0, 0]]]), "border")[0, 0]
     assert turned[:, 7].tolist() == pytest.approx([1] * 5, abs=1e-5)
     assert turned[:, :7].abs().max() < 1e-5
 
@@ -51,7 +51,7 @@ def test_a_turn_keeps_its_angle_where_height_and_width_differ():
     "field", [{"shift": (1, 0)}, {"shift": (0, 1)}, {"rotate_degrees": 20}, {"scale": 0.2}, {"shear": 0.2}], ids=str
 )
 def test_every_field_changes_something_and_a_ramp_stays_within_the_limits(field):
-    spec = AugmentSpec(**field)
+    spec = AugmentSpec(**field, outside="border")
     assert spec.changes
     assert not AugmentSpec().changes
     changed = augmented(VALUES, spec, 0, NUMBERS)
@@ -66,6 +66,17 @@ def test_every_field_changes_something_and_a_ramp_stays_within_the_limits(field)
         ]
         + 1e-5
     )
+
+
+def test_from_outside_comes_each_samples_lowest_value():
+    dark = VALUES.clone()
+    dark[3] -= 10
+    found = augmented(dark, AugmentSpec(shift=(30, 30)), 0, NUMBERS)
+    lowest = dark.amin(dim=(1, 2, 3))
+    assert (found.amin(dim=(1, 2, 3)) == lowest).all()
+    gone = (found == lowest[:, None, None, None]).float().mean(dim=(1, 2, 3))
+    assert gone.max() == 1  # moved out of sight
+    assert gone.min() < 1
 
 
 def test_what_ranks_read_is_what_one_rank_alone_reads_and_a_second_look_is_another():
