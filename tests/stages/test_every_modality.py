@@ -40,7 +40,7 @@ CAPTIONS = {
         "tokenizer": {"vocabulary": 300, "special": {"start": True}},
     },
     "pretrain": {"model": {"family": "dual_encoder", "trunk": LEARNED}, "objective": "contrastive"},
-    "finetune": {"task": "class_of_sample", "shift": [1, 1]},
+    "finetune": {"task": "class_of_sample", "augment": {"shift": [1, 1]}},
     "evaluate": {
         "templates": ["look, a {}!"],
         "class_names": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
