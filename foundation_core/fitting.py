@@ -150,7 +150,7 @@ def _of_source(choice: Choice, source: Source, family: Family | None) -> Iterato
             f" {_said(source.kind)}; allowed for it: {other}"
         )
     if choice.augmented and holds == "text":
-        yield f"pretrain.augment changes values, and the source {choice.source} holds text"
+        yield f"augment changes values, and the source {choice.source} holds text"
     captioned = source.captioned if source.captioned is not None else choice.caption_field is not None
     for name in (choice.objective, choice.task):
         if name in NEED_CAPTIONS and not captioned:

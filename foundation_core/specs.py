@@ -356,5 +356,5 @@ class PipelineSpec(Spec):
                 "audio": (of.audio.mel_bins, of.audio.frames),
                 "series": (1, of.series.window),
             },
-            augmented=self.pretrain.augment.changes,
+            augmented=self.pretrain.augment.changes or self.finetune.augment.changes,
         )

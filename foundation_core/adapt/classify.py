@@ -35,7 +35,7 @@ class Classification(Objective):
 
         Args:
             batch: "inputs", tokens (N, T) or values (N, C, H, W); "labels" (N,) or (N, T); "sample" (N,) where rows are
-                to be moved.
+                to be changed.
         """
         inputs, labels = batch["inputs"], batch["labels"]
         if self.augment.changes:

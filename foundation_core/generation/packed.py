@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -37,8 +37,7 @@ def packed(model: Model, rows: int) -> Model:
     weight = next(model.parameters())
     if weight.device.type != "cpu" or not _can_multiply(weight.dtype):
         return model
-    twin: Model = _twin(model, rows)  # type: ignore[assignment]
-    return twin
+    return cast(Model, _twin(model, rows))
 
 
 def _can_multiply(dtype: torch.dtype) -> bool:
@@ -47,7 +46,7 @@ def _can_multiply(dtype: torch.dtype) -> bool:
     Its operators are torch's own affair and may have other names one day: a model then writes as it is.
     """
     there = hasattr(torch.ops.mkldnn, "_reorder_linear_weight") and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    if not (there and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]
+    if not (there and torch.backends.mkldnn.is_available()):  # type: ignore[no-untyped-call]  # torch has no types here
         return False
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
@@ -90,7 +89,7 @@ def _twin(part: nn.Module, rows: int) -> nn.Module:
     if isinstance(part, Attention):
         joint = Packed([part.query, part.key, part.value], rows)
         twin.project = partial(_project, joint, (twin.query, twin.key, twin.value))
-    return twin  # type: ignore[no-any-return]
+    return cast(nn.Module, twin)
 
 
 def _project(joint: Packed, layers: Sequence[nn.Module], x_BTD: Tensor, source_BSD: Tensor) -> Sequence[Tensor]:
