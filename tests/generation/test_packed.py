@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from foundation_core.generation import packed as packing
 from foundation_core.generation.generate import generate
 from foundation_core.generation.packed import packed
 from foundation_core.generation.sampling import Sampling
@@ -25,6 +26,12 @@ VARIANTS = [
     {"experts": 4},
 ]
 TOLERANCE = {torch.float32: 4.2e-5, torch.bfloat16: 0.25}
+
+
+@pytest.fixture(params=[True, False], ids=["blocks", "plain"], autouse=True)
+def blocks_are_faster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both forms, whichever is the faster one here."""
+    monkeypatch.setattr(packing, "_blocks_are_faster", lambda *case: request.param)
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda variant: "-".join(map(str, variant.values())) or "usual")
@@ -71,3 +78,12 @@ def test_a_store_on_a_cpu_holds_float32_also_of_a_bfloat16_model(tiny_decoder: B
         logits = model(TOKENS, cache=cache)
     assert logits.dtype == torch.bfloat16
     assert cache.stores[0].held()[0].dtype == torch.float32
+
+
+def test_a_trial_decides_once_and_leaves_the_random_numbers_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.undo()
+    before, shapes = torch.get_rng_state(), ((64, 32), (32, 64))
+    first = packing._blocks_are_faster(torch.float32, 4, shapes, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    monkeypatch.setattr(packing, "Joint", None)  # a second trial would need it
+    assert packing._blocks_are_faster(torch.float32, 4, shapes, 1) is first
