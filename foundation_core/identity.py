@@ -19,7 +19,7 @@ CODE_VERSIONS = {"ingest": 1, "pretrain": 3, "finetune": 4, "evaluate": 5, "publ
 """A stage's code version: raise it when the same inputs would give another result (a test watches the source)."""
 
 LIBRARIES = {
-    "ingest": ("pyarrow", "tokenizers"),
+    "ingest": ("pyarrow", "tokenizers", "fastokens"),
     "pretrain": ("torch", "deepspeed"),
     "finetune": ("torch",),
     "evaluate": ("torch", "scikit-learn"),

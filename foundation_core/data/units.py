@@ -6,7 +6,6 @@ The functions here run in worker processes; this module imports no torch, so tha
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 
 from foundation_core.data.documents import SourceFile
+from foundation_core.data.encoding import encode_texts
 from foundation_core.data.filters import apply_filters
 from foundation_core.data.modalities import Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
-from foundation_core.data.tokenizer import encode_document, load_tokenizer
 from foundation_core.errors import DataError
 from foundation_core.files import committed, read_json, sha256_file, write_json
 from foundation_core.specs import FilterSpec
@@ -113,15 +112,8 @@ def read_unit(piece: ReadPiece) -> None:
 def encode_unit(piece: EncodePiece) -> None:
     """Commit a unit's tokens, a row for each wanted document."""
     wanted = kept_documents(piece.read, pa.array(piece.rows, pa.int64()))
-    tokenizer = load_tokenizer(piece.tokenizer)
-    tokens, ends = array("i"), array("q", [0])
-    for text in wanted["text"]:
-        tokens.extend(encode_document(tokenizer, text.as_py()))
-        ends.append(len(tokens))
-    values = pa.Array.from_buffers(pa.int32(), len(tokens), [None, pa.py_buffer(tokens)])
-    offsets = pa.Array.from_buffers(pa.int64(), len(ends), [None, pa.py_buffer(ends)])
-    lists = pa.LargeListArray.from_arrays(offsets, values)
-    table = pa.table([wanted["document"], wanted["group"], lists], schema=TOKENS)
+    tokens = encode_texts(piece.tokenizer, wanted["text"])
+    table = pa.table([wanted["document"], wanted["group"], tokens], schema=TOKENS)
     piece.unit.commit({TOKENS_FILE: arrow_bytes(table)})
 
 

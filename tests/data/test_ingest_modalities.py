@@ -180,7 +180,7 @@ def test_the_key_holds_what_the_modality_reads_and_the_libraries_that_decode(ref
     modality = open_source(spec.source).modality
     assert read == [modality]
     decoding = {"image": {"pillow"}, "audio": {"soundfile", "soxr", "numpy"}, "series": set()}[modality]
-    assert set(key.parts["libraries"]) == {"pyarrow", "tokenizers", *decoding}
+    assert set(key.parts["libraries"]) == {"pyarrow", "tokenizers", "fastokens", *decoding}
 
 
 def test_a_filter_on_texts_is_refused_for_images_and_works_on_captions(tmp_path: Path, serial_context: Build) -> None:
