@@ -1,7 +1,7 @@
 """What a submitted job brings to the cluster: this project and a recipe, and nothing else.
 
 recipe.yaml
-foundation_core/ cluster/ flows/     the source that runs now, without bytecode
+foundation_core/ cluster/ flows/     the source that runs now and the pages that go with it, without bytecode
 foundation_pipeline.dist-info/       so that sources, families and so on are found by their names
 pyproject.toml, README.md            so that publish can pack the source into the model; in a checkout only
 """
@@ -39,7 +39,7 @@ def working_folder(recipe: Path, *, installed: bool) -> Iterator[Path]:
 
 def _copy_project(folder: Path) -> None:
     for package in PACKAGES:
-        shutil.copytree(SOURCE / package, folder / package, ignore=_all_but_source)
+        shutil.copytree(SOURCE / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc", ".*"))
     information = folder / f"{PROJECT.replace('-', '_')}.dist-info"
     information.mkdir()
     for name in ("METADATA", "entry_points.txt"):
@@ -47,7 +47,3 @@ def _copy_project(folder: Path) -> None:
     if source_folder() == SOURCE:
         for name in ("pyproject.toml", "README.md"):
             shutil.copyfile(SOURCE / name, folder / name)
-
-
-def _all_but_source(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if not name.endswith(".py") and not (Path(folder) / name / "__init__.py").exists()]
