@@ -5,7 +5,7 @@ recipe x values -> points -> refusals, before anything starts -> [ session ] x p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,6 +74,12 @@ class Outcome:
         """What a finished pretraining says."""
         return Outcome(value, leading(trunk.summary["best_validation"]), trunk.summary["best_step"])
 
+    @staticmethod
+    def read(row: Mapping[str, Any]) -> Outcome:
+        """What a record says."""
+        best = row["best"]
+        return Outcome(**{**row, "best": None if best is None else Figure(*best)})
+
     @property
     def rank(self) -> float:
         """What outcomes are sorted by; failures come last."""
@@ -133,7 +139,7 @@ class Sweep:
             DataError: the record was edited.
         """
         path = self.record(settings)
-        return [Outcome(**row) for row in read_json(path)["outcomes"]] if path.exists() else []
+        return [Outcome.read(row) for row in read_json(path)["outcomes"]] if path.exists() else []
 
     def is_done(self, settings: Settings) -> bool:
         """Whether the sweep ran well, and every result of every point is there and known to MLflow."""

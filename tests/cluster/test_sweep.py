@@ -11,6 +11,7 @@ from cluster.settings import Settings
 from cluster.sweep import OpenSweep, Outcome, Sweep, plan_sweep
 from foundation_core.errors import ConfigError, DataError, FoundationError
 from foundation_core.specs import PipelineSpec
+from foundation_core.tracking.base import leading
 from tests.cluster.conftest import Recipes
 
 LR = "pretrain.optimizer.lr"
@@ -103,7 +104,7 @@ def test_a_value_is_kept_as_it_can_be_written_again(
     assert [point.recipe for point in again.points] == [point.recipe for point in sweep.points]
 
 
-GOOD, BAD = Outcome("0.001", 1.5, 10), Outcome("2", failure="the training loss is nan")
+GOOD, BAD = Outcome("0.001", leading({"bits_per_byte": 1.5}), 10), Outcome("2", failure="the training loss is nan")
 
 
 @pytest.fixture
@@ -115,6 +116,7 @@ def test_how_points_ended_is_remembered_and_a_failure_is_tried_again(sweep: Swee
     assert sweep.outcomes(settings) == []
     OpenSweep(sweep, settings).record([GOOD, BAD])
     assert sweep.outcomes(settings) == [GOOD, BAD]
+    assert [outcome.rank for outcome in sweep.outcomes(settings)] == [1.5, float("inf")]
     assert not sweep.is_done(settings)
 
 
