@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec, placement
+from foundation_core.spec_quality import FilterSpec, QualitySpec
 
 
 class SourceSpec(Spec):
@@ -49,23 +50,6 @@ class SourceSpec(Spec):
         if groups != 1:
             raise ValueError(f"label_pattern={pattern!r} has {groups} groups; it needs one: the label")
         return pattern
-
-
-class FilterSpec(Spec):
-    """Keeps the documents whose measure lies within the bounds; the others are kept beside, with rule and value."""
-
-    measure: str
-    """Registered measure of a document: characters, longest_line_characters, alphanumeric_fraction, ..."""
-    at_least: float | None = None
-    """Smallest value that is kept."""
-    at_most: float | None = None
-    """Largest value that is kept."""
-
-    @model_validator(mode="after")
-    def _has_a_bound(self) -> Self:
-        if self.at_least is None and self.at_most is None:
-            raise ValueError(f"filter on {self.measure!r} has neither at_least nor at_most: it would keep everything")
-        return self
 
 
 class SplitSpec(Spec):
@@ -187,8 +171,10 @@ class IngestSpec(Spec):
 
     source: SourceSpec = SourceSpec()
     """Where the raw items are."""
+    quality: QualitySpec = QualitySpec()
+    """Published rules on texts or captions."""
     filters: tuple[FilterSpec, ...] = ()
-    """Quality filters on texts or captions, applied in order."""
+    """Filters of one's own on texts or captions, applied in order behind those of quality."""
     exact_dedup: bool = True
     """Keep one of several documents with the same normalised text, or the same values and caption."""
     split: SplitSpec = SplitSpec()

@@ -1,7 +1,7 @@
 """Every Spec: one definition that serves Python, the YAML recipe, dotted overrides on the command line and a form.
 
-Those of ingestion are in spec_ingest.py; what they all are stands in spec_base.py. Nothing here imports torch: a
-command line or a form loads in a blink.
+Those of ingestion are in spec_ingest.py and spec_quality.py; what they all are stands in spec_base.py. Nothing here
+imports torch: a command line or a form loads in a blink.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from foundation_core.fitting import Choice, misfits, reads_text, room_for_answer
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
 from foundation_core.spec_ingest import (
     AudioSpec,
-    FilterSpec,
     ImageSpec,
     IngestSpec,
     SeriesSpec,
@@ -23,12 +22,13 @@ from foundation_core.spec_ingest import (
     SplitSpec,
     TokenizerSpec,
 )
+from foundation_core.spec_quality import FilterSpec, GopherSpec, QualitySpec, RepetitionSpec
 
 __all__ = [
-    "AudioSpec", "AugmentSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "ImageSpec", "IngestSpec",
-    "MaskingSpec", "ModelSpec", "OptimizerSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "Role", "SeriesSpec",
-    "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves",
-    "leaves", "placement", "presentation",
+    "AudioSpec", "AugmentSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "GopherSpec", "ImageSpec", "IngestSpec",
+    "MaskingSpec", "ModelSpec", "OptimizerSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "QualitySpec",
+    "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec",
+    "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain

@@ -6,13 +6,13 @@ Nothing is lost: what a filter drops is written beside the corpus, with the rule
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.plugins import find
-from foundation_core.specs import FilterSpec
+from foundation_core.specs import FilterSpec, IngestSpec
 
 Measure = Callable[[pa.Array], pa.Array]
 """Texts (large_string) -> one double for each; registered under the entry points foundation.measures."""
@@ -56,25 +56,41 @@ def alphanumeric_fraction(texts: pa.Array) -> pa.Array:
     return pc.divide(pc.cast(letters, pa.float64()), pc.max_element_wise(pc.utf8_length(texts), 1))
 
 
-def find_measures(filters: Sequence[FilterSpec]) -> list[Measure]:
-    """The measure of each filter.
+class Rule(NamedTuple):
+    """A filter, and what measures texts for it."""
+
+    filter: FilterSpec
+    measure: Measure
+
+
+def rules_of(spec: IngestSpec) -> tuple[Rule, ...]:
+    """The rules that texts must keep, in their order: those of quality, then the filters.
 
     Raises:
-        ConfigError: nothing installed provides one of them.
+        ConfigError: nothing installed provides one of the measures.
     """
-    return [cast(Measure, find("measures", rule.measure)) for rule in filters]
+    published = spec.quality.filters()
+    if published:
+        from foundation_core.data.quality import Quality  # compiled code, which few ingestions need
+    words = spec.quality.stop_words
+    rules = [Rule(each, Quality(each.measure, words)) for each in published]
+    return (*rules, *(Rule(each, cast(Measure, find("measures", each.measure))) for each in spec.filters))
 
 
-def apply_filters(table: pa.Table, filters: Sequence[FilterSpec]) -> tuple[pa.Table, pa.Table]:
-    """The documents as (kept, dropped). Filters run in order; a document falls to the first that it fails."""
+def apply_filters(table: pa.Table, rules: Sequence[Rule]) -> tuple[pa.Table, pa.Table]:
+    """The documents as (kept, dropped). Rules come in order; a document falls to the first that it breaks."""
+    texts = table["text"].combine_chunks() if rules else None
+    measured = table
+    for number, rule in enumerate(rules):  # all first, of all texts: many measures come out of one pass
+        measured = measured.append_column(str(number), rule.measure(texts))
     dropped = [DROPPED.empty_table()]
-    for measure, rule in zip(find_measures(filters), filters, strict=True):
-        values = measure(table["text"].combine_chunks())
-        for name, allowed in _bounds(rule):
+    for number, rule in enumerate(rules):
+        for name, allowed in _bounds(rule.filter):
+            values = measured[str(number)]
             within = allowed(values)
-            dropped.append(_dropped(table, values, name, pc.invert(within)))
-            table, values = table.filter(within), values.filter(within)
-    return table, pa.concat_tables(dropped)
+            dropped.append(_dropped(measured, values, name, pc.invert(within)))
+            measured = measured.filter(within)
+    return measured.select(table.schema.names), pa.concat_tables(dropped)
 
 
 def _bounds(rule: FilterSpec) -> Iterator[tuple[str, Callable[[pa.Array], pa.Array]]]:

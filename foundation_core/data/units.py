@@ -15,12 +15,11 @@ import pyarrow as pa
 
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.encoding import encode_texts
-from foundation_core.data.filters import apply_filters
+from foundation_core.data.filters import Rule, apply_filters
 from foundation_core.data.modalities import Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
 from foundation_core.errors import DataError
 from foundation_core.files import committed, read_json, sha256_file, write_json
-from foundation_core.specs import FilterSpec
 
 TOKENS = pa.schema({"document": pa.string(), "group": pa.string(), "tokens": pa.large_list(pa.int32())})
 """An encoded document; its last token is the end token."""
@@ -73,7 +72,7 @@ class ReadPiece:
     unit: Unit
     files: tuple[SourceFile, ...]
     reader: Reader
-    filters: tuple[FilterSpec, ...]
+    rules: tuple[Rule, ...]
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def read_unit(piece: ReadPiece) -> None:
         DataError: a document is in none of the three, or in two.
     """
     documents, quarantined = read_files(piece.files, piece.reader)
-    kept, dropped = apply_filters(documents, piece.filters)
+    kept, dropped = apply_filters(documents, piece.rules)
     accounted = sorted(name for table in (kept, dropped, quarantined) for name in table["document"].to_pylist())
     if accounted != sorted(file.document for file in piece.files):
         raise DataError(

@@ -26,7 +26,7 @@ from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.dedup import exact_copies
 from foundation_core.data.documents import SourceFile, open_source, source_content
 from foundation_core.data.features import FEATURES_FILE, Features, measure
-from foundation_core.data.filters import DROPPED, find_measures
+from foundation_core.data.filters import DROPPED, Rule, rules_of
 from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS, split_of
@@ -65,6 +65,7 @@ class _Job:
 
     spec: IngestSpec
     reader: Reader
+    rules: tuple[Rule, ...]
     work: str
     context: Context
 
@@ -99,10 +100,10 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     start = time.perf_counter()
     source = open_source(spec.source)
     reader = open_reader(source, spec)
-    _check_filters(spec, reader, source.modality)
+    rules = _rules(spec, reader, source.modality)
     files = source.files()
     content = source_content(files)
-    job = _Job(spec, reader, ingest_key(spec, content).digest, context)
+    job = _Job(spec, reader, rules, ingest_key(spec, content).digest, context)
 
     items = reader.modality.items(files)
     corpus = _split(spec, _deduplicated(spec, _read(job, items), items), items)
@@ -124,21 +125,23 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     return StageResult(outputs, summary, time.perf_counter() - start)
 
 
-def _check_filters(spec: IngestSpec, reader: Reader, modality: str) -> None:
-    find_measures(spec.filters)
-    if spec.filters and not reader.has_text:
-        names = ", ".join(rule.measure for rule in spec.filters)
+def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
+    rules = rules_of(spec)
+    if rules and not reader.has_text:
+        names = ", ".join(dict.fromkeys(rule.filter.measure for rule in rules))
+        field = "ingest.filters" if spec.filters else "ingest.quality"
         raise ConfigError(
-            f"ingest.filters measures texts ({names}), and this source's {modality} items have none",
-            fix="remove ingest.filters, or choose a source with captions",
+            f"{field} measures texts ({names}), and this source's {modality} items have none",
+            fix=f"remove {field}, or choose a source with captions",
         )
+    return rules
 
 
 def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
     pieces = []
     for number, part in enumerate(_cut(items, job.spec.unit_bytes)):
         unit = job.unit("read", number, [item.document for item in part])
-        pieces.append(ReadPiece(unit, part, job.reader, job.spec.filters))
+        pieces.append(ReadPiece(unit, part, job.reader, job.rules))
     _finish("read", read_unit, pieces, job)
     return [piece.unit for piece in pieces]
 
@@ -215,7 +218,7 @@ def _check_corpus(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
         rules = ", ".join(f"{rule!r} dropped {count}" for rule, count in corpus.dropped_by_rule().items())
         raise DataError(
             f"no document is left of {documents_in}: {rules or 'none dropped'}, {quarantined} quarantined",
-            fix="loosen ingest.filters, or choose another source",
+            fix="loosen ingest.quality or ingest.filters, or choose another source",
         )
 
 

@@ -54,12 +54,16 @@ def test_a_measure_agrees_with_plain_python(
     assert found.to_pylist() == pytest.approx([reference(text) for text in texts], abs=1e-12)
 
 
+def of(*rules: FilterSpec) -> tuple[filters.Rule, ...]:
+    return filters.rules_of(IngestSpec(filters=rules))
+
+
 def test_a_document_falls_to_the_first_rule_that_it_breaks_and_keeps_rule_and_value() -> None:
     rules = [
         FilterSpec(measure="characters", at_least=3, at_most=8),
         FilterSpec(measure="alphanumeric_fraction", at_least=0.5),
     ]
-    kept, dropped = filters.apply_filters(documents(["ab", "fine", "......", "far too long", "."]), rules)
+    kept, dropped = filters.apply_filters(documents(["ab", "fine", "......", "far too long", "."]), of(*rules))
     assert kept["document"].to_pylist() == ["s/1"]
     assert {(row["document"], row["rule"], row["value"], row["kept"]) for row in dropped.to_pylist()} == {
         ("s/0", "characters >= 3", 2.0, ""),
@@ -70,22 +74,22 @@ def test_a_document_falls_to_the_first_rule_that_it_breaks_and_keeps_rule_and_va
 
 
 def test_a_value_on_the_bound_is_kept() -> None:
-    kept, _ = filters.apply_filters(documents(["abc"]), [FilterSpec(measure="characters", at_least=3, at_most=3)])
+    kept, _ = filters.apply_filters(documents(["abc"]), of(FilterSpec(measure="characters", at_least=3, at_most=3)))
     assert len(kept) == 1
 
 
 def test_no_filter_keeps_everything_and_an_empty_table_passes_every_filter() -> None:
-    assert len(filters.apply_filters(documents(["a", "b"]), [])[0]) == 2
+    assert len(filters.apply_filters(documents(["a", "b"]), of())[0]) == 2
     every = [
         FilterSpec(measure=name, at_least=1)
         for name in ("characters", "longest_line_characters", "mean_line_characters")
     ]
-    assert len(filters.apply_filters(documents([]), every)[0]) == 0
+    assert len(filters.apply_filters(documents([]), of(*every))[0]) == 0
 
 
 def test_an_unknown_measure_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="alphanumeric_fraction"):
-        filters.find_measures([FilterSpec(measure="beauty", at_least=1)])
+        of(FilterSpec(measure="beauty", at_least=1))
 
 
 def test_of_copies_the_smallest_id_stays_whatever_the_order_and_the_others_name_it() -> None:

@@ -1,0 +1,48 @@
+"""Functions as machine code, kept on disk so that only the first process that needs them waits for the compiler."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from foundation_core.errors import SetupError
+
+try:
+    import numba
+except ImportError as error:
+    raise SetupError(
+        "published rules on texts need numba, which is not installed",
+        fix="pip install 'foundation-pipeline[text]'",
+    ) from error
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled(function: Function) -> Function:
+    """The function as machine code."""
+    return cast(Function, numba.njit(cache=True, nogil=True)(function))
+
+
+def inlined(function: Function) -> Function:
+    """The same for a step of one: its code is put where it is called, as a call costs more than such a step."""
+    return cast(Function, numba.njit(cache=True, nogil=True, forceinline=True)(function))
+
+
+def _folder() -> Path:
+    """Where this version's machine code is kept.
+
+    numba looks only whether the file of the outermost function has changed. What such a function calls is in other
+    files, and old code of theirs would go on being used; so each state of the files has a folder of its own.
+    """
+    state = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        state.update(path.read_bytes())
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "foundation" / "compiled" / state.hexdigest()[:16]
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):
+    numba.config.CACHE_DIR = str(_folder())

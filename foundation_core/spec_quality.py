@@ -1,0 +1,141 @@
+"""The specs of quality: published rules on texts, each bound a field, and the languages that they know."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from foundation_core.spec_base import Spec
+
+Language = Literal["en", "es", "pt", "fr", "de", "it"]
+
+STOP_WORDS: dict[Language, tuple[str, ...]] = {
+    "en": ("the", "be", "to", "of", "and", "that", "have", "with"),
+    "es": ("de", "la", "que", "el", "en", "y", "los", "con"),
+    "pt": ("de", "a", "que", "o", "em", "e", "do", "com"),
+    "fr": ("de", "la", "le", "et", "les", "des", "que", "est"),
+    "de": ("der", "die", "und", "in", "den", "von", "zu", "mit"),
+    "it": ("di", "che", "la", "il", "e", "per", "un", "con"),
+}
+"""Words that a text of some length cannot do without. English: the list of Gopher (Rae et al. 2021, section A.1.1). The
+others: as many of each language's most frequent articles, prepositions, conjunctions and forms of to be."""
+
+
+class FilterSpec(Spec):
+    """Keeps the documents whose measure lies within the bounds; the others are kept beside, with rule and value."""
+
+    measure: str
+    """Registered measure of a document: characters, words, alphanumeric_fraction, repeated_5_grams, ..."""
+    at_least: float | None = None
+    """Smallest value that is kept."""
+    at_most: float | None = None
+    """Largest value that is kept."""
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError(f"filter on {self.measure!r} has neither at_least nor at_most: it would keep everything")
+        return self
+
+
+class GopherSpec(Spec):
+    """Rules for prose. Source of every bound: Rae et al. 2021, Scaling Language Models (Gopher), section A.1.1."""
+
+    use: bool = False
+    """Whether these rules are applied."""
+    least_words: int = Field(50, ge=0)
+    """Words that a document must have; punctuation alone is none."""
+    most_words: int = Field(100_000, ge=1)
+    """Words that a document may have."""
+    least_mean_word_characters: float = Field(3.0, ge=0)
+    """Characters that its words must have on average."""
+    most_mean_word_characters: float = Field(10.0, gt=0)
+    """Characters that its words may have on average."""
+    most_hashes_a_word: float = Field(0.1, ge=0)
+    """Hash signs for each word."""
+    most_ellipses_a_word: float = Field(0.1, ge=0)
+    """Ellipses for each word."""
+    most_bullet_lines: float = Field(0.9, ge=0, le=1)
+    """Share of lines that begin with a bullet."""
+    most_ellipsis_lines: float = Field(0.3, ge=0, le=1)
+    """Share of lines that end with an ellipsis."""
+    least_alphabetic_words: float = Field(0.8, ge=0, le=1)
+    """Share of words that have a letter."""
+    least_stop_words: int = Field(2, ge=0)
+    """Different stop words of its language that a document must have."""
+    stop_words: tuple[str, ...] = ()
+    """Which words these are. Empty: those of the language."""
+
+    def filters(self) -> tuple[FilterSpec, ...]:
+        """The rules in their order."""
+        return (
+            FilterSpec(measure="words", at_least=self.least_words, at_most=self.most_words),
+            FilterSpec(
+                measure="mean_word_characters",
+                at_least=self.least_mean_word_characters,
+                at_most=self.most_mean_word_characters,
+            ),
+            FilterSpec(measure="hash_ratio", at_most=self.most_hashes_a_word),
+            FilterSpec(measure="ellipsis_ratio", at_most=self.most_ellipses_a_word),
+            FilterSpec(measure="bullet_line_fraction", at_most=self.most_bullet_lines),
+            FilterSpec(measure="ellipsis_line_fraction", at_most=self.most_ellipsis_lines),
+            FilterSpec(measure="alphabetic_word_fraction", at_least=self.least_alphabetic_words),
+            FilterSpec(measure="stop_words", at_least=self.least_stop_words),
+        )
+
+
+class RepetitionSpec(Spec):
+    """Rules against repetition. Source of every bound: Rae et al. 2021, table A1."""
+
+    use: bool = False
+    """Whether these rules are applied."""
+    most_repeated_paragraphs: float = Field(0.3, ge=0, le=1)
+    """Share of paragraphs that came before."""
+    most_repeated_paragraph_characters: float = Field(0.2, ge=0, le=1)
+    """Share of characters that stand in such paragraphs."""
+    most_repeated_lines: float = Field(0.3, ge=0, le=1)
+    """Share of lines that came before."""
+    most_repeated_line_characters: float = Field(0.2, ge=0, le=1)
+    """Share of characters that stand in such lines."""
+    most_of_top_grams: tuple[float, float, float] = (0.20, 0.18, 0.16)
+    """Share of characters in the run of 2, 3 and 4 words that comes most often."""
+    most_of_repeated_grams: tuple[float, float, float, float, float, float] = (0.15, 0.14, 0.13, 0.12, 0.11, 0.10)
+    """Share of characters in runs of 5, 6, 7, 8, 9 and 10 words that came before."""
+
+    def filters(self) -> tuple[FilterSpec, ...]:
+        """The rules in their order."""
+        return (
+            FilterSpec(measure="repeated_paragraph_fraction", at_most=self.most_repeated_paragraphs),
+            FilterSpec(measure="repeated_paragraph_characters", at_most=self.most_repeated_paragraph_characters),
+            FilterSpec(measure="repeated_line_fraction", at_most=self.most_repeated_lines),
+            FilterSpec(measure="repeated_line_characters", at_most=self.most_repeated_line_characters),
+            *(
+                FilterSpec(measure=f"top_{n}_gram", at_most=share)
+                for n, share in enumerate(self.most_of_top_grams, start=2)
+            ),
+            *(
+                FilterSpec(measure=f"repeated_{n}_grams", at_most=share)
+                for n, share in enumerate(self.most_of_repeated_grams, start=5)
+            ),
+        )
+
+
+class QualitySpec(Spec):
+    """Published rules on texts. A document falls to the first one that it breaks."""
+
+    language: Language = "en"
+    """Language of the texts: whose stop words are counted."""
+    gopher: GopherSpec = GopherSpec()
+    """Rules for prose."""
+    repetition: RepetitionSpec = RepetitionSpec()
+    """Rules against repetition."""
+
+    @property
+    def stop_words(self) -> tuple[str, ...]:
+        """The words that are looked for."""
+        return self.gopher.stop_words or STOP_WORDS[self.language]
+
+    def filters(self) -> tuple[FilterSpec, ...]:
+        """The rules that are applied, in their order."""
+        return tuple(one for rules in (self.gopher, self.repetition) if rules.use for one in rules.filters())
