@@ -1,8 +1,10 @@
 """A guard for a process that must not outlive the one that wanted it: `python -m cluster.guard PID SECONDS -- COMMAND`.
 
 When PID dies, or the guard gets SIGTERM, the command gets SIGTERM, some seconds to save its work, then SIGKILL, and
-so does everything it started. SIGQUIT says that there is nothing to save: the seconds are not waited for. The guard
-adopts orphans (PR_SET_CHILD_SUBREAPER), so that a daemon which detached from its parent is still found.
+so does everything it started. SIGQUIT says that there is nothing to save: the seconds are not waited for. What was
+started by a command that somebody killed gets SIGKILL at once: the run of a killed runner would otherwise call itself
+crashed, or not, depending on the load of the machine. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), so that a daemon
+which detached from its parent is still found.
 """
 
 from __future__ import annotations
@@ -61,13 +63,15 @@ def _was_told(number: signal.Signals, pipe: int) -> bool:
 
 def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:
     deadline = time.monotonic() + grace_seconds
-    if child.poll() is None:
+    status = child.poll()
+    if status is None:
         child.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(grace_seconds)
         child.kill()
         child.wait()  # here and not below, where its status would be lost
-    _signal_all(signal.SIGTERM, max(1.0, min(3.0, deadline - time.monotonic())))
+    if status != -signal.SIGKILL:
+        _signal_all(signal.SIGTERM, max(1.0, min(3.0, deadline - time.monotonic())))
     _signal_all(signal.SIGKILL, 5.0)
 
 

@@ -91,6 +91,21 @@ def test_when_the_command_ends_by_itself_what_it_left_behind_ends_too(tmp_path: 
         assert not psutil.pid_exists(int((tmp_path / name).read_text()))
 
 
+@pytest.mark.parametrize("status", ["killed", "ended"])
+def test_what_a_killed_command_started_has_no_last_word(tmp_path: Path, status: str) -> None:
+    (tmp_path / "saves.sh").write_text(SAVES.format(folder=tmp_path).replace("/command", "/child"))
+    starts = f"echo $$ > {tmp_path}/command; sh {tmp_path}/saves.sh & until [ -e {tmp_path}/end ]; do sleep 0.01; done"
+    guard = subprocess.Popen(guard_command(["sh", "-c", starts], 30.0))
+    command, child = _processes(tmp_path, ("command", "child"))
+    if status == "killed":
+        command.kill()
+    else:
+        (tmp_path / "end").touch()
+    guard.wait(30)
+    _assert_gone([child])
+    assert (tmp_path / "saved").exists() is (status == "ended")
+
+
 def test_a_guard_that_is_killed_takes_the_command_with_it(tmp_path: Path) -> None:
     owner, guard = _own(f"echo $$ > {tmp_path}/command; exec sleep 1000", grace_seconds=0.2)
     (command,) = _processes(tmp_path, ("command",))
