@@ -3,8 +3,8 @@
 When PID dies, or the guard gets SIGTERM, the command gets SIGTERM, some seconds to save its work, then SIGKILL, and
 so does everything it started. SIGQUIT says that there is nothing to save: the seconds are not waited for. What was
 started by a command that somebody killed gets SIGKILL at once: the run of a killed runner would otherwise call itself
-crashed, or not, depending on the load of the machine. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), so that a daemon
-which detached from its parent is still found.
+crashed, or not, depending on the load of the machine. The guard adopts orphans (PR_SET_CHILD_SUBREAPER), so that a
+daemon which detached from its parent is still found.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec, placement
-from foundation_core.spec_quality import FilterSpec, QualitySpec
+from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, QualitySpec
 
 
 class SourceSpec(Spec):
@@ -177,6 +177,8 @@ class IngestSpec(Spec):
     """Filters of one's own on texts or captions, applied in order behind those of quality."""
     exact_dedup: bool = True
     """Keep one of several documents with the same normalised text, or the same values and caption."""
+    fuzzy_dedup: FuzzyDedupSpec = FuzzyDedupSpec()
+    """Keep one of several texts that say nearly the same."""
     split: SplitSpec = SplitSpec()
     """Train, validation, test."""
     tokenizer: TokenizerSpec = TokenizerSpec()

@@ -139,3 +139,20 @@ class QualitySpec(Spec):
     def filters(self) -> tuple[FilterSpec, ...]:
         """The rules that are applied, in their order."""
         return tuple(one for rules in (self.gopher, self.repetition) if rules.use for one in rules.filters())
+
+
+class FuzzyDedupSpec(Spec):
+    """Keeps one of several texts that say nearly the same (MinHash, Broder 1997; LSH, Indyk and Motwani 1998)."""
+
+    use: bool = False
+    """Whether such texts are looked for."""
+    similarity: float = Field(0.8, gt=0, le=1)
+    """Share of two texts' runs of words that both must have (Jaccard's) to be copies; measured, not estimated."""
+    shingle_words: int = Field(5, ge=1)
+    """Words of a run."""
+    bands: int = Field(16, ge=1, le=64)
+    """Keys of each text; texts that share one are compared. More find more pairs, and compare more that are none."""
+    band_rows: int = Field(7, ge=1, le=32)
+    """Entries of the signature in a key: 16 keys of 7 find a pair of similarity 0.8 with a chance of 0.98."""
+    survivor: Literal["longest", "first"] = "longest"
+    """Which one of a cluster stays: the longest, or the one with the smallest id."""

@@ -22,13 +22,13 @@ from foundation_core.spec_ingest import (
     SplitSpec,
     TokenizerSpec,
 )
-from foundation_core.spec_quality import FilterSpec, GopherSpec, QualitySpec, RepetitionSpec
+from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, GopherSpec, QualitySpec, RepetitionSpec
 
 __all__ = [
-    "AudioSpec", "AugmentSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "GopherSpec", "ImageSpec", "IngestSpec",
-    "MaskingSpec", "ModelSpec", "OptimizerSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "QualitySpec",
-    "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec",
-    "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
+    "AudioSpec", "AugmentSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec",
+    "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec", "OptimizerSpec", "PipelineSpec", "PretrainSpec",
+    "PublishSpec", "QualitySpec", "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec",
+    "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain

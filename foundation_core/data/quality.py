@@ -40,6 +40,7 @@ from foundation_core.data.words import (
     Kinds,
     Points,
     alphabet,
+    buffers,
     decode,
     split,
 )
@@ -107,13 +108,11 @@ def measure(texts: pa.Array, stop_words: Sequence[str] = ()) -> NDArray[np.float
         texts: large_string.
     """
     known = alphabet()
-    _, bounds, data = texts.buffers()
-    offsets = np.frombuffer(bounds, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    data, offsets = buffers(texts)
     found = np.zeros((len(texts), len(COLUMNS)))
     if len(texts):
-        characters = np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8)
         longest = int(np.diff(offsets).max())
-        _measure(characters, offsets, known.kind, _hashes_of(stop_words), seen(longest + 3), found)
+        _measure(data, offsets, known.kind, _hashes_of(stop_words), seen(longest + 3), found)
     return found
 
 

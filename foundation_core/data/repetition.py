@@ -146,9 +146,9 @@ def top_gram(sums: Hashes, characters: Points, words: int, n: int, table: Seen) 
     """
     _empty(table)
     most = best = 0
-    power = _power(n)
+    lead = power(n)
     for at in range(words - n + 1):
-        key = mixed(sums[at + n] - sums[at] * power)
+        key = mixed(sums[at + n] - sums[at] * lead)
         count = _put(table, key, at)
         if count >= most:
             first = table.firsts[_place(table, key)]
@@ -162,9 +162,9 @@ def repeated_grams(sums: Hashes, characters: Points, words: int, n: int, table: 
     """Characters of the grams that came before; one that did is stepped over, so that none is counted twice."""
     _empty(table)
     repeated = at = 0
-    power = _power(n)
+    lead = power(n)
     while at <= words - n:
-        if _put(table, mixed(sums[at + n] - sums[at] * power), at) > 1:
+        if _put(table, mixed(sums[at + n] - sums[at] * lead), at) > 1:
             repeated += characters[at + n] - characters[at]
             at += n
         else:
@@ -173,8 +173,9 @@ def repeated_grams(sums: Hashes, characters: Points, words: int, n: int, table: 
 
 
 @inlined
-def _power(n: int) -> Hash:
-    power = np.uint64(1)
+def power(n: int) -> Hash:
+    """What the hash of a row is multiplied with when n words follow."""
+    product = np.uint64(1)
     for _ in range(n):
-        power *= _BASE
-    return power
+        product *= _BASE
+    return product

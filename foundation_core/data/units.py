@@ -6,7 +6,7 @@ The functions here run in worker processes; this module imports no torch, so tha
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from foundation_core.files import committed, read_json, sha256_file, write_json
 TOKENS = pa.schema({"document": pa.string(), "group": pa.string(), "tokens": pa.large_list(pa.int32())})
 """An encoded document; its last token is the end token."""
 
-KEPT_FILE, DROPPED_FILE, QUARANTINED_FILE, TOKENS_FILE = (
-    f"{name}.arrow" for name in ("kept", "dropped", "quarantined", "tokens")
+KEPT_FILE, DROPPED_FILE, QUARANTINED_FILE, SKETCHES_FILE, TOKENS_FILE = (
+    f"{name}.arrow" for name in ("kept", "dropped", "quarantined", "sketches", "tokens")
 )
 
 
@@ -67,12 +67,17 @@ class Unit:
 
 @dataclass(frozen=True)
 class ReadPiece:
-    """A unit to read and filter."""
+    """A unit to read and filter.
+
+    Args:
+        sketch: what is computed of each text that is kept, for fuzzy deduplication. None: nothing.
+    """
 
     unit: Unit
     files: tuple[SourceFile, ...]
     reader: Reader
     rules: tuple[Rule, ...]
+    sketch: Callable[[pa.Array], pa.Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ def read_unit(piece: ReadPiece) -> None:
             fix="look for a filter measure that gives no number for some document",
         )
     tables = {KEPT_FILE: kept, DROPPED_FILE: dropped, QUARANTINED_FILE: quarantined}
+    if piece.sketch is not None:
+        tables[SKETCHES_FILE] = pa.table({"keys": piece.sketch(kept["text"].combine_chunks())})
     piece.unit.commit({name: arrow_bytes(table) for name, table in tables.items()})
 
 

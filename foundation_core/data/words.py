@@ -16,6 +16,7 @@ import unicodedata
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from foundation_core.data.compiled import compiled, inlined
@@ -85,6 +86,15 @@ def _kind(character: str, category: str) -> int:
         return SIGN | (OPENS if category == "Sc" else 0)
     case = {"Ll": LOWER, "Lo": LOWER, "Lu": UPPER, "Lt": UPPER, "So": ICON | PARTS, "Sc": OPENS}.get(category, 0)
     return case | {"L": LETTER, "N": DIGIT, "M": MARK}.get(category[0], 0)
+
+
+def buffers(texts: pa.Array) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The bytes of texts, and where each starts in them (and the last one ends)."""
+    if len(texts) == 0:
+        return np.zeros(1, np.uint8), np.zeros(1, np.int64)
+    _, bounds, data = texts.buffers()
+    offsets = np.frombuffer(bounds, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data, np.uint8) if data is not None and data.size else np.zeros(1, np.uint8), offsets
 
 
 @compiled

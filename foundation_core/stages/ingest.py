@@ -12,6 +12,7 @@ result is the same to the byte. A committed unit is never done again, so an inte
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from foundation_core.data.units import (
     DROPPED_FILE,
     KEPT_FILE,
     QUARANTINED_FILE,
+    SKETCHES_FILE,
     TOKENS,
     TOKENS_FILE,
     EncodePiece,
@@ -138,12 +140,25 @@ def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
 
 
 def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
-    pieces = []
+    pieces, sketch = [], _sketch(job)
     for number, part in enumerate(_cut(items, job.spec.unit_bytes)):
         unit = job.unit("read", number, [item.document for item in part])
-        pieces.append(ReadPiece(unit, part, job.reader, job.rules))
+        pieces.append(ReadPiece(unit, part, job.reader, job.rules, sketch))
     _finish("read", read_unit, pieces, job)
     return [piece.unit for piece in pieces]
+
+
+def _sketch(job: _Job) -> Callable[[pa.Array], pa.Array] | None:
+    if not job.spec.fuzzy_dedup.use:
+        return None
+    if job.reader.modality.values is not None:
+        raise ConfigError(
+            "ingest.fuzzy_dedup compares texts, and this source's items are more than their captions",
+            fix="remove ingest.fuzzy_dedup; ingest.exact_dedup compares values and captions",
+        )
+    from foundation_core.data.minhash import Sketch  # compiled code, which few ingestions need
+
+    return Sketch.of(job.spec.fuzzy_dedup)
 
 
 def _cut(items: Sequence[SourceFile], unit_bytes: int) -> Iterator[tuple[SourceFile, ...]]:
@@ -184,16 +199,45 @@ def _deduplicated(spec: IngestSpec, reads: Sequence[Unit], items: Sequence[Sourc
     dropped = [read.table(DROPPED_FILE) for read in reads]
     if spec.exact_dedup:
         stays, copies = exact_copies(pa.concat_tables(part.index for part in parts))
-        dropped.append(copies)
-        starts = accumulate((len(part.index) for part in parts), initial=0)
-        parts = [
-            Part(part.read, part.index.filter(stays.slice(start, len(part.index))))
-            for part, start in zip(parts, starts, strict=False)
-        ]
+        parts, dropped = _staying(parts, stays), [*dropped, copies]
+    if spec.fuzzy_dedup.use:
+        stays, copies = _near_copies(spec, parts)
+        parts, dropped = _staying(parts, stays), [*dropped, copies]
     quarantined = pa.concat_tables(read.table(QUARANTINED_FILE) for read in reads)
     corpus = Corpus(parts, pa.concat_tables(dropped).sort_by("document"), quarantined)
     _check_corpus(spec, corpus, len(items))
     return corpus
+
+
+def _staying(parts: Sequence[Part], stays: pa.Array) -> list[Part]:
+    """The parts with the documents that stay.
+
+    Args:
+        stays: for each document of all parts, in their order.
+    """
+    starts = accumulate((len(part.index) for part in parts), initial=0)
+    return [
+        Part(part.read, part.index.filter(stays.slice(start, len(part.index))))
+        for part, start in zip(parts, starts, strict=False)
+    ]
+
+
+def _near_copies(spec: IngestSpec, parts: Sequence[Part]) -> tuple[pa.Array, pa.Table]:
+    from foundation_core.data.near import near_copies  # compiled code, which few ingestions need
+
+    keys = pa.chunked_array(
+        [part.read.table(SKETCHES_FILE)["keys"].take(part.rows()).combine_chunks() for part in parts]
+    )
+    ends = list(accumulate(len(part.index) for part in parts))
+
+    def text_of(row: int) -> str:
+        number = bisect_right(ends, row)
+        part = parts[number]
+        place = part.index["row"][row - (ends[number] - len(part.index))].as_py()
+        text: str = part.read.table(KEPT_FILE)["text"][place].as_py()
+        return text
+
+    return near_copies(pa.concat_tables(part.index for part in parts), keys, text_of, spec.fuzzy_dedup)
 
 
 def _index(read: Unit) -> pa.Table:

@@ -1,0 +1,149 @@
+"""Near copies: what is dropped is a copy of what stays, what stays is no copy, and the keys find what there is."""
+
+from __future__ import annotations
+
+import random
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from foundation_core.data.minhash import Sketch, similarity
+from foundation_core.data.near import near_copies
+from foundation_core.data.shards import ShardDataset
+from foundation_core.errors import ConfigError
+from foundation_core.specs import FuzzyDedupSpec, SourceSpec
+from foundation_core.stages.ingest import ingest
+
+Build = Callable[..., Any]
+SPEC = FuzzyDedupSpec(use=True)
+SKETCH = Sketch.of(SPEC)
+LIBRARY = Path(sysconfig.get_paths()["stdlib"])
+
+
+def column(texts: list[str]) -> pa.Array:
+    return pa.array(texts, pa.large_string())
+
+
+def documents(texts: list[str]) -> pa.Table:
+    rows = [{"document": f"d/{at:04d}", "group": "", "bytes": len(text.encode())} for at, text in enumerate(texts)]
+    return pa.Table.from_pylist(rows)
+
+
+def found(texts: list[str], spec: FuzzyDedupSpec = SPEC) -> dict[int, tuple[int, float]]:
+    """Of each dropped text the one that stays in its place, and their similarity."""
+    keys = pa.chunked_array([Sketch.of(spec)(column(texts))])
+    stays, dropped = near_copies(documents(texts), keys, texts.__getitem__, spec)
+    rows = {int(row["document"][2:]): (int(row["kept"][2:]), row["value"]) for row in dropped.to_pylist()}
+    assert [row for row, stay in enumerate(stays.to_pylist()) if not stay] == sorted(rows)
+    return rows
+
+
+def varied(text: str, share: float, seed: int) -> str:
+    """The text with a share of its words replaced."""
+    draw = random.Random(seed)
+    return " ".join(f"w{draw.random()}" if draw.random() < share else word for word in text.split())
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    """Real texts and versions of them, from the same words to unlike ones."""
+    real = [path.read_text() for path in sorted((LIBRARY / "email").glob("*.py"))]
+    versions = [varied(text, share, seed) for seed, text in enumerate(real) for share in (0, 0.005, 0.02, 0.05, 0.3)]
+    return [text for text in real + versions if len(text) > 500]
+
+
+def exact(first: str, second: str) -> float:
+    return similarity(SKETCH.shingles(first), SKETCH.shingles(second))
+
+
+def test_what_is_dropped_is_a_copy_of_what_stays_and_what_stays_is_no_copy_of_another(texts: list[str]) -> None:
+    gone = found(texts)
+    assert len(gone) > 40
+    for row, (survivor, value) in gone.items():
+        assert survivor not in gone
+        assert value == exact(texts[row], texts[survivor]) >= SPEC.similarity
+        assert len(texts[survivor].encode()) >= len(texts[row].encode())
+    stay = [row for row in range(len(texts)) if row not in gone]
+    likeness = [exact(texts[a], texts[b]) for a in stay for b in stay if a < b]
+    copies = sum(value >= SPEC.similarity for value in likeness)
+    assert copies <= 0.02 * len(gone)  # each such pair has 16 keys of 7 that all differ: 2% of pairs at the bound
+    assert max(likeness) > 0.5  # the control: texts that are alike, but not enough, all stay
+
+
+def test_fewer_keys_miss_copies_that_more_keys_find(texts: list[str]) -> None:
+    few = FuzzyDedupSpec(use=True, bands=1, band_rows=32)
+    assert len(found(texts, few)) < len(found(texts)) - 5
+
+
+def test_entries_agree_as_often_as_shingles_are_shared(texts: list[str]) -> None:
+    entries = Sketch(5, 64, 1)
+    original, *versions = [texts[0], *(varied(texts[0], share, 9) for share in (0.01, 0.05, 0.1, 0.2))]
+    keys = entries(column([original, *versions])).to_pylist()
+    for version, row in zip(versions, keys[1:], strict=True):
+        agreed = sum(a == b for a, b in zip(keys[0], row, strict=True)) / 64
+        assert agreed == pytest.approx(exact(original, version), abs=4 * (0.25 / 64) ** 0.5)
+
+
+def test_words_are_compared_and_not_how_they_are_written() -> None:
+    written = ["Él pagó 125 euros, dijo; y se fue.", "el pago 7 euros dijo y se fue", "el pago euros dijo y se fue"]
+    first, second, other = SKETCH(column(written)).to_pylist()
+    assert first == second != other
+    assert exact(written[0], written[1]) == 1
+    assert exact(written[0], written[2]) == pytest.approx(1 / 6)  # of 4 and 3 runs they share the last
+
+
+def test_a_text_without_a_word_has_no_keys_and_a_short_one_is_one_run() -> None:
+    keys = SKETCH(column(["", " .,;", "one", "One!", "two"])).to_pylist()
+    assert keys[:2] == [None, None]
+    assert keys[2] == keys[3] != keys[4]
+    assert found(["", " .,;", "", "one", "One!"]) == {3: (4, 1.0)}
+
+
+def test_the_survivor_goes_by_the_rule() -> None:
+    long = " ".join(f"word{chr(97 + at % 26)}{chr(97 + at // 26)}" for at in range(200))
+    shorter = long.rsplit(" ", 5)[0]
+    assert list(found([shorter, long])) == [0]
+    assert list(found([shorter, long], SPEC.model_copy(update={"survivor": "first"}))) == [1]
+    assert found([long, long, long]) == {1: (0, 1.0), 2: (0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def doubled(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> SourceSpec:
+    """The small corpus, with a version of one of its files."""
+    folder = tmp_path_factory.mktemp("doubled")
+    for path in corpus.rglob("*.py"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    (folder / "nearly.py").write_text((corpus / "json" / "decoder.py").read_text().replace("JSONDecodeError", "Wrong"))
+    return SourceSpec(kind="folder", path=str(folder))
+
+
+def test_the_stage_drops_near_copies_and_is_the_same_for_any_units(
+    doubled: SourceSpec, tmp_path: Path, serial_context: Build, little_spec: Build, digests: Build
+) -> None:
+    contents = []
+    for unit_bytes in (20_000, 500_000):
+        folder = tmp_path / str(unit_bytes)
+        spec = little_spec(source=doubled, unit_bytes=unit_bytes, fuzzy_dedup=FuzzyDedupSpec(use=True))
+        result = ingest(spec, {}, serial_context(folder))
+        contents.append(digests(folder))
+    assert contents[0] == contents[1]
+    rows = [row for table in ShardDataset(folder / "dropped").tables() for row in table.to_pylist()]
+    (row,) = [row for row in rows if row["document"] == "folder/nearly.py"]
+    assert row["kept"] == "folder/a_copy.py"
+    assert row["rule"] == "similarity < 0.8"
+    assert 0.8 <= row["value"] < 1
+    assert sum(result.summary["dropped_by_rule"].values()) == result.summary["documents"]["dropped"]
+    without = ingest(little_spec(source=doubled), {}, serial_context(tmp_path / "without"))
+    assert without.summary["documents"]["dropped"] == result.summary["documents"]["dropped"] - sum(
+        row["rule"] == "similarity < 0.8" for row in rows
+    )
+
+
+def test_captions_alone_do_not_make_copies_of_images(tmp_path: Path, serial_context: Build, little_spec: Build) -> None:
+    spec = little_spec(source=SourceSpec(kind="digits_with_captions"), fuzzy_dedup=SPEC, filters=())
+    with pytest.raises(ConfigError, match="more than their captions"):
+        ingest(spec, {}, serial_context(tmp_path))
