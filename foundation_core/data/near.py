@@ -54,13 +54,18 @@ def near_copies(
         {
             "document": index["document"].take(pa.array([copy.row for copy in copies], pa.int64())),
             "group": index["group"].take(pa.array([copy.row for copy in copies], pa.int64())),
-            "rule": pa.repeat(f"similarity < {spec.similarity:g}", len(copies)),
+            "rule": pa.repeat(near_rule(spec), len(copies)),
             "value": pa.array([copy.similarity for copy in copies], pa.float64()),
             "kept": index["document"].take(pa.array([copy.survivor for copy in copies], pa.int64())),
         },
         schema=DROPPED,
     )
     return pa.array(stays), dropped
+
+
+def near_rule(spec: FuzzyDedupSpec) -> str:
+    """Rule under which a near copy is dropped; its value is its similarity to what stays."""
+    return f"similarity < {spec.similarity:g}"
 
 
 def _copies(

@@ -1,0 +1,1 @@
+"""The ingestion beside the field's tool, on the same documents."""

@@ -1,0 +1,129 @@
+"""The ingestion of prose beside datatrove's: `python -m benchmarks.ingest CORPUS.jsonl --rival PYTHON`.
+
+CORPUS holds rows of id and text. PYTHON is an interpreter that has `datatrove[processing]`. Both sides read the same
+documents, apply Gopher's rules for prose and against repetition, remove near copies, encode with the same tokenizer
+and write, on as many processes. Training the tokenizer is not counted: ours trains it, the rival is given it.
+
+Prints where the time went, the ratio of MB/s and its bar, how many documents both decide alike, and by which rules
+they differ; then near copies against an exact comparison of all pairs, and encoding against its library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.ingest import exact, ours
+from cluster.settings import usable_cpus
+
+BAR_SPEED, BAR_ALIKE = 25.0, 0.995
+RIVAL = Path(__file__).with_name("rival.py")
+
+
+class Document(NamedTuple):
+    """A row of the corpus."""
+
+    id: str
+    text: str
+
+
+def main() -> int:
+    """Measure and print; 1 if a bar is missed."""
+    arguments = _arguments()
+    documents = _documents(arguments.corpus, arguments.megabytes)
+    megabytes = sum(len(document.text.encode()) for document in documents) / 1e6
+    print(f"machine: {usable_cpus()} CPUs, Python {platform.python_version()}; {arguments.workers} processes a side")
+    print(f"corpus: {len(documents):,} documents, {megabytes:.1f} MB")
+    met = []
+    with tempfile.TemporaryDirectory(prefix="bench-ingest-") as name:
+        folder = Path(name)
+        _write(documents, folder / "parts", arguments.workers)
+        mine = ours.run(folder, arguments.workers)
+        if arguments.rival:
+            tokenizer = str(folder / "ours" / "tokenizer.json")
+            command = [arguments.rival, str(RIVAL), str(folder), tokenizer, str(arguments.workers)]
+            run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode:
+                sys.exit(f"the rival failed: {run.stderr[-2000:]}")
+            met += _compare(mine, json.loads((folder / "rival.json").read_text()), megabytes)
+        else:
+            _print_times("ours", mine.seconds, megabytes)
+        met += exact.report([document.text for document in documents[:5000]])
+        met += exact.encoding([document.text for document in documents], folder / "ours" / "tokenizer.json")
+    return int(not all(met))
+
+
+def _compare(mine: ours.Result, theirs: dict[str, Any], megabytes: float) -> list[bool]:
+    _print_times("ours", mine.seconds, megabytes)
+    _print_times("datatrove", theirs["seconds"], megabytes)
+    ratio = sum(theirs["seconds"].values()) / sum(mine.seconds.values())
+    print(f"speed: {ratio:.1f} times datatrove's (bar {BAR_SPEED:g}) {_verdict(ratio >= BAR_SPEED)}")
+    everyone = set(mine.reasons) | set(theirs["reasons"]) | set(theirs["copies"]) | set(theirs["unique"]) | mine.kept
+    rules = sum((name in mine.reasons) == (name in theirs["reasons"]) for name in everyone) / len(everyone)
+    unique = set(theirs["unique"])
+    alike = sum((name in mine.kept) == (name in unique) for name in everyone) / len(everyone)
+    print(f"survive: {len(mine.kept) / len(everyone):.1%} of documents here, {len(unique) / len(everyone):.1%} there")
+    print(f"decided alike by the rules: {rules:.2%}")
+    print(f"decided alike in all: {alike:.2%} (bar {BAR_ALIKE:.1%}) {_verdict(alike >= BAR_ALIKE)}")
+    differ = Counter[str]()
+    copies = set(theirs["copies"])
+    for name in everyone:
+        if (name in mine.kept) != (name in unique):
+            there = "kept" if name in unique else "near copy" if name in copies else theirs["reasons"][name]
+            here = "kept" if name in mine.kept else mine.reasons.get(name) or "near copy"
+            differ[f"{here} here, {there} there"] += 1
+    for what, count in differ.most_common():
+        print(f"  {count:5} {what}")
+    return [ratio >= BAR_SPEED, alike >= BAR_ALIKE]
+
+
+def _print_times(name: str, seconds: dict[str, float], megabytes: float) -> None:
+    whole = sum(seconds.values())
+    shares = ", ".join(f"{step} {time / whole:.0%}" for step, time in seconds.items())
+    print(f"{name:>10}: {whole:7.1f} s, {megabytes / whole:6.2f} MB/s ({shares})")
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+def _documents(path: Path, megabytes: float) -> list[Document]:
+    documents, size = [], 0
+    with path.open() as lines:
+        for line in lines:
+            row = json.loads(line)
+            documents.append(Document(row["id"], row["text"]))
+            size += len(line)
+            if size > megabytes * 1e6:
+                break
+    return documents
+
+
+def _write(documents: list[Document], folder: Path, parts: int) -> None:
+    """The documents as JSONL files, one for each process, in turns."""
+    folder.mkdir()
+    for part in range(parts):
+        with (folder / f"{part:05d}.jsonl").open("w") as out:
+            for document in islice(documents, part, None, parts):
+                out.write(json.dumps(document._asdict(), ensure_ascii=False) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
+    parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl")
+    parser.add_argument("--rival", metavar="PYTHON", help="an interpreter that has datatrove[processing]")
+    parser.add_argument("--megabytes", type=float, default=50.0, help="of the corpus that are used")
+    parser.add_argument("--workers", type=int, default=usable_cpus(), help="processes of each side")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""Near copies against an exact comparison of all pairs, and encoding against the library that does it."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from itertools import combinations
+from pathlib import Path
+
+import fastokens
+import pyarrow as pa
+
+from foundation_core.data.encoding import encode_texts
+from foundation_core.data.minhash import Sketch, similarity
+from foundation_core.data.near import near_copies
+from foundation_core.data.tokenizer import encode_document, load_tokenizer
+from foundation_core.specs import FuzzyDedupSpec
+
+BAR_RECALL, BAR_PRECISION, BAR_ENCODING = 0.95, 0.99, 0.7
+_COMMON = 400
+"""A shingle of more texts than this is not followed: texts that share no rarer one are not alike."""
+_CHECKED = 300
+
+
+def report(texts: list[str]) -> list[bool]:
+    """Print recall and precision of fuzzy deduplication; whether each bar is met.
+
+    A pair counts as found where at least one of it is dropped, and a dropped text as right where it is alike to one
+    that stays.
+    """
+    spec = FuzzyDedupSpec(use=True)
+    sketch = Sketch.of(spec)
+    rows = [{"document": f"{at:09d}", "group": "", "bytes": len(text.encode())} for at, text in enumerate(texts)]
+    start = time.perf_counter()
+    keys = pa.chunked_array([sketch(pa.array(texts, pa.large_string()))])
+    _, dropped = near_copies(pa.Table.from_pylist(rows), keys, texts.__getitem__, spec)
+    seconds = time.perf_counter() - start
+    gone = {
+        int(name): int(kept)
+        for name, kept in zip(*(dropped[column].to_pylist() for column in ("document", "kept")), strict=True)
+    }
+    shingles = [sketch.shingles(text) for text in texts]
+    holders = defaultdict[int, list[int]](list)
+    for row, found in enumerate(shingles):
+        for shingle in found.tolist():
+            holders[shingle].append(row)
+    candidates = {pair for rows in holders.values() if len(rows) <= _COMMON for pair in combinations(rows, 2)}
+    pairs = {(a, b) for a, b in candidates if similarity(shingles[a], shingles[b]) >= spec.similarity}
+    recall = sum(a in gone or b in gone for a, b in pairs) / max(len(pairs), 1)
+    right = sum(
+        similarity(shingles[row], shingles[kept]) >= spec.similarity and kept not in gone for row, kept in gone.items()
+    )
+    precision = right / max(len(gone), 1)
+    print(f"near copies: {len(texts):,} texts, {len(pairs):,} pairs of at least {spec.similarity:g}")
+    print(f"  {len(gone):,} dropped in {seconds:.1f} s")
+    print(f"  recall {recall:.4f} (bar {BAR_RECALL}), precision {precision:.4f} (bar {BAR_PRECISION})")
+    return [recall >= BAR_RECALL, precision >= BAR_PRECISION]
+
+
+def encoding(texts: list[str], tokenizer: Path) -> list[bool]:
+    """Print the speed of encoding beside the library's own; whether the bar is met and the ids are the same."""
+    column, library = pa.chunked_array([texts], pa.large_string()), fastokens.Tokenizer.from_file(str(tokenizer))
+    megabytes = sum(len(text.encode()) for text in texts) / 1e6
+    best = {"library": float("inf"), "ours": float("inf")}
+    for _ in range(3):
+        for name, call in (
+            ("library", lambda: library.encode_batch_flat(texts, split_special_tokens=True)),
+            ("ours", lambda: encode_texts(tokenizer, column)),
+        ):
+            start = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - start)
+    share = best["library"] / best["ours"]
+    reference = load_tokenizer(tokenizer)
+    few = texts[:_CHECKED]
+    same = encode_texts(tokenizer, pa.chunked_array([few], pa.large_string())).to_pylist() == [
+        encode_document(reference, text) for text in few
+    ]
+    speed = f"{megabytes / best['ours']:.0f} MB/s, {share:.2f} of the library's own (bar {BAR_ENCODING})"
+    print(f"encoding: {speed}; ids of tokenizers: {same}")
+    return [share >= BAR_ENCODING, same]

@@ -1,0 +1,75 @@
+"""Our side: the ingest stage on local processes, timed by its phases."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster.pools import ProcessPool
+from foundation_core.alone import alone
+from foundation_core.data.near import near_rule
+from foundation_core.data.shards import ShardDataset
+from foundation_core.events import read_events
+from foundation_core.specs import (
+    FuzzyDedupSpec,
+    GopherSpec,
+    IngestSpec,
+    QualitySpec,
+    RepetitionSpec,
+    SourceSpec,
+    TokenizerSpec,
+)
+from foundation_core.stages.ingest import ingest
+
+
+class Result(NamedTuple):
+    """What came out.
+
+    Args:
+        seconds: of each phase but the tokenizer's training.
+        kept: ids of the documents that stay.
+        reasons: the rule that dropped each of the others, but for copies.
+    """
+
+    seconds: dict[str, float]
+    kept: set[str]
+    reasons: dict[str, str]
+
+
+def run(folder: Path, workers: int) -> Result:
+    """Ingest the JSONL files of `folder/parts` into `folder/ours`."""
+    names = _ids(folder / "parts")
+    fuzzy = FuzzyDedupSpec(use=True, bands=14, band_rows=8, survivor="first")  # datatrove's sketch, and its choice
+    spec = IngestSpec(
+        source=SourceSpec(kind="table", path=str(folder / "parts")),
+        quality=QualitySpec(gopher=GopherSpec(use=True), repetition=RepetitionSpec(use=True)),
+        fuzzy_dedup=fuzzy,
+        tokenizer=TokenizerSpec(vocabulary=8192),
+        unit_bytes=4_000_000,
+        workers=workers,
+    )
+    out = folder / "ours"
+    start = time.time()
+    ingest(spec, {}, replace(alone(out), pool=ProcessPool()))
+    marks = [(event["time"], event["name"]) for _, event in read_events(out) if event["kind"] == "phase"]
+    seconds = {"list": marks[0][0] - start}
+    for (begin, name), (end, _) in zip(marks, [*marks[1:], (time.time(), "")], strict=True):
+        if name != "tokenizer":
+            seconds[name] = end - begin
+    dropped = [row for table in ShardDataset(out / "dropped").tables() for row in table.to_pylist()]
+    copies = {near_rule(fuzzy), "copies <= 1"}
+    reasons = {names[row["document"]]: row["rule"] for row in dropped if row["rule"] not in copies}
+    kept = {names[name] for table in ShardDataset(out / "documents").tables() for name in table["document"].to_pylist()}
+    return Result(seconds, kept, reasons)
+
+
+def _ids(parts: Path) -> dict[str, str]:
+    """The corpus's id of each document, by ours."""
+    return {
+        f"table/{path.name}/{number:09d}": json.loads(line)["id"]
+        for path in sorted(parts.glob("*.jsonl"))
+        for number, line in enumerate(path.open(), start=1)
+    }
