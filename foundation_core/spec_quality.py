@@ -126,6 +126,11 @@ class QualitySpec(Spec):
 
     language: Language = "en"
     """Language of the texts: whose stop words are counted."""
+    least_language_share: float = Field(0.5, ge=0, le=1)
+    """Share of a sample of the texts that must be in the language; rules on texts of another one are refused. 0: nobody
+    looks."""
+    least_language: float = Field(0.0, ge=0, le=1)
+    """Probability of the language that a text must have; FineWeb (Penedo et al. 2024): 0.65. 0: nobody looks."""
     gopher: GopherSpec = GopherSpec()
     """Rules for prose."""
     repetition: RepetitionSpec = RepetitionSpec()

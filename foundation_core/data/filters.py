@@ -69,11 +69,17 @@ def rules_of(spec: IngestSpec) -> tuple[Rule, ...]:
     Raises:
         ConfigError: nothing installed provides one of the measures.
     """
-    published = spec.quality.filters()
-    if published:
+    rules = list[Rule]()
+    if spec.quality.least_language:
+        from foundation_core.data.language import InLanguage
+
+        language = FilterSpec(measure=f"in_{spec.quality.language}", at_least=spec.quality.least_language)
+        rules.append(Rule(language, InLanguage(spec.quality.language)))
+    if published := spec.quality.filters():
         from foundation_core.data.quality import Quality  # compiled code, which few ingestions need
-    words = spec.quality.stop_words
-    rules = [Rule(each, Quality(each.measure, words)) for each in published]
+
+        words = spec.quality.stop_words
+        rules += [Rule(each, Quality(each.measure, words)) for each in published]
     return (*rules, *(Rule(each, cast(Measure, find("measures", each.measure))) for each in spec.filters))
 
 

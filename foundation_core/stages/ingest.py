@@ -28,7 +28,7 @@ from foundation_core.data.dedup import exact_copies
 from foundation_core.data.documents import SourceFile, open_source, source_content
 from foundation_core.data.features import FEATURES_FILE, Features, measure
 from foundation_core.data.filters import DROPPED, Rule, rules_of
-from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader
+from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader, read_files
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS, split_of
 from foundation_core.data.tokenizer import TOKENIZER_FILE, train_tokenizer
@@ -54,6 +54,8 @@ from foundation_core.stages.ingest_summary import report, summarise
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
 
+_SAMPLED = 200
+"""Texts whose language is looked at."""
 _BYTES_PER_TOKEN = 4  # so that shards of documents and values and shards of tokens are about as many
 
 
@@ -108,6 +110,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     job = _Job(spec, reader, rules, ingest_key(spec, content).digest, context)
 
     items = reader.modality.items(files)
+    _check_language(job, items)
     corpus = _split(spec, _deduplicated(spec, _read(job, items), items), items)
     tokens = _tokens(job, corpus) if reader.has_text else None
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None
@@ -137,6 +140,15 @@ def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
             fix=f"remove {field}, or choose a source with captions",
         )
     return rules
+
+
+def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
+    """Look at a sample of the texts, before rules of one language are applied to texts of another."""
+    if job.rules and job.spec.quality.filters() and job.spec.quality.least_language_share:
+        from foundation_core.data.language import check_language, shares
+
+        sample, _ = read_files(items[:: max(1, len(items) // _SAMPLED)], job.reader)
+        check_language(job.spec.quality, shares(sample["text"].to_pylist()))
 
 
 def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
