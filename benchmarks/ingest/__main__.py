@@ -46,7 +46,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-ingest-") as name:
         folder = Path(name)
         _write(documents, folder / "parts", arguments.workers)
-        mine = ours.run(folder, arguments.workers)
+        mine = ours.run(folder, arguments.workers, arguments.vocabulary)
         if arguments.rival:
             tokenizer = str(folder / "ours" / "tokenizer.json")
             command = [arguments.rival, str(RIVAL), str(folder), tokenizer, str(arguments.workers)]
@@ -121,6 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl")
     parser.add_argument("--rival", metavar="PYTHON", help="an interpreter that has datatrove[processing]")
     parser.add_argument("--megabytes", type=float, default=50.0, help="of the corpus that are used")
+    parser.add_argument("--vocabulary", type=int, default=8192, help="entries of the tokenizer")
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="processes of each side")
     return parser.parse_args()
 

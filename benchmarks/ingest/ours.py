@@ -39,7 +39,7 @@ class Result(NamedTuple):
     reasons: dict[str, str]
 
 
-def run(folder: Path, workers: int) -> Result:
+def run(folder: Path, workers: int, vocabulary: int) -> Result:
     """Ingest the JSONL files of `folder/parts` into `folder/ours`."""
     names = _ids(folder / "parts")
     fuzzy = FuzzyDedupSpec(use=True, bands=14, band_rows=8, survivor="first")  # datatrove's sketch, and its choice
@@ -47,7 +47,7 @@ def run(folder: Path, workers: int) -> Result:
         source=SourceSpec(kind="table", path=str(folder / "parts")),
         quality=QualitySpec(gopher=GopherSpec(use=True), repetition=RepetitionSpec(use=True)),
         fuzzy_dedup=fuzzy,
-        tokenizer=TokenizerSpec(vocabulary=8192),
+        tokenizer=TokenizerSpec(vocabulary=vocabulary),
         unit_bytes=4_000_000,
         workers=workers,
     )
