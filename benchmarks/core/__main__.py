@@ -1,8 +1,8 @@
 """The core beside others, same shapes and same weights: `python -m benchmarks.core [train|generate]`.
 
 Prints a line for each family beside the model of `transformers` or `torch.nn` that has its layers, and for cached
-generation; ends with 1 if a bar is missed or a comparison is void. On a machine that others use, `--clock processor`
-counts this process's own time; `--tiny` only shows that everything runs.
+generation, and where the time goes if a bar is missed; ends with 1 if one is, or a comparison is void. On a machine
+that others use, `--clock processor` counts this process's own time; `--tiny` only shows that everything runs.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ def _generate(arguments: argparse.Namespace) -> Iterator[bool]:
                     torch.manual_seed(0)
                     row = generate.measure(name, case, dtype, rows, arguments.pairs, clock_of(arguments.clock))
                     print(row.line(), flush=True)
+                    if not row.met:
+                        print(generate.profile(name, case, dtype, rows, clock_of(arguments.clock)).line(), flush=True)
                     yield row.met
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 import transformers
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from benchmarks.core.text import LAYER, gpt2_config, llama_sizes, our_model
 from benchmarks.core.timing import Clock, Comparison, compare
 from benchmarks.core.train import Size
+from foundation_core.generation import packed
 from foundation_core.generation.generate import generate
 from foundation_core.generation.sampling import Sampling
 from foundation_core.interop.language import GPT2, LLAMA
@@ -129,6 +131,67 @@ def measure(name: str, case: Case, dtype: torch.dtype, rows: int, pairs: int, cl
     ours = ours.float()
     ours.load_state_dict(exact)
     return Row(name, dtype, rows, case.new, times, max(lost(ours, prompt, torch.tensor(side)) for side in written))
+
+
+class Profile(NamedTuple):
+    """Milliseconds of a step of ours.
+
+    Args:
+        whole: of a step.
+        products: of its products alone, one after the other.
+        rest: of a step whose products are replaced by zeros that are there already.
+    """
+
+    whole: float
+    products: float
+    rest: float
+
+    def line(self) -> str:
+        """As it is printed."""
+        alone = f"its products alone {self.products:.2f}, all else alone {self.rest:.2f}"
+        return f"    a step takes {self.whole:.2f} ms; {alone}"
+
+
+def profile(name: str, case: Case, dtype: torch.dtype, rows: int, clock: Clock) -> Profile:
+    """Where the time of a step goes."""
+    _, ours, _ = sides(case)[name]()
+    ours = ours.to(dtype).eval()
+    prompt = torch.ones(rows, case.prompt, dtype=torch.int64).tolist()
+    asked = list[tuple[packed.Joint, Tensor]]()
+    zeros = dict[tuple[int, ...], Tensor]()
+    product = packed.Joint.__call__
+
+    def note(self: packed.Joint, x: Tensor) -> Tensor:
+        asked.append((self, x))
+        return product(self, x)
+
+    def nothing(self: packed.Joint, x: Tensor) -> Tensor:
+        shape = (*x.shape[:-1], sum(self.features))
+        if shape not in zeros:
+            zeros[shape] = torch.zeros(shape, dtype=x.dtype)
+        return zeros[shape]
+
+    def seconds(call: Callable[[], Any]) -> float:
+        return min(_timed(call, clock) for _ in range(3))
+
+    def write() -> None:
+        generate(ours, prompt, case.new, GREEDY)
+
+    whole = seconds(write)
+    with mock.patch.object(packed.Joint, "__call__", note):
+        generate(ours, prompt, 2, GREEDY)
+    last_step = asked[len(asked) // 2 :]
+    with torch.inference_mode():
+        products = seconds(lambda: [product(joint, x) for _ in range(case.new) for joint, x in last_step])
+    with mock.patch.object(packed.Joint, "__call__", nothing):
+        rest = seconds(write)
+    return Profile(*(1e3 * of / case.new for of in (whole, products, rest)))
+
+
+def _timed(call: Callable[[], Any], clock: Clock) -> float:
+    start = clock()
+    call()
+    return clock() - start
 
 
 @torch.no_grad()
