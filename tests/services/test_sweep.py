@@ -49,7 +49,8 @@ def test_a_value_that_diverges_is_a_row_and_the_others_go_on(swept: tuple[Workpl
     rows = [line.strip("│ ").split("│") for line in ended.output.splitlines() if line.startswith("│")]
     assert rows[-1][0].strip() == DIVERGES
     assert "failed: " in rows[-1][-1]
-    found = {row[0].strip(): float(row[1]) for row in rows[:-1]}
+    assert {row[1].split()[1] for row in rows[:-1]} == {"bits/byte"}
+    found = {row[0].strip(): float(row[1].split()[0]) for row in rows[:-1]}
     assert sorted(found) == sorted(GOOD)
     assert list(found.values()) == sorted(found.values())
     trunks = Store(place.home / "results").history("pretrain")
