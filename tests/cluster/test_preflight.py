@@ -34,7 +34,7 @@ def test_every_unknown_name_is_in_one_message(tmp_path: Path) -> None:
     lines = [line.strip() for line in str(caught.value).splitlines()[1:]]
     starts = [
         "no source is called 'web'; allowed: audio_folder,",
-        "no measure is called 'beauty'; allowed: alphanumeric_fraction, characters,",
+        "no measure is called 'beauty'; allowed: alphabetic_word_fraction, alphanumeric_fraction,",
         "no family is called 'parrot'; allowed: captioner, decoder,",
         "no objective is called 'guess'; allowed: balanced_next_token, captioning,",
         "no task is called 'nothing'; allowed: ",

