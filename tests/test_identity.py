@@ -60,7 +60,9 @@ def test_a_new_library_or_code_version_changes_the_key(monkeypatch: pytest.Monke
         patch.setattr(identity, "version", lambda name: "99")
         new = action_key("ingest", IngestSpec(), {})
     assert new.digest != old.digest
-    assert [told.rpartition(" -> ")[2] for told in differences(old.parts, new.parts)] == ["99"] * len(identity.LIBRARIES["ingest"])
+    assert [told.rpartition(" -> ")[2] for told in differences(old.parts, new.parts)] == ["99"] * len(
+        identity.LIBRARIES["ingest"]
+    )
     monkeypatch.setitem(identity.CODE_VERSIONS, "ingest", 77)
     newer = action_key("ingest", IngestSpec(), {})
     assert newer.digest != old.digest

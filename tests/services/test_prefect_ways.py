@@ -37,7 +37,9 @@ def test_a_paused_run_saves_and_leaves_and_goes_on_when_it_is_resumed(stack: Run
 
 def test_a_schedule_starts_the_form_with_its_values_also_after_the_runner_came_anew(stack: RunningStack) -> None:
     form = stack.ask("GET", "/deployments/name/ingest/ingest")["id"]
-    anchor = datetime.now(UTC) - timedelta(seconds=3480)  # due in two minutes: a new runner may take one on a busy machine
+    anchor = datetime.now(UTC) - timedelta(
+        seconds=3480
+    )  # due in two minutes: a new runner may take one on a busy machine
     made = stack.ask_with(
         "POST",
         f"/deployments/{form}/schedules",
