@@ -14,7 +14,7 @@ try:
     import numba
 except ImportError as error:
     raise SetupError(
-        "published rules on texts need numba, which is not installed",
+        "rules and fuzzy deduplication of texts need numba, which is not installed",
         fix="pip install 'foundation-pipeline[text]'",
     ) from error
 

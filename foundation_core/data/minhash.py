@@ -76,7 +76,17 @@ def _orders(count: int) -> NDArray[np.uint32]:
 
 
 @compiled
-def _sketch(data, offsets, kind, base, n, orders, keys, words) -> None:  # type: ignore[no-untyped-def]
+def _sketch(
+    data: NDArray[np.uint8],
+    offsets: NDArray[np.int64],
+    kind: Kinds,
+    base: Points,
+    n: int,
+    orders: NDArray[np.uint32],
+    keys: Hashes,
+    words: NDArray[np.bool_],
+) -> None:
+    """Write the keys of each text's bands, and which texts have a word."""
     multiply, add = orders
     longest = 1
     for text in range(len(offsets) - 1):
@@ -100,7 +110,9 @@ def _sketch(data, offsets, kind, base, n, orders, keys, words) -> None:  # type:
 
 
 @compiled
-def _shingles_of(data, first, last, kind, base, n, shingles) -> int:  # type: ignore[no-untyped-def]
+def _shingles_of(
+    data: NDArray[np.uint8], first: int, last: int, kind: Kinds, base: Points, n: int, shingles: Hashes
+) -> int:
     """Write the shingles of a text in their order, and return how many there are; a short text is one."""
     points, starts, stops = np.empty((3, last - first + 1), np.int32)
     kinds = np.empty(last - first + 1, np.uint16)

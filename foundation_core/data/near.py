@@ -50,10 +50,11 @@ def near_copies(
     copies = sorted(_copies(order, keys, text_of, spec))
     stays = np.ones(len(index), np.bool_)
     stays[[copy.row for copy in copies]] = False
+    rows = pa.array([copy.row for copy in copies], pa.int64())
     dropped = pa.table(
         {
-            "document": index["document"].take(pa.array([copy.row for copy in copies], pa.int64())),
-            "group": index["group"].take(pa.array([copy.row for copy in copies], pa.int64())),
+            "document": index["document"].take(rows),
+            "group": index["group"].take(rows),
             "rule": pa.repeat(near_rule(spec), len(copies)),
             "value": pa.array([copy.similarity for copy in copies], pa.float64()),
             "kept": index["document"].take(pa.array([copy.survivor for copy in copies], pa.int64())),

@@ -144,7 +144,7 @@ def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
 
 def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
     """Look at a sample of the texts, before rules of one language are applied to texts of another."""
-    if job.rules and job.spec.quality.filters() and job.spec.quality.least_language_share:
+    if job.spec.quality.filters() and job.spec.quality.least_language_share:
         from foundation_core.data.language import check_language, shares
 
         sample, _ = read_files(items[:: max(1, len(items) // _SAMPLED)], job.reader)
