@@ -49,7 +49,7 @@ def seen(keys: int) -> Seen:
 
 @inlined
 def mixed(hash: Hash) -> Hash:
-    """A hash whose every bit depends on all bits of the given one: shifts and odd factors, as mixers of 64 bits have."""
+    """A hash whose every bit depends on all bits of the given one: shifts and odd factors, as usual for 64 bits."""
     for _ in range(2):
         hash = (hash ^ (hash >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     return hash ^ (hash >> np.uint64(32))
