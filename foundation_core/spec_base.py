@@ -53,6 +53,8 @@ def _meaning(value: Any) -> Any:
         return value.meaning()
     if isinstance(value, (tuple, list)):
         return [_meaning(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _meaning(item) for name, item in value.items()}
     return value
 
 

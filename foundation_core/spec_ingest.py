@@ -9,13 +9,14 @@ from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec, placement
 from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, QualitySpec
+from foundation_core.spec_reading import ReadingSpec
 
 
-class SourceSpec(Spec):
+class OneSourceSpec(Spec):
     """Where the raw items are: files of text, images, recordings, tables."""
 
     kind: str = "python_stdlib"
-    """Registered source: python_stdlib, folder, table, image_folder, image_table, audio_folder, audio_table,
+    """Registered source: python_stdlib, folder, table, several, image_folder, image_table, audio_folder, audio_table,
     series_table, digits, digits_with_captions, spoken_digits, spoken_digit_strings, or one that an installed package
     adds."""
     path: str | None = placement(None)
@@ -25,7 +26,11 @@ class SourceSpec(Spec):
     """Which files below the folder are items, or tables of them. Empty: those that the kind of source reads, such as
     **/*.py for texts."""
     text_field: str = placement("text")
-    """Column of a table that holds the texts. Its name is not part of the identity, its content is."""
+    """Column of a table that holds the texts; a dot leads into an object, as in data.body."""
+    licence_field: str | None = placement(None)
+    """Column of a table that holds the licence of each text. Empty: that of the source."""
+    licence: str | None = None
+    """Licence of the documents that state none, for the cards."""
     label_field: str | None = placement(None)
     """Column of a table that holds the labels, which become the items' groups. Empty: no labels."""
     image_field: str = placement("image")
@@ -34,6 +39,8 @@ class SourceSpec(Spec):
     """Column of a table that holds the recordings: their bytes, or their paths beside the table."""
     caption_field: str | None = placement(None)
     """Column of a table that holds the captions. Empty: no captions."""
+    reading: ReadingSpec = ReadingSpec()
+    """How the bytes of a file become text."""
     label_pattern: str | None = None
     """Regular expression with one group that finds the label in the path of an image or recording. Empty: its first
     folder is the label."""
@@ -50,6 +57,27 @@ class SourceSpec(Spec):
         if groups != 1:
             raise ValueError(f"label_pattern={pattern!r} has {groups} groups; it needs one: the label")
         return pattern
+
+
+class SourceSpec(OneSourceSpec):
+    """Where the raw items are: one source, or several under names of their own."""
+
+    parts: dict[str, OneSourceSpec] = Field({})
+    """Sources of kind=several, by the names that their documents keep. A document without a label gets its source's
+    name as its group, which pretrain.mixture can weigh."""
+
+    @field_validator("parts")
+    @classmethod
+    def _has_plain_names(cls, parts: dict[str, OneSourceSpec]) -> dict[str, OneSourceSpec]:
+        if wrong := [name for name in parts if not re.fullmatch(r"[\w.-]+", name)]:
+            raise ValueError(f"the name {wrong[0]!r} of a source must be of letters, digits, _ . and - alone")
+        return parts
+
+    @model_validator(mode="after")
+    def _has_parts_where_they_are_read(self) -> Self:
+        if self.parts and self.kind != "several":
+            raise ValueError(f"parts are read by kind=several alone, and kind is {self.kind}")
+        return self
 
 
 class SplitSpec(Spec):

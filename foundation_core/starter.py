@@ -79,12 +79,13 @@ def survey(source: SourceSpec) -> Survey:
     if not files:
         raise DataError("the source is empty: no file matches", fix="check the path and the pattern")
     step = 1 + sum(file.bytes for file in files) // READ_BYTES
-    documents, unreadable = _distinct(files[::step], open_reader(opened, IngestSpec(source=source)))
+    parts = [part for file in files for part in file.parts(READ_BYTES // 64)]
+    documents, unreadable, looked_at = _distinct(parts[::step], open_reader(opened, IngestSpec(source=source)))
     allowed = IngestSpec().quarantine_fraction
-    if len(unreadable) > allowed * len(files[::step]):
+    if len(unreadable) > allowed * looked_at:
         first = "; ".join(f"{entry['document']}: {entry['reason']}" for entry in unreadable[:3])
         raise DataError(
-            f"{len(unreadable)} of {len(files[::step])} documents cannot be read: {first}",
+            f"{len(unreadable)} of {looked_at} documents cannot be read: {first}",
             allowed=f"at most {allowed:.0%}",
             fix="narrow the pattern to the files that are text",
         )
@@ -187,13 +188,13 @@ def _finetune(task: Task | None, context: int) -> list[str]:
     ]
 
 
-def _distinct(files: Sequence[SourceFile], reader: Reader) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The readable documents, each text once, and those that are not readable."""
+def _distinct(files: Sequence[SourceFile], reader: Reader) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """The readable documents, each text once, those that are not readable, and how many both were."""
     documents, unreadable = read_files(files, reader)
     by_text: dict[str, dict[str, Any]] = {}
     for document in documents.to_pylist():
         by_text.setdefault(document["sha256"], document)
-    return list(by_text.values()), unreadable.to_pylist()
+    return list(by_text.values()), unreadable.to_pylist(), len(documents) + len(unreadable)
 
 
 def _splitting(names: Sequence[str]) -> tuple[SplitSpec, list[Split]]:

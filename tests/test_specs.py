@@ -15,6 +15,7 @@ PLACE = {
     "ingest.source.path",
     "ingest.source.text_field",
     "ingest.source.label_field",
+    "ingest.source.licence_field",
     "ingest.source.image_field",
     "ingest.source.audio_field",
     "ingest.source.caption_field",
@@ -47,7 +48,7 @@ def _fields(spec: type[Spec], prefix: str = "") -> dict[str, str]:
 def _meanings(body: dict[str, Any], prefix: str = "") -> set[str]:
     found: set[str] = set()
     for name, value in body.items():
-        found |= _meanings(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}"}
+        found |= _meanings(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {f"{prefix}{name}"}
     return found
 
 

@@ -15,9 +15,11 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path, PurePath
 from typing import Protocol, cast
 
+from foundation_core.data.places import Place, below, located
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.plugins import find
@@ -33,13 +35,31 @@ class SourceFile:
         bytes: its size on disk.
         group: the first folder below the root, or "" for a file that lies in the root.
         splits: those that its source allows for it; the hash of the id chooses among them.
+        source: the name of its source, where there are several.
+        licence: of this document, where it has one of its own.
+        encoding: that its text was read in, where it is known.
     """
 
     document: str
-    path: Path
+    path: Place
     bytes: int
     group: str
     splits: tuple[Split, ...] = field(default=SPLITS, kw_only=True)
+    source: str = field(default="", kw_only=True)
+    licence: str = field(default="", kw_only=True)
+    encoding: str = field(default="", kw_only=True)
+
+    def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
+        """What workers read apart: itself, unless it is larger than a unit and can be cut.
+
+        Args:
+            unit_bytes: that a part has, or a little more.
+        """
+        yield self
+
+    def entries(self) -> Iterator[SourceFile]:
+        """The documents that it holds: itself, unless it is a file of many."""
+        yield self
 
     def read(self) -> builtins.bytes:
         """The bytes of the item, as its modality reads them: of a text, an image, a recording.
@@ -69,6 +89,47 @@ class SourceFile:
 def reason_of(error: OSError | ValueError) -> str:
     """Why an item cannot be read, in words that name no place on this machine."""
     return f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)
+
+
+@dataclass(frozen=True)
+class Entry(SourceFile):
+    """A document that was read when its file was.
+
+    Args:
+        data: its text in UTF-8.
+    """
+
+    data: builtins.bytes
+
+    def read(self) -> builtins.bytes:
+        """What it holds."""
+        return self.data
+
+
+@dataclass(frozen=True)
+class Refused(SourceFile):
+    """A file that its source cannot make sense of.
+
+    Args:
+        reason: why; it is quarantined with it.
+    """
+
+    reason: str
+
+    def read(self) -> builtins.bytes:
+        """Nothing: raises."""
+        raise ValueError(self.reason)
+
+    def digest(self) -> str:
+        """The reason."""
+        return self.reason
+
+
+def refused(file: SourceFile, reason: str) -> Refused:
+    """A file as one that is quarantined with a reason."""
+    return Refused(
+        file.document, file.path, file.bytes, file.group, source=file.source, licence=file.licence, reason=reason
+    )
 
 
 class Source(Protocol):
@@ -115,7 +176,8 @@ class PythonStandardLibrary:
     def files(self) -> list[SourceFile]:
         """Every module of the library itself."""
         wanted = PurePath(self.pattern).parts
-        return _listed("python_stdlib", self.root, (path for path in self._own() if _fits(path.parts, wanted)))
+        own = (path for path in self._own() if _fits(path.parts, wanted))
+        return _listed("python_stdlib", ((path, self.root / path) for path in own))
 
     def _own(self) -> Iterator[PurePath]:
         """The library's own files. Foreign folders are not entered: one of them may hold 20 times as many files."""
@@ -141,10 +203,10 @@ class Folder:
     """The files of a folder that match a pattern."""
 
     modality, captioned = "text", False
-    licence = NOT_STATED
 
     def __init__(self, spec: SourceSpec) -> None:
         self.root, self.pattern = source_folder(spec), spec.pattern or PYTHON_FILES
+        self.licence = spec.licence or NOT_STATED
         self.description = f"the files of a folder that match {self.pattern}"
         self.language = "Python source" if self.pattern.endswith(".py") else "text"
 
@@ -153,7 +215,7 @@ class Folder:
         return files_below("folder", self.root, self.pattern)
 
 
-def source_folder(spec: SourceSpec) -> Path:
+def source_folder(spec: SourceSpec) -> Place:
     """The folder that a spec names.
 
     Raises:
@@ -162,7 +224,7 @@ def source_folder(spec: SourceSpec) -> Path:
     """
     if spec.path is None:
         raise ConfigError(f"source.kind={spec.kind} needs source.path", fix="name the folder that holds the documents")
-    root = Path(spec.path).expanduser()
+    root = located(spec.path)
     if not root.is_dir():
         raise DataError(
             f"the source folder {root} {'is not a folder' if root.exists() else 'is not there'}",
@@ -171,9 +233,9 @@ def source_folder(spec: SourceSpec) -> Path:
     return root
 
 
-def files_below(source: str, root: Path, pattern: str) -> list[SourceFile]:
+def files_below(source: str, root: Place, pattern: str) -> list[SourceFile]:
     """The files of a folder that match a pattern, sorted by document id."""
-    return _listed(source, root, (path.relative_to(root) for path in root.glob(pattern) if path.is_file()))
+    return _listed(source, ((below(root, path), path) for path in root.glob(pattern) if path.is_file()))
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -210,15 +272,24 @@ def source_content(files: Iterable[SourceFile]) -> str:
     return content.hexdigest()
 
 
-def _listed(source: str, root: Path, paths: Iterable[PurePath]) -> list[SourceFile]:
+def sampled(files: Sequence[SourceFile], count: int, unit_bytes: int) -> list[SourceFile]:
+    """About `count` documents, spread over the files and their parts; of a part, its first ones."""
+    parts = [part for file in files for part in file.parts(unit_bytes)]
+    chosen = parts[:: max(1, len(parts) // count)]
+    each = -(-count // max(1, len(chosen)))
+    return [entry for part in chosen for entry in islice(part.entries(), each)]
+
+
+def _listed(source: str, found: Iterable[tuple[PurePath, Place]]) -> list[SourceFile]:
+    """The files of a source, each with its path from the root, sorted by document id."""
     files = [
         SourceFile(
             document=f"{source}/{_name(path)}",
-            path=root / path,
-            bytes=(root / path).stat().st_size,
+            path=place,
+            bytes=place.stat().st_size,
             group=_name(PurePath(path.parts[0])) if len(path.parts) > 1 else "",
         )
-        for path in paths
+        for path, place in found
     ]
     return sorted(files, key=lambda file: file.document)
 

@@ -11,10 +11,10 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from foundation_core.data.documents import NOT_STATED, SourceFile, files_below, reason_of, source_folder
+from foundation_core.data.documents import NOT_STATED, SourceFile, files_below, reason_of, refused, source_folder
+from foundation_core.data.places import Place
 from foundation_core.data.rows import TableItem, TableSource
 from foundation_core.data.tables import Row
 from foundation_core.specs import SourceSpec
@@ -22,30 +22,6 @@ from foundation_core.specs import SourceSpec
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
 RECORDINGS = frozenset({".wav", ".flac", ".ogg", ".mp3"})
 """How the names of files end that are read where a spec states no pattern."""
-
-
-@dataclass(frozen=True)
-class Refused(SourceFile):
-    """A file that its source cannot make sense of.
-
-    Args:
-        reason: why; it is quarantined with it.
-    """
-
-    reason: str
-
-    def read(self) -> builtins.bytes:
-        """Nothing: raises."""
-        raise ValueError(self.reason)
-
-    def digest(self) -> str:
-        """The reason."""
-        return self.reason
-
-
-def refused(file: SourceFile, reason: str) -> Refused:
-    """A file as one that is quarantined with a reason."""
-    return Refused(file.document, file.path, file.bytes, file.group, reason)
 
 
 class _MediaFolder:
@@ -125,7 +101,7 @@ class MediaRow(TableItem):
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
 
-def _content(value: Any, folder: Path) -> bytes:
+def _content(value: Any, folder: Place) -> bytes:
     """What a field holds: bytes, a path beside the table, or both as data sets of the Hugging Face hub have them."""
     if isinstance(value, Mapping):
         value = value.get("bytes") or value.get("path")
@@ -136,7 +112,7 @@ def _content(value: Any, folder: Path) -> bytes:
     return (folder / value).read_bytes()
 
 
-def _size(value: Any, folder: Path) -> int:
+def _size(value: Any, folder: Place) -> int:
     """Bytes of what a field holds, without reading a file that it names."""
     held = value.get("bytes") or value.get("path") if isinstance(value, Mapping) else value
     if isinstance(held, str):
@@ -156,7 +132,7 @@ class _MediaTable(TableSource):
         self.fields = [field, *filter(None, (spec.caption_field, spec.label_field))]
         self.description = f"{self.modality}s that tables hold or name" + (", with captions" if self.captioned else "")
 
-    def item(self, path: Path, document: str, number: int, row: Row) -> SourceFile:
+    def item(self, path: Place, document: str, number: int, row: Row) -> SourceFile:
         """The image or recording of a row."""
         try:
             size = _size(row.get(self.field), path.parent)

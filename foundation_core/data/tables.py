@@ -12,47 +12,61 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from pathlib import Path, PurePath
+from typing import Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foundation_core.data.places import Place
 from foundation_core.errors import ConfigError, DataError, SetupError
 from foundation_core.files import committed
 
 Row = dict[str, Any]
-FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet"}
-ALLOWED = ".csv, .csv.gz, .jsonl, .jsonl.gz, .parquet"
+FORMATS = {
+    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".arrow": "arrow",
+    ".feather": "arrow",
+}  # fmt: skip
+_LINES = ("csv", "tsv", "jsonl")
+ALLOWED = ".csv, .tsv and .jsonl, each also .gz; .parquet, .arrow"
 _FIELD_CHARACTERS = 2**31 - 1
 """The longest field of a CSV file; what Python allows otherwise, 131,072 characters, is less than a long text."""
 _REPAIR = "repair or remove that row"
 
 
-def table_format(path: Path) -> tuple[str, bool]:
+def table_format(path: Place) -> tuple[str, bool]:
     """The format that a file's name says, and whether gzip packs it.
 
     Raises:
         ConfigError: it says none.
     """
     packed = path.suffix.lower() == ".gz"
-    name = FORMATS.get((path.with_suffix("") if packed else path).suffix.lower())
-    if name is None or (packed and name == "parquet"):
+    name = FORMATS.get(PurePath(path.name.removesuffix(path.suffix) if packed else path.name).suffix.lower())
+    if name is None or (packed and name not in _LINES):
         raise ConfigError(f"{path} is no table by its name", allowed=ALLOWED, fix="give the file one of these endings")
     return name, packed
 
 
-def is_table(path: Path) -> bool:
+def is_table(path: Place) -> bool:
     """Whether a file is a table by its name."""
     try:
         table_format(path)
     except ConfigError:
         return False
     return True
+
+
+@contextmanager
+def open_table(path: Place) -> Iterator[BinaryIO]:
+    """The bytes of a table, unpacked; it can be sought in, forwards at the speed of unpacking."""
+    _, packed = table_format(path)
+    with path.open("rb") as stream:
+        yield cast(BinaryIO, gzip.GzipFile(fileobj=stream) if packed else stream)
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ class Table:
     schema: pa.Schema | None
     batches: Iterator[list[Row]]
 
-    def require(self, field: str, path: Path) -> None:
+    def require(self, field: str, path: Place) -> None:
         """Refuse, with the columns there are, if there is no such field.
 
         Raises:
@@ -80,29 +94,29 @@ class Table:
 
 
 @contextmanager
-def read_table(path: Path, batch_rows: int) -> Iterator[Table]:
+def read_table(path: Place, batch_rows: int) -> Iterator[Table]:
     """The rows of a file, `batch_rows` at a time.
 
     Raises:
         ConfigError: no table by its name.
         DataError: it is not there, or not what its name says; the message names the row.
     """
-    kind, packed = table_format(path)
+    kind, _ = table_format(path)
     with ExitStack() as stack:
         with _reading(path):
-            source: Any = stack.enter_context(open(path, "rb"))
-            source = gzip.GzipFile(fileobj=source) if packed else source
-            table = {"csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet}[kind](path, source, batch_rows)
+            source = stack.enter_context(open_table(path))
+            table = _READERS[kind](path, source, batch_rows)
         yield table
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Place) -> Iterator[None]:
     """Says of what cannot be read why not."""
     try:
         yield
     except pa.ArrowException as error:
-        raise DataError(f"{path} is not a Parquet file that can be read: {error}") from error
+        kind = table_format(path)[0].capitalize()
+        raise DataError(f"{path} is not a{'n' * (kind == 'Arrow')} {kind} file that can be read: {error}") from error
     except UnicodeDecodeError as error:
         found = f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x}"
         raise DataError(found, fix="save it as UTF-8") from error
@@ -112,7 +126,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", fix="name a file that is there") from error
 
 
-def has_more_rows(path: Path, rows: int) -> bool:
+def has_more_rows(path: Place, rows: int) -> bool:
     """Whether a file has more rows than so many; it is read as far as it takes to know.
 
     Raises:
@@ -127,9 +141,9 @@ def has_more_rows(path: Path, rows: int) -> bool:
     return False
 
 
-def _read_csv(path: Path, source: BinaryIO, batch_rows: int) -> Table:
+def _read_csv(path: Place, source: BinaryIO, batch_rows: int, delimiter: str = ",") -> Table:
     csv.field_size_limit(_FIELD_CHARACTERS)
-    lines = csv.reader(io.TextIOWrapper(source, "utf-8-sig", newline=""), strict=True)
+    lines = csv.reader(io.TextIOWrapper(source, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
     columns = next(_csv_lines(path, lines), [])
     _check_columns(path, columns)
 
@@ -143,14 +157,14 @@ def _read_csv(path: Path, source: BinaryIO, batch_rows: int) -> Table:
     return Table(columns, None, _batched(path, rows(), batch_rows))
 
 
-def _csv_lines(path: Path, lines: Any) -> Iterator[list[str]]:
+def _csv_lines(path: Place, lines: Any) -> Iterator[list[str]]:
     try:
         yield from (line for line in lines if line)
     except csv.Error as error:
         raise DataError(f"{path}:{lines.line_num} is not CSV: {error}", fix=_REPAIR) from error
 
 
-def _read_jsonl(path: Path, source: BinaryIO, batch_rows: int) -> Table:
+def _read_jsonl(path: Place, source: BinaryIO, batch_rows: int) -> Table:
     def rows() -> Iterator[Row]:
         for number, line in enumerate(io.TextIOWrapper(source, "utf-8-sig"), 1):
             if not line.strip():
@@ -170,7 +184,7 @@ def _read_jsonl(path: Path, source: BinaryIO, batch_rows: int) -> Table:
     return Table(columns, None, chain([first], batches))
 
 
-def _read_parquet(path: Path, source: BinaryIO, batch_rows: int) -> Table:
+def _read_parquet(path: Place, source: BinaryIO, batch_rows: int) -> Table:
     file = pq.ParquetFile(source)
     schema = file.schema_arrow
     _check_columns(path, schema.names)
@@ -178,14 +192,35 @@ def _read_parquet(path: Path, source: BinaryIO, batch_rows: int) -> Table:
     return Table(schema.names, schema, _batched(path, rows, batch_rows))
 
 
-def _check_columns(path: Path, columns: Sequence[str]) -> None:
+def _read_arrow(path: Place, source: BinaryIO, batch_rows: int) -> Table:
+    source.seek(0)
+    try:
+        table = pa.ipc.open_file(source).read_all()
+    except pa.ArrowInvalid:  # not the file format, so the stream format
+        source.seek(0)
+        table = pa.ipc.open_stream(source).read_all()
+    _check_columns(path, table.schema.names)
+    rows = (row for batch in table.to_batches(batch_rows) for row in batch.to_pylist())
+    return Table(table.schema.names, table.schema, _batched(path, rows, batch_rows))
+
+
+_READERS: Mapping[str, Callable[[Place, BinaryIO, int], Table]] = {
+    "csv": _read_csv,
+    "tsv": partial(_read_csv, delimiter="\t"),
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "arrow": _read_arrow,
+}
+
+
+def _check_columns(path: Place, columns: Sequence[str]) -> None:
     if not columns:
         raise DataError(f"{path} holds no table: it is empty", allowed="named columns and rows")
     if twice := sorted({name for name in columns if columns.count(name) > 1}):
         raise DataError(f"{path} has two columns called {', '.join(map(repr, twice))}", fix="give each its own name")
 
 
-def _batched(path: Path, rows: Iterator[Row], batch_rows: int) -> Iterator[list[Row]]:
+def _batched(path: Place, rows: Iterator[Row], batch_rows: int) -> Iterator[list[Row]]:
     while True:
         with _reading(path):
             batch = list(islice(rows, batch_rows))
@@ -232,8 +267,10 @@ def write_table(path: Path, table: Table, added: Mapping[str, pa.DataType]) -> I
             sink = stack.enter_context(gzip.GzipFile("", "wb", fileobj=sink, mtime=0))
         if kind == "parquet":
             writer: Any = _ParquetRows(path, sink, table, added)
-        elif kind == "csv":
-            writer = _CsvRows(path, sink, [*table.columns, *added])
+        elif kind in ("csv", "tsv"):
+            writer = _CsvRows(path, sink, [*table.columns, *added], "," if kind == "csv" else "\t")
+        elif kind == "arrow":
+            raise ConfigError(f"{path}: Arrow files are read and not written", fix="write .parquet")
         else:
             writer = _JsonRows(sink)
         yield writer
@@ -241,10 +278,10 @@ def write_table(path: Path, table: Table, added: Mapping[str, pa.DataType]) -> I
 
 
 class _CsvRows:
-    def __init__(self, path: Path, sink: BinaryIO, columns: list[str]) -> None:
+    def __init__(self, path: Path, sink: BinaryIO, columns: list[str], delimiter: str) -> None:
         self._path, self._columns = path, columns
         self._text = io.TextIOWrapper(sink, "utf-8", newline="", write_through=True)
-        self._lines = csv.writer(self._text, lineterminator="\n")
+        self._lines = csv.writer(self._text, delimiter=delimiter, lineterminator="\n")
         self._lines.writerow(columns)
 
     def write(self, rows: Sequence[Row]) -> None:

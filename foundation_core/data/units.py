@@ -52,13 +52,18 @@ class Unit:
             for name, digest in body["files"].items()
         )
 
-    def commit(self, files: Mapping[str, Any]) -> None:
-        """Write the files, given as bytes by name, and then the one that makes them count."""
+    def commit(self, files: Mapping[str, Any], **facts: Any) -> None:
+        """Write the files, given as bytes by name, and then the one that makes them count, with facts about them."""
         for name, data in files.items():
             with committed(self.folder / name) as sink:
                 sink.write(data)
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        write_json(self.folder / "unit.json", {"identity": self.identity, "files": digests})
+        write_json(self.folder / "unit.json", {"identity": self.identity, "files": digests, "facts": facts})
+
+    def facts(self) -> dict[str, Any]:
+        """What was said of a finished unit."""
+        found: dict[str, Any] = read_json(self.folder / "unit.json")["facts"]
+        return found
 
     def table(self, name: str) -> pa.Table:
         """One of the unit's tables, memory-mapped."""
@@ -102,17 +107,18 @@ def read_unit(piece: ReadPiece) -> None:
     """
     documents, quarantined = read_files(piece.files, piece.reader)
     kept, dropped = apply_filters(documents, piece.rules)
-    accounted = sorted(name for table in (kept, dropped, quarantined) for name in table["document"].to_pylist())
-    if accounted != sorted(file.document for file in piece.files):
+    read = [name for table in (documents, quarantined) for name in table["document"].to_pylist()]
+    accounted = [name for table in (kept, dropped, quarantined) for name in table["document"].to_pylist()]
+    if sorted(accounted) != sorted(read):
         raise DataError(
-            f"{len(piece.files)} documents went in; {len(kept)} kept + {len(dropped)} dropped + "
+            f"{len(read)} documents went in; {len(kept)} kept + {len(dropped)} dropped + "
             f"{len(quarantined)} quarantined came out, and they are not the same",
             fix="look for a filter measure that gives no number for some document",
         )
     tables = {KEPT_FILE: kept, DROPPED_FILE: dropped, QUARANTINED_FILE: quarantined}
     if piece.sketch is not None:
         tables[SKETCHES_FILE] = pa.table({"keys": piece.sketch(kept["text"].combine_chunks())})
-    piece.unit.commit({name: arrow_bytes(table) for name, table in tables.items()})
+    piece.unit.commit({name: arrow_bytes(table) for name, table in tables.items()}, documents=len(read))
 
 
 def encode_unit(piece: EncodePiece) -> None:

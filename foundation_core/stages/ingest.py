@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 
 from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.dedup import exact_copies
-from foundation_core.data.documents import SourceFile, open_source, source_content
+from foundation_core.data.documents import SourceFile, open_source, sampled, source_content
 from foundation_core.data.features import FEATURES_FILE, Features, measure
 from foundation_core.data.filters import DROPPED, Rule, rules_of
 from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader, read_files
@@ -111,7 +111,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
 
     items = reader.modality.items(files)
     _check_language(job, items)
-    corpus = _split(spec, _deduplicated(spec, _read(job, items), items), items)
+    corpus = _split(spec, _deduplicated(spec, _read(job, items)), items)
     tokens = _tokens(job, corpus) if reader.has_text else None
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None
     described = {"description": source.description, "language": source.language, "licence": source.licence}
@@ -147,13 +147,14 @@ def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
     if job.spec.quality.filters() and job.spec.quality.least_language_share:
         from foundation_core.data.language import check_language, shares
 
-        sample, _ = read_files(items[:: max(1, len(items) // _SAMPLED)], job.reader)
+        sample, _ = read_files(sampled(items, _SAMPLED, job.spec.unit_bytes), job.reader)
         check_language(job.spec.quality, shares(sample["text"].to_pylist()))
 
 
 def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
     pieces, sketch = [], _sketch(job)
-    for number, part in enumerate(_cut(items, job.spec.unit_bytes)):
+    parts = (part for item in items for part in item.parts(job.spec.unit_bytes))
+    for number, part in enumerate(_cut(parts, job.spec.unit_bytes)):
         unit = job.unit("read", number, [item.document for item in part])
         pieces.append(ReadPiece(unit, part, job.reader, job.rules, sketch))
     _finish("read", read_unit, pieces, job)
@@ -173,7 +174,7 @@ def _sketch(job: _Job) -> Callable[[pa.Array], pa.Array] | None:
     return Sketch.of(job.spec.fuzzy_dedup)
 
 
-def _cut(items: Sequence[SourceFile], unit_bytes: int) -> Iterator[tuple[SourceFile, ...]]:
+def _cut(items: Iterable[SourceFile], unit_bytes: int) -> Iterator[tuple[SourceFile, ...]]:
     """The items in units of at most `unit_bytes` each; a larger one is a unit of its own."""
     part, size = list[SourceFile](), 0
     for item in items:
@@ -206,7 +207,7 @@ def _stop_if_asked(where: str, context: Context) -> None:
         raise Stopped(f"ingest stopped. {where}", fix="run the same command again to continue")
 
 
-def _deduplicated(spec: IngestSpec, reads: Sequence[Unit], items: Sequence[SourceFile]) -> Corpus:
+def _deduplicated(spec: IngestSpec, reads: Sequence[Unit]) -> Corpus:
     parts = [Part(read, _index(read)) for read in reads]
     dropped = [read.table(DROPPED_FILE) for read in reads]
     if spec.exact_dedup:
@@ -217,7 +218,7 @@ def _deduplicated(spec: IngestSpec, reads: Sequence[Unit], items: Sequence[Sourc
         parts, dropped = _staying(parts, stays), [*dropped, copies]
     quarantined = pa.concat_tables(read.table(QUARANTINED_FILE) for read in reads)
     corpus = Corpus(parts, pa.concat_tables(dropped).sort_by("document"), quarantined)
-    _check_corpus(spec, corpus, len(items))
+    _check_corpus(spec, corpus, sum(read.facts()["documents"] for read in reads))
     return corpus
 
 
@@ -279,11 +280,11 @@ def _check_corpus(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
 
 
 def _split(spec: IngestSpec, corpus: Corpus, items: Sequence[SourceFile]) -> Corpus:
-    allowed = {item.document: item.splits for item in items}
+    allowed = {item.document: item.splits for item in items if item.splits != SPLITS}
     parts = []
     for part in corpus.parts:
         documents = part.index["document"].to_pylist()
-        splits = [split_of(document, spec.split, allowed[document]) for document in documents]
+        splits = [split_of(document, spec.split, allowed.get(document, SPLITS)) for document in documents]
         parts.append(Part(part.read, part.index.append_column("split", pa.array(splits, pa.string()))))
     split = Corpus(parts, corpus.dropped, corpus.quarantined)
     counts = {name: pc.sum(pc.equal(split.index["split"], name)).as_py() for name in SPLITS}

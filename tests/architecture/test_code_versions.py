@@ -38,6 +38,6 @@ def test_the_digest_follows_imports_and_ignores_docstrings() -> None:
 
 def test_the_digest_follows_what_is_found_by_name() -> None:
     modules = {path.stem for path in stage_sources._found_by_name("ingest")}
-    assert {"images", "audio", "series", "digits", "rows"} <= modules
+    assert {"images", "audio", "series", "digits", "text_tables"} <= modules
     assert {path.stem for path in stage_sources._found_by_name("finetune")} >= {"fragments", "values"}
     assert stage_sources._found_by_name("pretrain") == []

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foundation_core.data.documents import open_source, source_content
 from foundation_core.data.modalities import Reader, Text, read_files
@@ -18,64 +24,157 @@ from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 
 TEXT = Reader(Text(IngestSpec()), captioned=False)
-TEXTS = [f"the text of row {number}, which is long enough" for number in range(600)]
+TEXTS = [f'the "text" of row {number},\nwhich is läng enough' for number in range(600)]
+NAMES = ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.tsv", "a.parquet", "a.arrow", "stream.arrow"]
 
 
-def _spec(path: Path, **fields: str) -> SourceSpec:
-    return SourceSpec(kind="table", path=str(path), label_field="kind", pattern="**/*", **fields)
+def _spec(path: Path, **fields: Any) -> SourceSpec:
+    return SourceSpec(kind="table", path=str(path), **{"label_field": "kind", "pattern": "**/*", **fields})
 
 
-def _write(path: Path, texts: list[str | None], text_field: str = "text") -> Path:
-    rows = [{text_field: text, "kind": number % 3} for number, text in enumerate(texts)]
-    if path.suffix == ".parquet":
-        pq.write_table(pa.Table.from_pylist(rows), path)
-    else:
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+def _write(path: Path, texts: Sequence[str | None]) -> Path:
+    rows = [{"text": text, "kind": number % 3} for number, text in enumerate(texts)]
+    path.write_bytes(_bytes(path.name, rows))
     return path
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
-def test_a_row_is_a_document_with_its_label_as_the_group(tmp_path: Path, name: str) -> None:
-    files = open_source(_spec(_write(tmp_path / name, TEXTS))).files()
-    documents, quarantined = read_files(files, TEXT)
+def _bytes(name: str, rows: list[dict[str, Any]]) -> bytes:
+    if name.endswith(".gz"):
+        return gzip.compress(_bytes(name.removesuffix(".gz"), rows))
+    if name.endswith(".jsonl"):
+        return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    if name.endswith((".csv", ".tsv")):
+        text = io.StringIO()
+        lines = csv.DictWriter(text, ["text", "kind"], delimiter="\t" if name.endswith(".tsv") else ",")
+        lines.writeheader()
+        lines.writerows(rows)
+        return text.getvalue().encode()
+    table, sink = pa.Table.from_pylist(rows), io.BytesIO()
+    if name.endswith(".parquet"):
+        pq.write_table(table, sink, row_group_size=250)
+    else:
+        opened = (pa.ipc.new_stream if name.startswith("stream") else pa.ipc.new_file)(sink, table.schema)
+        with opened as writer:
+            writer.write_table(table, 250)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("unit_bytes", [1024, 10**9])
+def test_a_row_is_a_document_with_its_label_as_the_group(tmp_path: Path, name: str, unit_bytes: int) -> None:
+    (table,) = open_source(_spec(_write(tmp_path / name, TEXTS))).files()
+    parts = list(table.parts(unit_bytes))
+    assert (len(parts) > 10) is (unit_bytes == 1024)
+    documents, quarantined = read_files(parts, TEXT)
     assert len(quarantined) == 0
-    assert documents["document"].to_pylist() == [f"table/{name}/{number + 1:09d}" for number in range(600)]
-    assert documents["group"].to_pylist() == [str(number % 3) for number in range(600)]
     assert documents["text"].to_pylist() == TEXTS
+    assert documents["group"].to_pylist() == [str(number % 3) for number in range(600)]
+    numbers = [int(document.removeprefix(f"table/{name}/")) for document in documents["document"].to_pylist()]
+    assert numbers == list(range(1, 601))
 
 
-def test_rows_are_read_in_any_order(tmp_path: Path) -> None:
-    files = open_source(_spec(_write(tmp_path / "a.jsonl", TEXTS))).files()
-    chosen = [files[number] for number in (599, 3, 4, 300, 0)]
-    assert read_files(chosen, TEXT)[0]["text"].to_pylist() == [TEXTS[number] for number in (599, 3, 4, 300, 0)]
+@pytest.mark.parametrize("name", NAMES)
+def test_parts_are_read_in_any_order(tmp_path: Path, name: str) -> None:
+    (table,) = open_source(_spec(_write(tmp_path / name, TEXTS))).files()
+    parts = list(table.parts(1024))
+    backwards = [read_files([part], TEXT)[0]["text"].to_pylist() for part in reversed(parts)]
+    assert [text for texts in reversed(backwards) for text in texts] == TEXTS
 
 
-def test_the_content_is_texts_and_labels_and_not_names_or_places(tmp_path: Path) -> None:
+@settings(max_examples=60, deadline=None)
+@given(texts=st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=40))
+def test_any_texts_come_back_from_parts_of_any_size(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        (table,) = open_source(_spec(_write(folder / name, texts))).files()
+        for unit_bytes in (1, 50):
+            read = [entry.read().decode() for part in table.parts(unit_bytes) for entry in part.entries()]
+            assert read == texts, name
+
+
+def test_the_content_is_what_the_table_holds_and_what_is_read_of_it_and_no_place(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     here = source_content(open_source(_spec(_write(tmp_path / "a.jsonl", ["x", "y"]))).files())
-    there = _write(tmp_path / "other" / "a.jsonl", ["x", "y"], text_field="body")
-    assert source_content(open_source(_spec(there, text_field="body")).files()) == here
+    there = _write(tmp_path / "other" / "a.jsonl", ["x", "y"])
+    assert source_content(open_source(_spec(there)).files()) == here
     for changed in (["x", "z"], ["y", "x"], ["x"], ["x", None]):
         path = _write(tmp_path / "other" / "a.jsonl", changed)
         assert source_content(open_source(_spec(path)).files()) != here
-    unlabelled = SourceSpec(kind="table", path=str(tmp_path / "a.jsonl"))
-    assert source_content(open_source(unlabelled).files()) != here
+    assert source_content(open_source(_spec(tmp_path / "a.jsonl", label_field=None)).files()) != here
 
 
-def test_a_row_without_a_text_is_set_aside_with_the_reason(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "x", "kind": 1}\n{"text": null}\n{"text": 5}\n{"text": "a\\u0000"}\n')
-    documents, quarantined = read_files(open_source(_spec(tmp_path / "a.jsonl")).files(), TEXT)
-    assert documents["text"].to_pylist() == ["x"]
-    reasons = ["no text", "int, not a text", "not text: a NUL byte at offset 1"]
-    assert quarantined["reason"].to_pylist() == reasons
+def test_a_row_that_cannot_be_read_is_set_aside_with_the_reason_and_its_neighbours_are_read(tmp_path: Path) -> None:
+    lines = [
+        b'{"text": "x", "kind": 1}',
+        b'{"text": null}',
+        b'{"text": 5}',
+        b'{"text": "a\\u0000"}',
+        b'{"text": ',
+        b"[1]",
+        b"",
+        b'{"text": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"text": "' + b"y" * 500 + b'"}',
+        b'{"text": "last"}',
+    ]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    spec = _spec(tmp_path / "a.jsonl", label_field=None, reading={"most_document_bytes": 200})
+    for unit_bytes in (1, 10**6):
+        (table,) = open_source(spec).files()
+        documents, quarantined = read_files(table.parts(unit_bytes), TEXT)
+        assert documents["text"].to_pylist() == ["x", "last"]
+        reasons = quarantined["reason"].to_pylist()
+        assert reasons[:3] == ["no text", "int, not a text", "not text: a NUL byte at offset 1"]
+        assert all(reason.startswith("not JSON: ") for reason in (reasons[3], reasons[5]))
+        assert reasons[4] == "a JSON list, not an object"
+        assert reasons[6:] == ["a line of more than 200 bytes"] * 2
+        rows = [int(document[-9:]) for document in quarantined["document"].to_pylist()]
+        assert rows == [2, 3, 4, 5, 6, 8, 9, 10]
+
+
+def test_a_record_of_csv_that_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'text,kind\nx,1\ntoo,many,fields\n,2\n"a"b,3\ny,4\n"open\n')
+    (table,) = open_source(_spec(tmp_path / "a.csv")).files()
+    documents, quarantined = read_files(table.parts(10**6), TEXT)
+    assert documents["text"].to_pylist() == ["x", "y"]
+    fields, empty, quote, unended = quarantined["reason"].to_pylist()
+    assert fields == "3 fields, and the header has 2"
+    assert empty == "no text"
+    assert quote.startswith("not CSV: ")
+    assert unended.startswith("not CSV: ")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "a.arrow"])
+def test_a_table_that_is_cut_off_gives_what_can_be_read_and_a_reason(tmp_path: Path, name: str) -> None:
+    path = _write(tmp_path / name, TEXTS)
+    whole = path.read_bytes()
+    for size in range(0, len(whole), len(whole) // 20):
+        path.write_bytes(whole[:size])
+        (table,) = open_source(_spec(path)).files()
+        documents, quarantined = read_files(table.parts(2000), TEXT)
+        assert documents["text"].to_pylist() == TEXTS[: len(documents)]
+        if len(documents) < len(TEXTS) and size:
+            assert len(quarantined) >= 1
+
+
+def test_a_dot_leads_into_an_object_and_licences_are_kept(tmp_path: Path) -> None:
+    rows = [{"data": {"body": "x"}, "terms": "CC0"}, {"data": {"body": "y"}}, {"data": 5}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fields = {"label_field": None, "text_field": "data.body", "licence_field": "terms", "licence": "MIT"}
+    source = open_source(_spec(tmp_path / "a.jsonl", **fields))
+    documents, quarantined = read_files(source.files(), Reader(Text(IngestSpec()), False, source.licence))
+    assert documents["text"].to_pylist() == ["x", "y"]
+    assert documents["licence"].to_pylist() == ["CC0", "MIT"]
+    assert quarantined["reason"].to_pylist() == ["no text"]
 
 
 def test_a_folder_of_tables_is_one_source(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     _write(tmp_path / "b.jsonl", ["1"])
     _write(tmp_path / "deep" / "a.jsonl", ["2", "3"])
-    names = [file.document for file in open_source(_spec(tmp_path)).files()]
-    assert names == ["table/b.jsonl/000000001", "table/deep/a.jsonl/000000001", "table/deep/a.jsonl/000000002"]
+    documents, _ = read_files(open_source(_spec(tmp_path)).files(), TEXT)
+    names = ["table/b.jsonl/000000001", "table/deep/a.jsonl/000000001", "table/deep/a.jsonl/000000002"]
+    assert documents["document"].to_pylist() == names
 
 
 @pytest.mark.parametrize(
@@ -96,10 +195,11 @@ def test_what_cannot_be_a_table_is_refused(tmp_path: Path, fields: Mapping[str, 
     assert isinstance(refused.value, (ConfigError, DataError))
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
 def test_a_table_becomes_the_same_corpus_in_units_of_any_size(
-    tmp_path: Path, serial_context: Callable[[Path], Context]
+    tmp_path: Path, serial_context: Callable[[Path], Context], name: str
 ) -> None:
-    source = _spec(_write(tmp_path / "a.jsonl", TEXTS))
+    source = _spec(_write(tmp_path / name, TEXTS))
     made = []
     for unit_bytes in (1024, 10**6):
         spec = IngestSpec.model_validate({"source": source, "tokenizer": {"vocabulary": 270}, "unit_bytes": unit_bytes})

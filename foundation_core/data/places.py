@@ -1,0 +1,224 @@
+"""Places where files are: folders of this machine, and stores such as S3, behind the part of `Path` that sources use.
+
+    /data/texts   s3://bucket/texts   gs://bucket/texts   hf://datasets/owner/name   https://host/reviews.jsonl.gz
+
+Keys come from where each store's own tools look: the environment, their files, the machine's role. They are never part
+of an address here, so that no log, card or run holds them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from urllib.parse import urlsplit
+
+from foundation_core.errors import ConfigError
+from foundation_core.plugins import need
+
+STORES = ("s3", "gs", "hf", "http", "https")
+_SPEAKS = {"hf": ("huggingface_hub",), "http": ("aiohttp",), "https": ("aiohttp",)}
+"""The modules that speak to a store, where pyarrow does not."""
+_SECRET = re.compile(r"(token|signature|secret|credential|password|api_?key|[^a-z]sig)=", re.IGNORECASE)
+
+
+class Stat(Protocol):
+    """What is known of a file without reading it."""
+
+    @property
+    def st_size(self) -> int:
+        """Bytes."""
+
+    @property
+    def st_mtime_ns(self) -> int:
+        """When it was changed; 0 where a store does not say."""
+
+
+class Place(Protocol):
+    """A file or a folder: what sources need of `pathlib.Path`."""
+
+    @property
+    def name(self) -> str:
+        """The last part of its address."""
+
+    @property
+    def suffix(self) -> str:
+        """How its name ends, from the last dot on."""
+
+    @property
+    def parent(self) -> Place:
+        """The folder that it lies in."""
+
+    def __truediv__(self, below: Any, /) -> Place: ...
+
+    def __hash__(self) -> int: ...
+
+    def exists(self) -> bool:
+        """Whether there is something."""
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+
+    def glob(self, pattern: str, /) -> Iterator[Place]:
+        """The files and folders below it that match."""
+
+    def stat(self) -> Stat:
+        """What is known of it; raises OSError where there is nothing."""
+
+    def read_bytes(self) -> bytes:
+        """What the file holds."""
+
+    def open(self, mode: Any = "rb", /) -> Any:
+        """The file, to be read and sought in."""
+
+
+def located(address: str) -> Place:
+    """The place of an address: a path of this machine, or a URL of a store.
+
+    Raises:
+        ConfigError: no such store, or an address that holds a key.
+        SetupError: what speaks to the store is not installed.
+    """
+    protocol, separator, _ = address.partition("://")
+    if not separator:
+        return Path(address).expanduser()
+    if protocol not in STORES:
+        raise ConfigError(f"{protocol}:// is no store that can be read", allowed="a path, " + ", ".join(STORES))
+    parts = urlsplit(address)
+    if parts.username or parts.password or _SECRET.search(f"?{parts.query}"):
+        raise ConfigError(
+            f"the address of a source at {parts.hostname} holds a key, and would be shown in logs and cards",
+            fix="give the key to the environment, as the store's own tools read it",
+        )
+    need(
+        "remote", "fsspec", *{"hf": ("huggingface_hub",), "http": ("aiohttp",), "https": ("aiohttp",)}.get(protocol, ())
+    )
+    return Remote(protocol, address if protocol.startswith("http") else address.partition("://")[2].rstrip("/"))
+
+
+def below(root: Place, path: Place) -> PurePosixPath:
+    """The path of a file from a folder that it lies in."""
+    if isinstance(root, Remote) and isinstance(path, Remote):
+        return PurePosixPath(path.key.removeprefix(root.key).lstrip("/"))
+    return PurePosixPath(cast(Path, path).relative_to(cast(Path, root)).as_posix())
+
+
+class _Known(NamedTuple):
+    st_size: int
+    st_mtime_ns: int = 0
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file or folder of a store; it travels to worker processes without its connection.
+
+    Args:
+        key: bucket and key, or the whole address for HTTP.
+        size: bytes, where a listing has said so.
+    """
+
+    protocol: str
+    key: str
+    size: int | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return self.key if self.protocol.startswith("http") else f"{self.protocol}://{self.key}"
+
+    @property
+    def name(self) -> str:
+        """The last part of its address."""
+        return self._path.name
+
+    @property
+    def suffix(self) -> str:
+        """How its name ends, from the last dot on."""
+        return self._path.suffix
+
+    @property
+    def parent(self) -> Remote:
+        """The folder that it lies in."""
+        return Remote(self.protocol, self.key.rstrip("/").rpartition("/")[0])
+
+    @property
+    def _path(self) -> PurePosixPath:
+        return PurePosixPath(urlsplit(self.key).path if self.protocol.startswith("http") else self.key)
+
+    def __truediv__(self, below: Any, /) -> Remote:
+        return Remote(self.protocol, f"{self.key.rstrip('/')}/{below}")
+
+    def exists(self) -> bool:
+        """Whether there is something."""
+        with _told():
+            return bool(_store(self.protocol).exists(self.key))
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+        with _told():
+            return self.size is None and bool(_store(self.protocol).isdir(self.key))
+
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+        with _told():
+            return self.size is not None or bool(_store(self.protocol).isfile(self.key))
+
+    def glob(self, pattern: str, /) -> Iterator[Remote]:
+        """The files below it that match."""
+        with _told():
+            found = _store(self.protocol).glob(f"{self.key.rstrip('/')}/{pattern}", detail=True)
+        for key, facts in found.items():
+            if facts["type"] == "file":
+                yield Remote(self.protocol, key, facts.get("size"))
+
+    def stat(self) -> _Known:
+        """What is known of it."""
+        with _told():
+            size = self.size if self.size is not None else _store(self.protocol).size(self.key)
+        return _Known(size or 0)
+
+    def read_bytes(self) -> bytes:
+        """What the file holds."""
+        with _told():
+            return cast(bytes, _store(self.protocol).cat_file(self.key))
+
+    def open(self, mode: Any = "rb", /) -> BinaryIO:
+        """The file, to be read and sought in."""
+        with _told():
+            return cast(BinaryIO, _store(self.protocol).open(self.key, mode))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """What goes wrong between here and a store, as an OSError whose words hold no address."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
+    except PermissionError as error:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
+    except Exception as error:
+        raise OSError(errno.EIO, f"the store did not give it ({type(error).__name__})") from error
+
+
+@cache
+def _store(protocol: str) -> Any:
+    """The fsspec file system of a protocol. S3 and Google's are those that pyarrow brings."""
+    import fsspec
+
+    if protocol not in ("s3", "gs"):
+        return fsspec.filesystem(protocol)
+    import pyarrow.fs
+    from fsspec.implementations.arrow import ArrowFSWrapper
+
+    if protocol == "gs":
+        return ArrowFSWrapper(pyarrow.fs.GcsFileSystem())
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    return ArrowFSWrapper(pyarrow.fs.S3FileSystem(endpoint_override=endpoint))

@@ -1,0 +1,185 @@
+"""Tables of texts: each row is a document, and a part of a table is what one worker reads.
+
+    reviews.jsonl --parts--> bytes 0 to 4 M, ... --entries--> "table/reviews.jsonl/000000012", group = its label
+
+Listing a table costs one pass over its bytes; no row becomes an object before a worker reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from foundation_core.data.cuts import CUT, Broken, Cut, Fields
+from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, reason_of, refused
+from foundation_core.data.rows import TableSource
+from foundation_core.data.tables import open_table, table_format
+from foundation_core.errors import ConfigError
+from foundation_core.specs import SourceSpec
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Columns(NamedTuple):
+    """What of a row is read, by the names of its fields; a dot leads into an object."""
+
+    text: str
+    label: str | None = None
+    licence: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those that are wanted."""
+        return tuple(name for name in self if name)
+
+
+@dataclass(frozen=True)
+class TextTable(SourceFile):
+    """A table."""
+
+    columns: Columns
+    most_bytes: int
+
+    def digest(self) -> str:
+        """Hex sha256 of its bytes and of the names of what is read of it; or why it cannot be read."""
+        digest = hashlib.sha256(repr(self.columns).encode())
+        try:
+            with self.path.open("rb") as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    digest.update(chunk)
+        except OSError as error:
+            return reason_of(error)
+        return digest.hexdigest()
+
+    def require(self) -> None:
+        """Refuse, with the columns there are, if it lacks one that is read. A table that cannot be read lacks none.
+
+        Raises:
+            ConfigError: it does.
+        """
+        kind, _ = table_format(self.path)
+        try:
+            with open_table(self.path) as stream:
+                columns = CUT[kind].columns(stream)
+        except (OSError, EOFError, ValueError):
+            return  # its reading says why
+        for name in self.columns.names if columns else ():
+            if name not in columns and name.split(".")[0] not in columns:
+                raise ConfigError(f"{self.path} has no column {name!r}", allowed=", ".join(columns))
+
+    def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
+        """Parts of its rows. One that is damaged ends with a part that says so."""
+        kind, _ = table_format(self.path)
+        try:
+            with open_table(self.path) as stream:
+                for cut in CUT[kind].cuts(stream, unit_bytes):
+                    yield TablePart(
+                        f"{self.document}/{cut.first:09d}", self.path, cut.stop - cut.start, "", source=self.source,
+                        licence=self.licence, table=self, cut=cut,
+                    )  # fmt: skip
+        except (OSError, EOFError, ValueError) as error:
+            yield refused(replace(self, document=f"{self.document}/rest"), _why(error))
+
+    def entries(self) -> Iterator[SourceFile]:
+        """Its rows as documents."""
+        return (entry for part in self.parts(_CHUNK_BYTES) for entry in part.entries())
+
+
+@dataclass(frozen=True)
+class TablePart(SourceFile):
+    """Some rows of a table, one behind the other."""
+
+    table: TextTable
+    cut: Cut
+
+    def entries(self) -> Iterator[SourceFile]:
+        """Its rows as documents; one that cannot be read as a refused one."""
+        kind, _ = table_format(self.path)
+        columns, number = self.table.columns, self.cut.first - 1
+        try:
+            with open_table(self.path) as stream:
+                for number, row in CUT[kind].rows(stream, self.cut, columns.names, self.table.most_bytes):
+                    yield self._entry(number, row)
+        except (OSError, EOFError, ValueError) as error:
+            yield refused(self._named(number + 1), _why(error))
+
+    def _named(self, number: int) -> SourceFile:
+        return SourceFile(
+            f"{self.table.document}/{number:09d}", self.path, 0, "", source=self.source, licence=self.licence
+        )
+
+    def _entry(self, number: int, row: Fields | Broken) -> SourceFile:
+        document = self._named(number)
+        if isinstance(row, Broken):
+            return refused(document, row.reason)
+        columns = self.table.columns
+        try:
+            data = _text(_found(row, columns.text))
+        except ValueError as error:
+            return refused(document, str(error))
+        label, licence = (_said(_found(row, name)) if name else "" for name in (columns.label, columns.licence))
+        return Entry(
+            document.document, self.path, len(data), label, source=self.source, licence=licence or self.licence,
+            data=data,
+        )  # fmt: skip
+
+
+def _why(error: Exception) -> str:
+    """Why a table breaks off, in words that name no place on this machine."""
+    if isinstance(error, OSError) and error.strerror:
+        return reason_of(error)
+    return str(error) if isinstance(error, ValueError) else "the table ends too early, or is damaged here"
+
+
+def _found(row: Fields, name: str) -> Any:
+    """The value of a field: of that very name, or of the objects that its dots lead through."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for step in name.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
+def _text(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("no text" if value is None else f"{type(value).__name__}, not a text")
+    return value.encode()
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return "" if value is None else str(value)
+
+
+class Tables(TableSource):
+    """The texts of tables."""
+
+    modality, captioned = "text", False
+    name = "table"
+    language = "text"
+
+    def __init__(self, spec: SourceSpec) -> None:
+        super().__init__(spec)
+        self.fields = []
+        self.licence = spec.licence or NOT_STATED
+        self.description = "rows of tables, each a text" + (" with a label" if spec.label_field else "")
+
+    def files(self) -> list[SourceFile]:
+        """Every table, sorted as its rows are."""
+        columns = Columns(self.spec.text_field, self.spec.label_field, self.spec.licence_field)
+        found = [
+            TextTable(
+                f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", columns=columns,
+                most_bytes=self.spec.reading.most_document_bytes,
+            )
+            for path in self.tables()
+        ]  # fmt: skip
+        for table in found:
+            table.require()
+        return sorted(found, key=lambda file: f"{file.document}/")

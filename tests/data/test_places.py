@@ -1,0 +1,134 @@
+"""Sources in stores give what the same files give on this machine, and no key gets into an address."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+
+from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.modalities import Reader, Text, read_files
+from foundation_core.data.places import Remote, located
+from foundation_core.errors import ConfigError, DataError
+from foundation_core.specs import IngestSpec, SourceSpec
+from foundation_core.stages.contract import Context
+from foundation_core.stages.ingest import ingest
+from tests.support.ingestion import ProcessPool
+
+TEXT = Reader(Text(IngestSpec()), captioned=False)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Texts in folders, one name with a blank, and a packed table."""
+    folder = tmp_path_factory.mktemp("files")
+    for number in range(40):
+        path = folder / ("one" if number % 2 else "an other") / f"{number}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"the text of number {number}\n" * (1 + number))
+    rows = "".join(json.dumps({"text": f"row {number}, " * 9}) + "\n" for number in range(200))
+    (folder / "rows.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bucket(files: Path) -> Iterator[str]:
+    """The address of the same files in a real S3 API on loopback."""
+    import boto3
+
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "somebody",
+            "AWS_SECRET_ACCESS_KEY": "a-secret",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }.items():
+            patch.setenv(name, value)
+        client = boto3.client("s3")
+        client.create_bucket(Bucket="bucket")
+        for path in files.rglob("*"):
+            if path.is_file():
+                client.put_object(Bucket="bucket", Key=f"in/{path.relative_to(files)}", Body=path.read_bytes())
+        yield "s3://bucket/in"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def web(files: Path) -> Iterator[str]:
+    """The address of the same files on a web server on loopback."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:
+            """Nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(files))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_folder_in_a_bucket_is_the_same_source_as_on_this_machine(files: Path, bucket: str) -> None:
+    there, here = (SourceSpec(kind="folder", path=path, pattern="**/*.txt") for path in (bucket, str(files)))
+    remote, local = open_source(there).files(), open_source(here).files()
+    assert [(file.document, file.bytes, file.group) for file in remote] == [
+        (file.document, file.bytes, file.group) for file in local
+    ]
+    assert source_content(remote) == source_content(local)
+    assert read_files(remote, TEXT)[0].equals(read_files(local, TEXT)[0])
+
+
+@pytest.mark.parametrize("store", ["bucket", "web"])
+def test_a_packed_table_in_a_store_is_read_in_parts(files: Path, store: str, request: pytest.FixtureRequest) -> None:
+    address = request.getfixturevalue(store)
+    there, here = (SourceSpec(kind="table", path=f"{path}/rows.jsonl.gz") for path in (address, files))
+    (remote,), (local,) = open_source(there).files(), open_source(here).files()
+    parts = list(remote.parts(2000))
+    assert len(parts) > 3
+    assert remote.digest() == local.digest()
+    assert read_files(parts, TEXT)[0].equals(read_files([local], TEXT)[0])
+
+
+def test_worker_processes_read_a_bucket(
+    tmp_path: Path, files: Path, bucket: str, serial_context: Callable[..., Context]
+) -> None:
+    made = []
+    for name, path, pool in (("there", bucket, ProcessPool()), ("here", str(files), None)):
+        source = {"kind": "folder", "path": path, "pattern": "**/*.txt"}
+        spec = IngestSpec.model_validate({"source": source, "tokenizer": {"vocabulary": 270}, "unit_bytes": 4096})
+        context = serial_context(tmp_path / name, pool=pool) if pool else serial_context(tmp_path / name)
+        made.append(ingest(spec, {}, context).outputs)
+    assert made[0] == made[1]
+
+
+def test_what_is_not_there_is_said_without_a_traceback(bucket: str) -> None:
+    with pytest.raises(DataError, match="is not there"):
+        open_source(SourceSpec(kind="folder", path=f"{bucket}/nowhere"))
+    gone = Remote("s3", "bucket/in/gone.txt", 5)
+    with pytest.raises(OSError, match="No such file"):
+        gone.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:hush@host/a.jsonl", "https://host/a.jsonl?X-Amz-Signature=hush", "s3://key:hush@bucket/a"]
+)
+def test_an_address_with_a_key_is_refused_and_the_key_is_not_shown(address: str) -> None:
+    with pytest.raises(ConfigError, match="holds a key") as refused:
+        located(address)
+    assert "hush" not in str(refused.value)
+    assert located("https://host/a.jsonl?version=2")  # the negative control
+
+
+def test_a_store_that_nobody_knows_is_refused_with_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="ftp:// is no store") as refused:
+        located("ftp://host/a")
+    assert "s3" in str(refused.value)
