@@ -19,9 +19,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the card: laid out in a terminal, as Markdown elsewhere."""
     from foundation_core.files import committed
     from foundation_core.pages.card import data_card
+    from foundation_core.pages.reading import open_corpus
     from foundation_core.store import load_result
 
-    folder = find_dataset(arguments.dataset)
+    folder = open_corpus(find_dataset(arguments.dataset)).folder
     card = data_card(folder, load_result(folder).summary)
     if sys.stdout.isatty():
         from rich.console import Console

@@ -63,8 +63,9 @@ def windows(dataset: ShardDataset, place: Place, context_tokens: int, count: int
     column = dataset.table(place.shard)["tokens"].chunk(0)  # a shard is one record batch
     starts = column.offsets.to_numpy()
     before = sum(-(-(shard["tokens"] - 1) // context_tokens) for shard in dataset.manifest["shards"][: place.shard])
-    first = int(starts[place.row]) // context_tokens
-    last = min(first + count, -(-(int(starts[-1]) - 1) // context_tokens))
+    end = -(-(int(starts[-1]) - 1) // context_tokens)
+    first = min(int(starts[place.row]) // context_tokens, end - 1)  # a shard's last token is a label and begins no row
+    last = min(first + count, end)
     rows = packed.gather(torch.arange(before + first, before + last))
     names = dataset.table(place.shard)["document"]
     found = []
