@@ -84,7 +84,7 @@ def duplicates(corpus: Corpus) -> Duplicates:
 def _survivors(copies: pa.Table) -> pa.ChunkedArray:
     """What stays in place of each copy: where that is a copy itself, which a later step dropped, what stays for it."""
     kept, documents = copies["kept"], copies["document"].combine_chunks()
-    for _ in range(len(set(copies["rule"].to_pylist()))):  # a step drops no copy of what it dropped itself
+    for _ in range(pc.count_distinct(copies["rule"]).as_py()):  # a step drops no copy of what it dropped itself
         further = pc.index_in(kept, documents)
         kept = pc.if_else(pc.is_valid(further), copies["kept"].take(further), kept)
     return kept

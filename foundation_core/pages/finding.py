@@ -6,6 +6,7 @@ import difflib
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import pyarrow as pa
@@ -80,14 +81,14 @@ def neighbours(corpus: Corpus, document: str) -> list[dict[str, Any]]:
         if "kept" in table.schema.names and len(copies) < _SHOWN:
             copies += table.filter(pc.equal(table["kept"], document)).slice(0, _SHOWN - len(copies)).to_pylist()
         others += _around(table.filter(pc.not_equal(table["document"], document)), document, _SHOWN)
-    others.sort(key=lambda row: -len(_shared(row["document"], document)))
+    others.sort(key=lambda row: -_shared_characters(row["document"], document))
     known = {row["document"] for row in copies}
     return [*copies, *(row for row in others if row["document"] not in known)][:_SHOWN]
 
 
-def _shared(first: str, second: str) -> str:
-    matcher = difflib.SequenceMatcher(None, first, second, autojunk=False)
-    return first[: matcher.find_longest_match().size] if first[:1] == second[:1] else ""
+def _shared_characters(first: str, second: str) -> int:
+    """With how many characters both begin."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
 def _around(table: pa.Table, document: str, count: int) -> list[dict[str, Any]]:

@@ -155,8 +155,8 @@ def _losses(corpus: Corpus, quarantined: pa.Table) -> tuple[Loss, ...]:
     dropped = whole(corpus.dropped, pa.schema([DROPPED.field("rule"), DROPPED.field("value")]))
     left = corpus.documents.rows + len(dropped)
     losses = [Loss("could not be read", len(quarantined), left)] if len(quarantined) else []
-    counts = Counter(dropped["rule"].to_pylist())
-    for rule, documents in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+    counts = pc.fill_null(dropped["rule"], "not stated").value_counts().to_pylist()
+    for rule, documents in sorted(((row["values"], row["counts"]) for row in counts), key=lambda of: (-of[1], of[0])):
         left -= documents
         values = dropped.filter(pc.equal(dropped["rule"], rule))["value"].drop_null()
         losses.append(Loss(rule, documents, left, *_described(values.filter(pc.is_finite(values)))))
