@@ -13,7 +13,7 @@ from rich.text import Text
 
 from foundation_core.pages.packed import Window
 from foundation_core.pages.peek import COLOURS, Document, Peek, Piece
-from foundation_core.pages.rendering import ends, figure
+from foundation_core.pages.rendering import ends, figure, harmless
 from foundation_core.pages.values import Values
 
 PALETTE = ("black on #9cc4ee", "black on #f2b885", "black on #94d3b4", "black on #cfaee3", "black on #eba9b6")
@@ -41,23 +41,23 @@ def screen(look: Peek, *, ids: bool) -> RenderableType:
 
 def _document(document: Document, *, ids: bool) -> Iterable[RenderableType]:
     yield Text()
-    yield Rule(Text(document.id, "bold"), align="left")
+    yield Rule(Text(harmless(document.id), "bold"), align="left")
     facts = [f"{name} {figure(value) if isinstance(value, int | float) else value}"
              for name, value in document.facts.items() if value not in ("", None)]  # fmt: skip
     tokens = [f"{document.tokens:,} tokens"] if document.tokens else []
-    yield Text(" · ".join([document.state, *facts, *tokens]), "dim")
+    yield Text(harmless(" · ".join([document.state, *facts, *tokens])), "dim")
     for place in document.places:
         yield Text.assemble((place.dataset, "cyan"), f"  shard {place.shard} ({place.file}), row {place.row:,}")
     if document.values is not None:
         yield from _values(document.values)
     if document.values is not None and document.text:
-        yield Text(f"caption: {document.text}")
+        yield Text(f"caption: {harmless(document.text)}")
     if document.pieces:
         yield Padding(_pieces(document.pieces, ids=ids), (1, 0, 0, 0))
         if document.tokens > len(document.pieces):
             yield Text(f"and {document.tokens - len(document.pieces):,} more tokens", "dim")
     elif document.text and document.values is None:
-        yield Padding(Text(document.text), (1, 0, 0, 0))
+        yield Padding(Text(harmless(document.text)), (1, 0, 0, 0))
     if document.neighbours:
         yield Padding(_lost(document.neighbours), (1, 0, 0, 0))
 
@@ -74,7 +74,8 @@ def _pieces(pieces: Sequence[Piece], *, ids: bool) -> Text:
 def _lost(rows: Sequence[Mapping[str, Any]]) -> Table:
     table = _table("dropped nearby", "rule", "value", "the copy that stays", right=("value",))
     for row in rows:
-        table.add_row(Text(row["document"]), row["rule"], figure(row["value"]), Text(row.get("kept") or ""))
+        document, rule, kept = (Text(harmless(row.get(name) or "")) for name in ("document", "rule", "kept"))
+        table.add_row(document, rule, figure(row.get("value")), kept)
     return table
 
 
@@ -93,7 +94,7 @@ def _window(row: Window, look: Peek, *, ids: bool) -> Iterable[RenderableType]:
         last = segment.first + len(segment.tokens) - 1
         places, positions = f"{segment.first} to {last}", " to ".join(map(str, segment.positions))
         said = "begins here" if segment.begins else "goes on"
-        table.add_row(Text("  ", style), Text(segment.document), said, places, positions)
+        table.add_row(Text("  ", style), Text(harmless(segment.document)), said, places, positions)
     if row.padding:
         table.add_row("", "padding", "", f"{row.padding}", "")
     yield text

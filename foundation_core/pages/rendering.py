@@ -16,6 +16,8 @@ _TEMPLATES = Path(__file__).with_name("templates")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _BAR_CHARACTERS = 20
 _RUN = re.compile(r" {4,}")
+_UNSEEN = {**{number: chr(0x2400 + number) for number in {*range(32)} - {9, 10}}, **dict.fromkeys(range(127, 160), "␡")}
+"""The picture of each character that a terminal would obey, but for tabs and ends of lines."""
 _MARKS = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 
 
@@ -45,12 +47,17 @@ def percent(fraction: float) -> str:
 
 def visible(text: str) -> str:
     """A token with its spaces and ends of lines as signs, long runs of spaces as their number."""
-    return _RUN.sub(lambda run: f"␣×{len(run[0])}", text).translate(_MARKS)
+    return _RUN.sub(lambda run: f"␣×{len(run[0])}", harmless(text)).translate(_MARKS)
+
+
+def harmless(text: str) -> str:
+    """A text whose control characters are pictures of themselves."""
+    return text.translate(_UNSEEN)
 
 
 def ends(text: str) -> str:
     """A token with the ends of its lines as signs beside them."""
-    return text.replace("\n", "⏎\n")
+    return harmless(text).replace("\n", "⏎\n")
 
 
 def figure(value: float | None) -> str:
@@ -81,12 +88,12 @@ def _code(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("`", "'")
+    return harmless(" ".join(text.split())).replace("|", "\\|").replace("`", "'")
 
 
 def _block(text: str) -> str:
     """Text as indented code, which nothing in it can end."""
-    return "\n".join(f"    {line}" for line in text.strip("\n").splitlines())
+    return "\n".join(f"    {line}" for line in harmless(text).strip("\n").split("\n"))
 
 
 @cache
@@ -97,8 +104,8 @@ def _environment() -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {
-        "amount": amount, "percent": percent, "visible": visible, "ends": ends, "figure": figure, "blocks": blocks,
-        "bar": _bar, "cell": _cell, "code": _code, "block": _block,
+        "amount": amount, "percent": percent, "visible": visible, "ends": ends, "harmless": harmless, "figure": figure,
+        "blocks": blocks, "bar": _bar, "cell": _cell, "code": _code, "block": _block,
         "thousands": lambda number: f"{number:,}", "size": lambda size: f"{amount(size)}B",
     }  # fmt: skip
     return environment

@@ -13,6 +13,7 @@ from foundation_core.pages.peek_page import peek_page
 from foundation_core.pages.reading import open_corpus
 from foundation_core.store import Result
 from tests.support.browser import NEEDS_CHROMIUM, picture
+from tests.support.shown import LONG
 
 pytestmark = [pytest.mark.browser, NEEDS_CHROMIUM]
 
@@ -24,7 +25,7 @@ _STYLE = "([place, name]) => getComputedStyle(document.querySelector(place))[nam
 @pytest.fixture(scope="module")
 def pages(shown: Result, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     look = tmp_path_factory.mktemp("pages") / "look.html"
-    look.write_text(peek_page(peek(open_corpus(shown.folder), Wanted("folder/a/00.txt")), ids=True))
+    look.write_text(peek_page(peek(open_corpus(shown.folder), Wanted(f"folder/{LONG}.txt")), ids=True))
     return {"card": shown.folder / CARD_FOLDER / PAGE_FILE, "look": look}
 
 

@@ -37,6 +37,15 @@ def test_a_data_set_is_found_by_its_folder_and_by_each_name_of_its_result(
     assert "begins here" in words
 
 
+def test_what_a_document_tells_a_terminal_to_do_is_shown_and_not_done(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["peek", "ingest", "--document", "folder/a/00.txt"]) == 0
+    said = capsys.readouterr().out
+    assert "␛[2J" in said
+    assert [sign for sign in said if not sign.isprintable() and sign != "\n"] == []
+
+
 def test_the_card_is_printed_as_markdown_and_written_as_a_page(
     shown: Result, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

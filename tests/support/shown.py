@@ -17,7 +17,9 @@ from foundation_core.store import Result, commit_result
 
 SYLLABLES = ("ka", "mo", "ri", "te", "su", "na", "lo", "ve", "pi", "ñu")
 HARMFUL = "</style><script>document.title = 'harmed'</script> | ` <b>"
+ESCAPES = "\x1b]0;harmed\x07\x1b[2J \x9b1m"
 ODD = "naïve 漢字 🙂"
+LONG = f"a/{'a_long_name' * 12}"
 KEY = "0123456789ab"
 
 
@@ -48,7 +50,8 @@ def write_raw(folder: Path) -> None:
     """The files: 45 texts in three folders, of which some are copies, too short or unreadable."""
     draw = random.Random(0)
     texts = {f"{'abc'[number % 3]}/{number:02d}.txt": _text(draw) for number in range(36)}
-    texts["a/00.txt"] = HARMFUL + texts["a/00.txt"]
+    texts["a/00.txt"] = HARMFUL + ESCAPES + texts["a/00.txt"]
+    texts[f"{LONG}.txt"] = HARMFUL + texts.pop("a/30.txt")
     texts["b/01.txt"] += ODD
     texts["c/copy of 03.txt"] = texts["a/03.txt"]
     texts["a/0_near_04.txt"] = f"{texts['b/04.txt']} and a little more"  # it comes first, so it stays
