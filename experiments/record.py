@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from foundation_core.evaluate.plots import BLUE, GREEN, GREY, INK, ORANGE, STYLE
+from foundation_core.evaluate.style import BLUE, GREEN, GREY, INK, ORANGE, STYLE
 
 DOCS = Path(__file__).parents[1] / "docs"
 NUMBERS = DOCS / "experiments.json"

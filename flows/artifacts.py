@@ -28,6 +28,7 @@ from cluster.settings import Settings
 from cluster.sweep import Outcome
 from flows.planned import plan_markdown
 from flows.summary import summary_row, sweep_rows
+from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
 
@@ -130,6 +131,13 @@ def show_pictures(result: Result, settings: Settings) -> None:
 def _link(text: str, address: str, key: str) -> None:
     """A link that works on the artifact's card already, since its description is one too."""
     create_link_artifact(address, link_text=text, key=key, description=f"[{text}]({address})")
+
+
+def show_card(result: Result) -> None:
+    """What an ingestion kept, lost and holds."""
+    path = result.folder / CARD_FOLDER / MARKDOWN_FILE
+    if path.exists():
+        create_markdown_artifact(path.read_text(), key="data-card", description="What the data set holds")
 
 
 def show_sweep(outcomes: Sequence[Outcome], name: str) -> None:

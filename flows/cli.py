@@ -50,6 +50,9 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     "look after": {
         "look": Command("look", "MLflow in the browser: runs, plots, cards, registered models"),
+        "card": Command("card", "the data card of an ingestion: what it kept, lost and holds"),
+        "peek": Command("peek", "documents of a data set: tokens, packed rows, shards, what was lost nearby"),
+        "verify": Command("verify", "whether every file of a data set is what its manifest says"),
     },
     "use a model": {
         "generate": Command("generate", "text from a published model"),

@@ -17,7 +17,7 @@ from cluster.planning import INPUTS, ROLES, source_content_of
 from cluster.preflight import checked_plan, preflight_cluster
 from cluster.session import Report, Session
 from cluster.settings import Settings
-from flows.artifacts import ProgressBars, show_links, show_pictures, show_plan, show_results
+from flows.artifacts import ProgressBars, show_card, show_links, show_pictures, show_plan, show_results
 from flows.console import current_console
 from flows.pauses import pausable
 from foundation_core.specs import PipelineSpec
@@ -84,6 +84,7 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
         results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
         show_links(results[ROLES[stage]], session.settings)  # here: what a task shows stands far down on the run's page
         show_pictures(results[ROLES[stage]], session.settings)
+        show_card(results[ROLES[stage]])
         if stage == last:
             break
     return results

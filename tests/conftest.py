@@ -21,6 +21,7 @@ pytest_plugins = [
     "tests.support.ray_cluster",
     "tests.support.stack",
     "tests.support.browser",
+    "tests.support.shown",
 ]
 torch.set_num_threads(1)
 # The same examples in every run, and no clock: a busy machine is not a bug.

@@ -29,7 +29,7 @@ class Result(NamedTuple):
     """What came out.
 
     Args:
-        seconds: of each phase but the tokenizer's training.
+        seconds: of each phase but the tokenizer's training and the data card, which the other side does not make.
         kept: ids of the documents that stay.
         reasons: the rule that dropped each of the others, but for copies.
     """
@@ -57,7 +57,7 @@ def run(folder: Path, workers: int, vocabulary: int) -> Result:
     marks = [(event["time"], event["name"]) for _, event in read_events(out) if event["kind"] == "phase"]
     seconds = {"list": marks[0][0] - start}
     for (begin, name), (end, _) in zip(marks, [*marks[1:], (time.time(), "")], strict=True):
-        if name != "tokenizer":
+        if name not in {"tokenizer", "card"}:
             seconds[name] = end - begin
     dropped = [row for table in ShardDataset(out / "dropped").tables() for row in table.to_pylist()]
     copies = {near_rule(fuzzy), "copies <= 1"}

@@ -11,32 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from foundation_core.evaluate.pictures import PICTURES_FILE
+from foundation_core.evaluate.style import BLUE, GREEN, GREY, INK, ORANGE, STYLE
 from foundation_core.events import read_events
 from foundation_core.store import Result
 from foundation_core.tracking.base import METRICS
 from foundation_core.weights import load_weights
 
-INK, GREY, GRID = "#22303f", "#7b8794", "#e4e8ec"
-BLUE, ORANGE, GREEN = "#2468a8", "#d4731f", "#2f8f6b"
-STYLE = {
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.titlepad": 14,
-    "axes.edgecolor": GREY,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "savefig.dpi": 150,
-}
 STEP = "optimizer step"
 PICTURES_SHOWN = 8
 SMOOTHING_PARTS = 40

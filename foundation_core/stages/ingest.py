@@ -50,7 +50,7 @@ from foundation_core.files import committed, sha256_file, sha256_json
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context, Inputs
-from foundation_core.stages.ingest_summary import report, summarise
+from foundation_core.stages.ingest_summary import report, show_card, summarise
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
 
@@ -127,6 +127,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     if features is not None:
         summary["statistics"] = {"mean": features.statistics.mean, "std": features.statistics.std}
     report(summary, f"{reader.folder}/train", rows["train"], context)
+    show_card(summary, context)
     return StageResult(outputs, summary, time.perf_counter() - start)
 
 

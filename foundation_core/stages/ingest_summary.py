@@ -14,6 +14,8 @@ from foundation_core.data.modalities import Reader
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import Split
 from foundation_core.data.tokenizer import END
+from foundation_core.errors import as_foundation_error
+from foundation_core.pages.card import CARD_FOLDER, write_card
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 
@@ -88,3 +90,15 @@ def report(summary: Mapping[str, Any], name: str, train: ShardDataset, context: 
         f"{documents['in']} documents: {documents['kept']} kept, {documents['dropped']} dropped, "
         f"{documents['quarantined']} quarantined; {said}"
     )
+
+
+def show_card(summary: Mapping[str, Any], context: Context) -> None:
+    """Write the data card beside the data sets, and give it to the tracker."""
+    context.events.phase("card")
+    try:
+        paths = write_card(context.folder, summary)
+    except Exception as error:  # a corpus that is whole is not lost for a page about it
+        context.events.say(f"no data card: {as_foundation_error(error).found}")
+        return
+    for path in paths:
+        context.tracker.artifact(path, CARD_FOLDER)

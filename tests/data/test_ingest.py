@@ -281,7 +281,13 @@ def test_a_measure_that_loses_a_document_is_found_out(
 def test_progress_metrics_and_the_data_set_are_reported(reference: tuple[Path, StageResult]) -> None:
     folder, result = reference
     events = [event for _, event in read_events(folder)]
-    assert [event["name"] for event in events if event["kind"] == "phase"] == ["read", "tokenizer", "encode", "write"]
+    assert [event["name"] for event in events if event["kind"] == "phase"] == [
+        "read",
+        "tokenizer",
+        "encode",
+        "write",
+        "card",
+    ]
     progress = [event for event in events if event["kind"] == "progress"]
     assert progress[-1]["done"] == progress[-1]["total"] > 3
     (metrics,) = (event["values"] for event in events if event["kind"] == "metrics")

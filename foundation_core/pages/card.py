@@ -1,0 +1,68 @@
+"""The data card of an ingestion, in Markdown and as a page of its own that needs no network and no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from foundation_core.files import committed
+from foundation_core.pages.charts import charts
+from foundation_core.pages.reading import open_corpus
+from foundation_core.pages.rendering import rendered
+from foundation_core.pages.survey import Amounts, survey
+
+CARD_FOLDER, MARKDOWN_FILE, PAGE_FILE = "card", "data_card.md", "data_card.html"
+_ROWS_SHOWN = 15
+
+
+class Card(NamedTuple):
+    """A data card in both its forms."""
+
+    markdown: str
+    page: str
+
+
+def data_card(folder: Path, summary: Mapping[str, Any]) -> Card:
+    """The card of a finished ingestion.
+
+    Args:
+        folder: of the result.
+        summary: of the result.
+
+    Raises:
+        DataError: a data set is missing or damaged.
+    """
+    corpus = open_corpus(folder)
+    facts = survey(corpus, summary)
+    values = {
+        "name": folder.name,
+        "summary": summary,
+        "documents": summary["documents"],
+        "facts": facts,
+        "sources": _rows(facts.sources),
+        "groups": _rows(facts.groups),
+        "more_groups": max(0, len(facts.groups) - _ROWS_SHOWN),
+        "contents": {name: dataset.content for name, dataset in corpus.datasets().items()},
+    }
+    return Card(rendered("card.md", **values), rendered("card.html", charts=charts(facts), **values))
+
+
+def write_card(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
+    """The files of the card, written beside the data sets of a result."""
+    card = data_card(folder, summary)
+    files = {MARKDOWN_FILE: card.markdown, PAGE_FILE: card.page}
+    for name, text in files.items():
+        with committed(folder / CARD_FOLDER / name) as sink:
+            sink.write(text.encode())
+    return [folder / CARD_FOLDER / name for name in files]
+
+
+def _rows(amounts: Amounts) -> list[dict[str, Any]]:
+    """The largest of some amounts, each with its share of all."""
+    total = sum(sum(of.values()) for of in amounts.values())
+    return [
+        {"name": name, "by_split": by_split, "amount": sum(by_split.values()),
+         "fraction": sum(by_split.values()) / max(total, 1)}
+        for name, by_split in list(amounts.items())[:_ROWS_SHOWN]
+    ]  # fmt: skip
