@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec, placement
+from foundation_core.spec_decontamination import DecontaminationSpec
 from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, QualitySpec
 
 
@@ -175,6 +176,8 @@ class IngestSpec(Spec):
     """Published rules on texts or captions."""
     filters: tuple[FilterSpec, ...] = ()
     """Filters of one's own on texts or captions, applied in order behind those of quality."""
+    decontamination: DecontaminationSpec = DecontaminationSpec()
+    """Which evaluation sets the documents must not hold; applied before the rules of quality."""
     exact_dedup: bool = True
     """Keep one of several documents with the same normalised text, or the same values and caption."""
     fuzzy_dedup: FuzzyDedupSpec = FuzzyDedupSpec()

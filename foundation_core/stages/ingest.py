@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -53,6 +53,9 @@ from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.ingest_summary import report, summarise
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
+
+if TYPE_CHECKING:
+    from foundation_core.data.contamination import Checked
 
 _SAMPLED = 200
 """Texts whose language is looked at."""
@@ -107,7 +110,9 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     rules = _rules(spec, reader, source.modality)
     files = source.files()
     content = source_content(files)
-    job = _Job(spec, reader, rules, ingest_key(spec, content).digest, context)
+    work = ingest_key(spec, content).digest
+    checked = _checked(spec, work, context)
+    job = _Job(spec, reader, (*checked.rules, *rules) if checked else rules, work, context)
 
     items = reader.modality.items(files)
     _check_language(job, items)
@@ -124,6 +129,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     outputs |= {f"{reader.folder}/{split}/manifest.json": dataset.content for split, dataset in rows.items()}
     summary = summarise(spec, reader, corpus, rows, facts)
     summary |= {"modality": source.modality, "shape": job.shape.to_json()}
+    summary["decontamination"] = checked.describe(summary["dropped_by_rule"]) if checked else []
     if features is not None:
         summary["statistics"] = {"mean": features.statistics.mean, "std": features.statistics.std}
     report(summary, f"{reader.folder}/train", rows["train"], context)
@@ -132,14 +138,24 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
 
 def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
     rules = rules_of(spec)
-    if rules and not reader.has_text:
-        names = ", ".join(dict.fromkeys(rule.filter.measure for rule in rules))
-        field = "ingest.filters" if spec.filters else "ingest.quality"
+    if (rules or spec.decontamination.sets) and not reader.has_text:
+        names = ", ".join(dict.fromkeys(rule.filter.measure for rule in rules)) or "contamination"
+        field = "ingest.filters" if spec.filters else "ingest.quality" if rules else "ingest.decontamination"
         raise ConfigError(
             f"{field} measures texts ({names}), and this source's {modality} items have none",
             fix=f"remove {field}, or choose a source with captions",
         )
     return rules
+
+
+def _checked(spec: IngestSpec, work: str, context: Context) -> Checked | None:
+    if not spec.decontamination.sets:
+        return None
+    from foundation_core.data.contamination import check_against  # compiled code, which few ingestions need
+
+    context.events.phase("evaluation sets")
+    unit = Unit(context.folder / "units" / "evaluation-sets", sha256_json([work, "evaluation sets"]))
+    return check_against(spec.decontamination, unit)
 
 
 def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
