@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec, placement
 from foundation_core.spec_decontamination import DecontaminationSpec
-from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, QualitySpec
+from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, ParagraphDedupSpec, QualitySpec
 
 
 class SourceSpec(Spec):
@@ -180,6 +180,8 @@ class IngestSpec(Spec):
     """Which evaluation sets the documents must not hold; applied before the rules of quality."""
     exact_dedup: bool = True
     """Keep one of several documents with the same normalised text, or the same values and caption."""
+    paragraph_dedup: ParagraphDedupSpec = ParagraphDedupSpec()
+    """Keep a paragraph in the first document that has it."""
     fuzzy_dedup: FuzzyDedupSpec = FuzzyDedupSpec()
     """Keep one of several texts that say nearly the same."""
     split: SplitSpec = SplitSpec()

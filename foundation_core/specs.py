@@ -23,14 +23,21 @@ from foundation_core.spec_ingest import (
     SplitSpec,
     TokenizerSpec,
 )
-from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, GopherSpec, QualitySpec, RepetitionSpec
+from foundation_core.spec_quality import (
+    FilterSpec,
+    FuzzyDedupSpec,
+    GopherSpec,
+    ParagraphDedupSpec,
+    QualitySpec,
+    RepetitionSpec,
+)
 
 __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
     "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec",
-    "OptimizerSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "QualitySpec", "RepetitionSpec", "Role",
-    "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec",
-    "described_leaves", "leaves", "placement", "presentation",
+    "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "QualitySpec",
+    "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec",
+    "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain

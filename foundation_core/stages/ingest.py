@@ -15,7 +15,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.corpus import Corpus, Part
+from foundation_core.data.corpus import Corpus, Part, staying
 from foundation_core.data.dedup import exact_copies
 from foundation_core.data.documents import SourceFile, open_source, source_content
 from foundation_core.data.features import FEATURES_FILE, Features, measure
@@ -81,6 +81,10 @@ class _Job:
         identity = sha256_json([self.work, phase, documents])
         return Unit(self.context.folder / "units" / f"{phase}-{number:05d}", identity)
 
+    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
+        """Do every piece whose unit is not finished yet."""
+        _finish(phase, function, pieces, self)
+
     @property
     def shape(self) -> SampleShape:
         """What one sample looks like."""
@@ -108,6 +112,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     source = open_source(spec.source)
     reader = open_reader(source, spec)
     rules = _rules(spec, reader, source.modality)
+    _check_dedup(spec, reader)
     files = source.files()
     content = source_content(files)
     work = ingest_key(spec, content).digest
@@ -116,7 +121,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
 
     items = reader.modality.items(files)
     _check_language(job, items)
-    corpus = _split(spec, _deduplicated(spec, _read(job, items), items), items)
+    corpus = _split(spec, _deduplicated(job, _read(job, items), items), items)
     tokens = _tokens(job, corpus) if reader.has_text else None
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None
     described = {"description": source.description, "language": source.language, "licence": source.licence}
@@ -146,6 +151,15 @@ def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
             fix=f"remove {field}, or choose a source with captions",
         )
     return rules
+
+
+def _check_dedup(spec: IngestSpec, reader: Reader) -> None:
+    used = {"paragraph_dedup": spec.paragraph_dedup.use, "fuzzy_dedup": spec.fuzzy_dedup.use}
+    for field in (name for name, use in used.items() if use and reader.modality.values is not None):
+        raise ConfigError(
+            f"ingest.{field} compares texts, and this source's items are more than their captions",
+            fix=f"remove ingest.{field}; ingest.exact_dedup compares values and captions",
+        )
 
 
 def _checked(spec: IngestSpec, work: str, context: Context) -> Checked | None:
@@ -179,11 +193,6 @@ def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
 def _sketch(job: _Job) -> Callable[[pa.Array], pa.Array] | None:
     if not job.spec.fuzzy_dedup.use:
         return None
-    if job.reader.modality.values is not None:
-        raise ConfigError(
-            "ingest.fuzzy_dedup compares texts, and this source's items are more than their captions",
-            fix="remove ingest.fuzzy_dedup; ingest.exact_dedup compares values and captions",
-        )
     from foundation_core.data.minhash import Sketch  # compiled code, which few ingestions need
 
     return Sketch.of(job.spec.fuzzy_dedup)
@@ -222,32 +231,25 @@ def _stop_if_asked(where: str, context: Context) -> None:
         raise Stopped(f"ingest stopped. {where}", fix="run the same command again to continue")
 
 
-def _deduplicated(spec: IngestSpec, reads: Sequence[Unit], items: Sequence[SourceFile]) -> Corpus:
-    parts = [Part(read, _index(read)) for read in reads]
+def _deduplicated(job: _Job, reads: Sequence[Unit], items: Sequence[SourceFile]) -> Corpus:
+    spec, removed = job.spec, None
+    parts = [Part.of(read) for read in reads]
     dropped = [read.table(DROPPED_FILE) for read in reads]
     if spec.exact_dedup:
         stays, copies = exact_copies(pa.concat_tables(part.index for part in parts))
-        parts, dropped = _staying(parts, stays), [*dropped, copies]
+        parts, dropped = staying(parts, stays), [*dropped, copies]
+    if spec.paragraph_dedup.use:
+        from foundation_core.data.paragraphs import without_repeats  # numpy, which few ingestions need
+
+        parts, lost, removed = without_repeats(parts, spec.paragraph_dedup, _sketch(job), job)
+        dropped.append(lost)
     if spec.fuzzy_dedup.use:
         stays, copies = _near_copies(spec, parts)
-        parts, dropped = _staying(parts, stays), [*dropped, copies]
+        parts, dropped = staying(parts, stays), [*dropped, copies]
     quarantined = pa.concat_tables(read.table(QUARANTINED_FILE) for read in reads)
-    corpus = Corpus(parts, pa.concat_tables(dropped).sort_by("document"), quarantined)
+    corpus = Corpus(parts, pa.concat_tables(dropped).sort_by("document"), quarantined, removed)
     _check_corpus(spec, corpus, len(items))
     return corpus
-
-
-def _staying(parts: Sequence[Part], stays: pa.Array) -> list[Part]:
-    """The parts with the documents that stay.
-
-    Args:
-        stays: for each document of all parts, in their order.
-    """
-    starts = accumulate((len(part.index) for part in parts), initial=0)
-    return [
-        Part(part.read, part.index.filter(stays.slice(start, len(part.index))))
-        for part, start in zip(parts, starts, strict=False)
-    ]
 
 
 def _near_copies(spec: IngestSpec, parts: Sequence[Part]) -> tuple[pa.Array, pa.Table]:
@@ -266,11 +268,6 @@ def _near_copies(spec: IngestSpec, parts: Sequence[Part]) -> tuple[pa.Array, pa.
         return text
 
     return near_copies(pa.concat_tables(part.index for part in parts), keys, text_of, spec.fuzzy_dedup)
-
-
-def _index(read: Unit) -> pa.Table:
-    kept = read.table(KEPT_FILE).select(["document", "group", "bytes", "sha256"])
-    return kept.append_column("row", pa.array(range(len(kept)), pa.int64()))
 
 
 def _check_corpus(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
@@ -301,7 +298,7 @@ def _split(spec: IngestSpec, corpus: Corpus, items: Sequence[SourceFile]) -> Cor
         documents = part.index["document"].to_pylist()
         splits = [split_of(document, spec.split, allowed[document]) for document in documents]
         parts.append(Part(part.read, part.index.append_column("split", pa.array(splits, pa.string()))))
-    split = Corpus(parts, corpus.dropped, corpus.quarantined)
+    split = replace(corpus, parts=parts)
     counts = {name: pc.sum(pc.equal(split.index["split"], name)).as_py() for name in SPLITS}
     if not all(counts.values()):
         raise DataError(

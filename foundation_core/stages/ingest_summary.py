@@ -52,6 +52,8 @@ def summarise(
         "quarantined_by_reason": dict(islice(corpus.quarantined_by_reason().items(), _SHOWN)),
         "quarantined_first": corpus.quarantined.slice(0, 5).to_pylist(),
     }
+    if corpus.removed is not None:
+        summary["repeated_paragraphs"] = corpus.removed._asdict()
     if reader.has_text:
         summary["tokenizer"] = {
             "sha256": rows["train"].tokenizer,
