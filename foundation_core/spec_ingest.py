@@ -82,15 +82,22 @@ class SpecialTokensSpec(Spec):
 
 
 class TokenizerSpec(Spec):
-    """Byte-level byte-pair encoding, trained on the training documents."""
+    """How text becomes tokens: trained on the training documents, or brought along."""
 
+    kind: Literal["bpe", "unigram", "existing"] = "bpe"
+    """bpe: byte-level byte-pair encoding. unigram: the most probable pieces, over bytes (Kudo 2018). existing: a
+    tokenizer.json that is there already."""
+    path: str | None = placement(None)
+    """The tokenizer.json of an existing one. Its place is not part of the identity, its content is."""
     vocabulary: int = Field(4096, ge=258, le=65536)
-    """Entries, the 256 bytes and the special tokens included."""
+    """Entries, the 256 bytes and the special tokens included. An existing tokenizer has those that it has."""
     special: SpecialTokensSpec = SpecialTokensSpec()
     """Special tokens that objectives need."""
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
+        if self.kind == "existing" and self.path is None:
+            raise ValueError("kind=existing needs path: the tokenizer.json that is there already")
         least = 258 + self.special.count
         if self.vocabulary < least:
             raise ValueError(

@@ -268,8 +268,9 @@ def _tokenised(summary: Mapping[str, Any]) -> list[str]:
     if "tokenizer" not in summary:
         return []
     tokenizer = summary["tokenizer"]
+    trained = ", trained on the training documents" if tokenizer.get("trained", True) else ""
     return [
-        f"Tokenised by {tokenizer['kind']} with {tokenizer['vocabulary']:,} entries, trained on the training documents:"
+        f"Tokenised by {tokenizer['kind']} with {tokenizer['vocabulary']:,} entries{trained}:"
         f" {summary['bytes_per_token']:.2f} bytes a token. `{tokenizer['end']}` closes each text."
     ]
 

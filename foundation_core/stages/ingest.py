@@ -31,7 +31,8 @@ from foundation_core.data.filters import DROPPED, Rule, rules_of
 from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader, read_files
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS, split_of
-from foundation_core.data.tokenizer import TOKENIZER_FILE, train_tokenizer
+from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
 from foundation_core.data.units import (
     DROPPED_FILE,
     KEPT_FILE,
@@ -88,7 +89,7 @@ class _Job:
     @property
     def shape(self) -> SampleShape:
         """What one sample looks like."""
-        return self.reader.shape(self.spec.tokenizer.vocabulary)
+        return self.reader.shape(vocabulary_of(self.spec.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -326,7 +327,7 @@ def _tokenizer(job: _Job, corpus: Corpus) -> Path:
     if not unit.finished():
         _stop_if_asked("The tokenizer is not trained yet; all that was read is kept", job.context)
         texts = (text for part in corpus.parts for text in part.documents("train")["text"].to_pylist())
-        tokenizer = train_tokenizer(texts, job.spec.tokenizer.vocabulary, job.spec.tokenizer.special)
+        tokenizer = make_tokenizer(texts, job.spec.tokenizer)
         unit.commit({TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()})
     return unit.folder / TOKENIZER_FILE
 

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.data.corpus import Corpus
+from foundation_core.data.fertility import fertility
 from foundation_core.data.modalities import Reader
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import Split
-from foundation_core.data.tokenizer import END
+from foundation_core.data.tokenizer import END, TOKENIZER_FILE
+from foundation_core.data.tokenizer_kinds import NAMES, vocabulary_of
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 
@@ -57,9 +59,11 @@ def summarise(
     if reader.has_text:
         summary["tokenizer"] = {
             "sha256": rows["train"].tokenizer,
-            "vocabulary": spec.tokenizer.vocabulary,
-            "kind": "byte-level byte-pair encoding",
+            "vocabulary": vocabulary_of(spec.tokenizer),
+            "kind": NAMES[spec.tokenizer.kind],
+            "trained": spec.tokenizer.kind != "existing",
             "end": END,
+            "fertility": fertility(corpus, rows["train"].folder.parents[1] / TOKENIZER_FILE),
         }
     return summary
 
