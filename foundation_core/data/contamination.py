@@ -38,7 +38,7 @@ GRAMS_FILE, SETS_FILE = "grams.arrow", "sets.json"
 _BATCH_TEXTS = 1024
 _KANA, _IDEOGRAPHS, _MORE_IDEOGRAPHS, _LAST_PLANE = (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), 0x20000
 _THAI_AND_LAO, _BURMESE, _KHMER, _HANGUL = (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0xAC00, 0xD7A3)
-_FEWEST_PLACES = 64
+_FEWEST_PLACES, _FIRST_HITS = 64, 256
 
 
 class SetGrams(NamedTuple):
@@ -247,7 +247,7 @@ def _runs(
     """Write the runs of all texts and their lengths; return how many there are, and how many texts are too short."""
     count = short = 0
     for text in range(len(offsets) - 1):
-        sums = np.empty(offsets[text + 1] - offsets[text] + 1, np.uint64)
+        sums = np.empty((offsets[text + 1] - offsets[text]) // 2 + 2, np.uint64)
         there = _add_up(data, offsets[text], offsets[text + 1], kind, base, sums)
         run = min(bounds[0], there)
         if run < min(bounds[0], bounds[1]):
@@ -271,7 +271,7 @@ def _count(
 ) -> None:
     """Write how many different runs of each set each text has."""
     longest = np.max(offsets[1:] - offsets[:-1])
-    sums, hits = np.empty(longest + 1, np.uint64), np.empty(longest * len(table.lengths) + 1, np.int64)
+    sums, hits = np.empty(longest // 2 + 2, np.uint64), np.empty(_FIRST_HITS, np.int64)
     for text in range(len(offsets) - 1):
         there = _add_up(data, offsets[text], offsets[text + 1], kind, base, sums)
         count = 0
@@ -281,6 +281,8 @@ def _count(
             for at in range(there - run + 1):
                 place = _place(table.keys, _key(sums, at, run, lead))
                 if table.keys[place] != 0:
+                    if count == len(hits):
+                        hits = np.append(hits, np.empty_like(hits))
                     hits[count] = place
                     count += 1
         for place in np.unique(hits[:count]):
@@ -296,7 +298,10 @@ def _key(sums: Hashes, at: int, run: int, lead: Hash) -> Hash:
 
 @compiled
 def _add_up(data: NDArray[np.uint8], first: int, last: int, kind: Kinds, base: Points, sums: Hashes) -> int:
-    """Write the hash of a text's first 0, 1, 2, ... words, and return how many words it has."""
+    """Write the hash of a text's first 0, 1, 2, ... words, and return how many words it has.
+
+    A word has two bytes at least, with the one behind it, but for the last one.
+    """
     points, kinds = np.empty(last - first + 1, np.int32), np.empty(last - first + 1, np.uint16)
     length = decode(data, first, last, kind, points, kinds)
     lead = power(1)

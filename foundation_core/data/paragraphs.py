@@ -39,7 +39,7 @@ _DIGESTS = pa.schema(
 _BETWEEN = re.compile(r"(\n(?:[^\S\n]*\n)+)")
 """A line's end and the blank lines behind it."""
 _PARAGRAPHS_PER_MATCH = 1 << 21
-"""Paragraphs that are compared at once, in about 200 MB."""
+"""Paragraphs that are compared at once."""
 _ROW_BITS = 32
 
 

@@ -33,6 +33,7 @@ FILLER = [f"filler{number}" for number in range(40)]
 
 def checked(folder: Path, texts: Sequence[str], **fields: Any) -> Checked:
     """The rule of one set of these texts."""
+    folder.mkdir(exist_ok=True)
     (folder / "set.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     one = EvaluationSetSpec(name="farm", path=str(folder / "set.jsonl"))
     return check_against(DecontaminationSpec(sets=(one,), **fields), Unit(folder / "unit", "identity"))
@@ -78,6 +79,15 @@ def test_the_value_counts_different_runs(farm: Checked, tmp_path: Path) -> None:
         tmp_path, [QUESTION, "Something else that nobody has to say in so many words as these are, says he"]
     )
     assert found(twice, QUESTION) == [one.grams] != [twice.sets[0].grams]
+
+
+def test_a_long_document_has_as_many_runs_as_the_set_whatever_its_words_are_like(tmp_path: Path) -> None:
+    letters = " ".join(chr(97 + at % 26) for at in range(1000)) + " " + " ".join(str(at) for at in range(3000))
+    rules = checked(tmp_path, [letters])
+    assert rules.sets[0].grams > 3000
+    assert found(rules, letters, f"x {letters} x {letters}") == [rules.sets[0].grams] * 2
+    ideographs = "".join(chr(0x4E00 + at) for at in range(2000))
+    assert found(checked(tmp_path / "more", [ideographs]), ideographs, "a", "\u00e9 b c d") == [1988, 0, 0]
 
 
 def test_a_short_text_is_looked_for_as_a_whole_and_a_shorter_one_is_counted(tmp_path: Path) -> None:

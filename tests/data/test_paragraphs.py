@@ -23,7 +23,7 @@ from foundation_core.data.units import KEPT_FILE, Unit
 from foundation_core.errors import ConfigError
 from foundation_core.specs import FuzzyDedupSpec, ParagraphDedupSpec, SourceSpec
 from foundation_core.stages.ingest import ingest
-from tests.support.ingestion import ProcessPool
+from tests.support.ingestion import ProcessPool, killed_at_renames
 
 Build = Callable[..., Any]
 SPEC = ParagraphDedupSpec(use=True, least_characters=10, most_lost_fraction=0.5)
@@ -190,6 +190,23 @@ def test_the_stage_removes_repeated_paragraphs_and_is_the_same_for_any_workers(
     without = ingest(little_spec(source=noticed), {}, serial_context(tmp_path / "without"))  # the negative control
     assert "repeated_paragraphs" not in without.summary
     assert without.summary["bytes"] > alone.summary["bytes"]
+
+
+def test_killed_at_any_time_it_continues_to_the_same_bytes(
+    noticed: SourceSpec, tmp_path: Path, serial_context: Build, little_spec: Build, digests: Build
+) -> None:
+    spec = little_spec(source=noticed, paragraph_dedup=ParagraphDedupSpec(use=True))
+    ingest(spec, {}, serial_context(tmp_path / "whole"))
+    names = [path.name for path in (tmp_path / "whole" / "units").iterdir()]
+    assert {name.rpartition("-")[0] for name in names} >= {"digest", "match", "gone", "match again", "rewrite"}
+    reads = sum(name.startswith("read-") for name in names)
+    digested = 4 * reads + 3 * sum(name.startswith("digest-") for name in names)
+    # before the commits of a part's digests; of a match; of what is gone; of the second match; of a rewritten part
+    points = [4 * reads + 4, digested + 1, digested + 3, digested + 4, digested + 7]
+    killed_at_renames(spec, tmp_path, points)
+    for point in points:
+        ingest(spec, {}, serial_context(tmp_path / str(point)))
+        assert digests(tmp_path / str(point)) == digests(tmp_path / "whole")
 
 
 def test_captions_are_not_rewritten(tmp_path: Path, serial_context: Build, little_spec: Build) -> None:
