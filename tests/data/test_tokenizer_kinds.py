@@ -174,6 +174,9 @@ def test_a_tokenizer_of_ones_own_keeps_its_ids_and_gets_what_it_lacks(tmp_path: 
     more = adopted_tokenizer(path, SPECIAL)
     assert more.encode(text).ids == own.encode(text).ids
     assert (mask_id(more), more.get_vocab_size()) == (700, 701)
+    more.save(str(tmp_path / "more.json"))
+    column = pa.chunked_array([[text]], pa.large_string())
+    assert encode_texts(tmp_path / "more.json", column).to_pylist() == [encode_document(own, text)]
 
 
 def changed(path: Path, **vocabulary: int) -> Path:
