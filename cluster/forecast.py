@@ -14,6 +14,7 @@ from cluster.planning import Step
 from foundation_core.cost.size import Size, size_of, training_flops
 from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import open_reader
+from foundation_core.data.tokenizer_kinds import vocabulary_of
 from foundation_core.shape import SampleShape
 from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
 from foundation_core.store import Result, Store
@@ -68,7 +69,7 @@ def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forec
     source, spec = open_source(recipe.ingest.source), recipe.pretrain
     files = source.files()
     source_bytes = sum(file.bytes for file in files)
-    shape = open_reader(source, recipe.ingest).shape(recipe.ingest.tokenizer.vocabulary)
+    shape = open_reader(source, recipe.ingest).shape(vocabulary_of(recipe.ingest.tokenizer))
     size, places = size_of(spec.model, shape), row_places(spec, shape)
     is_text = not shape.channels
     if is_text:
@@ -199,7 +200,7 @@ def _finetune_flops(recipe: PipelineSpec, work: _Work) -> float:
     arms = 4
     trials = arms * (len(spec.lr) + len(spec.seeds) - 1)  # rates with the first seed, the best one with the others
     places = min(spec.fragment_tokens, work.places)
-    without_head = work.size.multiplying - recipe.ingest.tokenizer.vocabulary * recipe.pretrain.model.trunk.width
+    without_head = work.size.multiplying - vocabulary_of(recipe.ingest.tokenizer) * recipe.pretrain.model.trunk.width
     per_place = training_flops(work.size._replace(multiplying=max(0, without_head)), places)
     return trials * spec.steps * spec.batch_rows * places * per_place
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from foundation_core.files import sha256_json
 from foundation_core.identity import ActionKey, action_key, differences
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result, Store
@@ -26,6 +27,9 @@ ROLES: Mapping[str, str] = {
     "publish": "version",
 }
 """What each stage's result is to the stages after it, and to people."""
+
+_BADGED = ("evaluate", "publish")
+"""Stages whose results say against what the corpus was checked."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,10 @@ def stage_key(recipe: PipelineSpec, stage: str, inputs: Mapping[str, Result], so
         from foundation_core.data.modalities import ingest_key
 
         return ingest_key(recipe.ingest, source_content)
-    return action_key(stage, getattr(recipe, stage), {role: result.content for role, result in inputs.items()})
+    contents = {role: result.content for role, result in inputs.items()}
+    if stage in _BADGED and (sets := inputs["corpus"].summary.get("decontamination")):
+        contents["decontamination"] = sha256_json(sets)  # the same documents, now checked: scores and cards say so
+    return action_key(stage, getattr(recipe, stage), contents)
 
 
 def source_content_of(recipe: PipelineSpec) -> str:

@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec, placement
-from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, QualitySpec
+from foundation_core.spec_decontamination import DecontaminationSpec
+from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, ParagraphDedupSpec, QualitySpec
 from foundation_core.spec_reading import ReadingSpec
 
 
@@ -109,15 +110,22 @@ class SpecialTokensSpec(Spec):
 
 
 class TokenizerSpec(Spec):
-    """Byte-level byte-pair encoding, trained on the training documents."""
+    """How text becomes tokens: trained on the training documents, or brought along."""
 
+    kind: Literal["bpe", "unigram", "existing"] = "bpe"
+    """bpe: byte-level byte-pair encoding. unigram: the most probable pieces, over bytes (Kudo 2018). existing: a
+    tokenizer.json that is there already."""
+    path: str | None = placement(None)
+    """The tokenizer.json of an existing one. Its place is not part of the identity, its content is."""
     vocabulary: int = Field(4096, ge=258, le=65536)
-    """Entries, the 256 bytes and the special tokens included."""
+    """Entries, the 256 bytes and the special tokens included. An existing tokenizer has those that it has."""
     special: SpecialTokensSpec = SpecialTokensSpec()
     """Special tokens that objectives need."""
 
     @model_validator(mode="after")
     def _has_room(self) -> Self:
+        if self.kind == "existing" and self.path is None:
+            raise ValueError("kind=existing needs path: the tokenizer.json that is there already")
         least = 258 + self.special.count
         if self.vocabulary < least:
             raise ValueError(
@@ -203,8 +211,12 @@ class IngestSpec(Spec):
     """Published rules on texts or captions."""
     filters: tuple[FilterSpec, ...] = ()
     """Filters of one's own on texts or captions, applied in order behind those of quality."""
+    decontamination: DecontaminationSpec = DecontaminationSpec()
+    """Which evaluation sets the documents must not hold; applied before the rules of quality."""
     exact_dedup: bool = True
     """Keep one of several documents with the same normalised text, or the same values and caption."""
+    paragraph_dedup: ParagraphDedupSpec = ParagraphDedupSpec()
+    """Keep a paragraph in the first document that has it."""
     fuzzy_dedup: FuzzyDedupSpec = FuzzyDedupSpec()
     """Keep one of several texts that say nearly the same."""
     split: SplitSpec = SplitSpec()

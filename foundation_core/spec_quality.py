@@ -146,6 +146,19 @@ class QualitySpec(Spec):
         return tuple(one for rules in (self.gopher, self.repetition) if rules.use for one in rules.filters())
 
 
+class ParagraphDedupSpec(Spec):
+    """Removes paragraphs, parted by blank lines, that an earlier document has, in the order of document ids."""
+
+    use: bool = False
+    """Whether such paragraphs are looked for."""
+    least_characters: int = Field(100, ge=1)
+    """Characters that a paragraph must have to be removed, spaces at its ends not counted: headings and short lines
+    repeat for good reasons. No published bound."""
+    most_lost_fraction: float = Field(0.5, ge=0, lt=1)
+    """Share of a text's characters that may stand in removed paragraphs; a document that would lose more is dropped. No
+    published bound."""
+
+
 class FuzzyDedupSpec(Spec):
     """Keeps one of several texts that say nearly the same (MinHash, Broder 1997; LSH, Indyk and Motwani 1998)."""
 

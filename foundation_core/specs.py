@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from foundation_core.fitting import Choice, misfits, reads_text, room_for_answer
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
+from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
 from foundation_core.spec_ingest import (
     AudioSpec,
     ImageSpec,
@@ -22,13 +23,21 @@ from foundation_core.spec_ingest import (
     SplitSpec,
     TokenizerSpec,
 )
-from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, GopherSpec, QualitySpec, RepetitionSpec
+from foundation_core.spec_quality import (
+    FilterSpec,
+    FuzzyDedupSpec,
+    GopherSpec,
+    ParagraphDedupSpec,
+    QualitySpec,
+    RepetitionSpec,
+)
 
 __all__ = [
-    "AudioSpec", "AugmentSpec", "EvaluateSpec", "FilterSpec", "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec",
-    "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec", "OptimizerSpec", "PipelineSpec", "PretrainSpec",
-    "PublishSpec", "QualitySpec", "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec",
-    "SplitSpec", "TokenizerSpec", "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
+    "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
+    "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec",
+    "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "QualitySpec",
+    "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec",
+    "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain

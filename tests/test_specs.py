@@ -19,6 +19,7 @@ PLACE = {
     "ingest.source.image_field",
     "ingest.source.audio_field",
     "ingest.source.caption_field",
+    "ingest.tokenizer.path",
     "ingest.unit_bytes",
     "ingest.workers",
     "pretrain.checkpoint_every_steps",

@@ -1,4 +1,4 @@
-"""English prose for the benchmark, from the documents of Debian's packages: `python -m benchmarks.ingest.corpus OUT.jsonl`.
+"""English prose from Debian's packages, for the benchmark: `python -m benchmarks.ingest.corpus OUT.jsonl`.
 
     apt-get install python3.11-doc postgresql-doc-15 git-doc apache2-doc r-doc-html octave-doc erlang-doc
 

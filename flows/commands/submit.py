@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -66,10 +67,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _words(overrides: Overrides, recipe: PipelineSpec) -> Sequence[str]:
-    """The fields that the job gets; a source's folder is meant from here, and the job works elsewhere."""
-    words = [word for name, value in overrides for word in (f"--{name}", value)]
-    source = recipe.ingest.source.path
-    return [*words, "--ingest.source.path", os.path.abspath(source)] if source else words
+    """The fields that the job gets; a recipe's paths are meant from here, and the job works elsewhere."""
+    words, ingest = [word for name, value in overrides for word in (f"--{name}", value)], recipe.ingest
+    for name, path in (("source", ingest.source.path), ("tokenizer", ingest.tokenizer.path)):
+        words += [f"--ingest.{name}.path", _absolute(path)] if path else []
+    if ingest.decontamination.sets:
+        sets = [{**one.model_dump(), "path": _absolute(one.path)} for one in ingest.decontamination.sets]
+        words += ["--ingest.decontamination.sets", json.dumps(sets)]
+    return words
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(os.path.expanduser(path))
 
 
 def _follow(jobs: PipelineJobs, job_id: str) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.units import Unit, kept_documents
+from foundation_core.data.units import KEPT_FILE, Unit, kept_documents
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,12 @@ class Part:
 
     read: Unit
     index: pa.Table
+
+    @staticmethod
+    def of(read: Unit) -> Part:
+        """All documents that a unit kept."""
+        kept = read.table(KEPT_FILE).select(["document", "group", "bytes", "sha256"])
+        return Part(read, kept.append_column("row", pa.array(range(len(kept)), pa.int64())))
 
     def rows(self, split: str | None = None) -> pa.Array:
         """Rows of the unit's kept documents that stay, of one split or of all."""
@@ -28,6 +36,27 @@ class Part:
         return kept_documents(self.read, self.rows(split))
 
 
+def staying(parts: Sequence[Part], stays: pa.Array) -> list[Part]:
+    """The parts with the documents that stay.
+
+    Args:
+        stays: for each document of all parts, in their order.
+    """
+    starts = accumulate((len(part.index) for part in parts), initial=0)
+    return [
+        Part(part.read, part.index.filter(stays.slice(start, len(part.index))))
+        for part, start in zip(parts, starts, strict=False)
+    ]
+
+
+class Removed(NamedTuple):
+    """How many repeated paragraphs were removed, their characters, and from how many documents."""
+
+    paragraphs: int = 0
+    characters: int = 0
+    documents: int = 0
+
+
 @dataclass(frozen=True)
 class Corpus:
     """All that is known of the documents but for what they hold."""
@@ -35,6 +64,7 @@ class Corpus:
     parts: Sequence[Part]
     dropped: pa.Table
     quarantined: pa.Table
+    removed: Removed | None = None
 
     @property
     def index(self) -> pa.Table:

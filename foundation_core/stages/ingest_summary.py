@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.data.corpus import Corpus
+from foundation_core.data.fertility import fertility
 from foundation_core.data.modalities import Reader
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import Split
-from foundation_core.data.tokenizer import END
+from foundation_core.data.tokenizer import END, TOKENIZER_FILE
+from foundation_core.data.tokenizer_kinds import NAMES, vocabulary_of
 from foundation_core.errors import as_foundation_error
 from foundation_core.pages.card import CARD_FOLDER, write_card
 from foundation_core.specs import IngestSpec
@@ -54,12 +56,16 @@ def summarise(
         "quarantined_by_reason": dict(islice(corpus.quarantined_by_reason().items(), _SHOWN)),
         "quarantined_first": corpus.quarantined.slice(0, 5).to_pylist(),
     }
+    if corpus.removed is not None:
+        summary["repeated_paragraphs"] = corpus.removed._asdict()
     if reader.has_text:
         summary["tokenizer"] = {
             "sha256": rows["train"].tokenizer,
-            "vocabulary": spec.tokenizer.vocabulary,
-            "kind": "byte-level byte-pair encoding",
+            "vocabulary": vocabulary_of(spec.tokenizer),
+            "kind": NAMES[spec.tokenizer.kind],
+            "trained": spec.tokenizer.kind != "existing",
             "end": END,
+            "fertility": fertility(corpus, rows["train"].folder.parents[1] / TOKENIZER_FILE),
         }
     return summary
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,22 @@ def planned(tmp_path: Path) -> Callable[[PipelineSpec], list[Step]]:
 
 def test_an_unchanged_recipe_reruns_nothing(planned: Callable[[PipelineSpec], list[Step]]) -> None:
     assert _reruns(planned(_recipe())) == []
+
+
+def test_scores_and_cards_of_a_corpus_that_is_now_checked_are_made_anew_and_its_models_are_not(tmp_path: Path) -> None:
+    results = {role: Result(stage, "", role, tmp_path, {}, 1.0) for stage, role in ROLES.items()}
+    sets = [{"name": "farm", "sha256": "5" * 64, "dropped": 0}]
+    checked = replace(results["corpus"], summary={"decontamination": sets})
+    changed = [
+        stage
+        for stage in list(ROLES)[1:]
+        if stage_key(OLD, stage, results, SOURCE) != stage_key(OLD, stage, {**results, "corpus": checked}, SOURCE)
+    ]
+    assert changed == ["evaluate", "publish"]
+    unchecked = replace(checked, summary={"decontamination": []})
+    assert stage_key(OLD, "evaluate", {**results, "corpus": unchecked}, SOURCE) == stage_key(
+        OLD, "evaluate", results, SOURCE
+    )
 
 
 @pytest.mark.parametrize(

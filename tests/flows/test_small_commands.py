@@ -11,6 +11,8 @@ import pytest
 from cluster.diagnosis import Finding, diagnose
 from cluster.settings import Settings
 from flows.cli import COMMANDS, main
+from flows.commands.submit import _words
+from foundation_core.recipe import parse_recipe
 
 
 @pytest.fixture
@@ -127,3 +129,21 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
         main([name, "--help"])
     assert left.value.code == 0
     assert COMMANDS[name].help in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_submitted_recipe_means_the_files_from_where_it_was_submitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    body = {
+        "source": {"kind": "folder", "path": "texts"},
+        "tokenizer": {"kind": "existing", "path": "tokenizer.json"},
+        "decontamination": {"sets": [{"name": "farm", "path": "farm.jsonl", "text_field": "question"}]},
+    }
+    words = _words([], parse_recipe({"ingest": body}))
+    given = {name.removeprefix("--"): value for name, value in zip(words[::2], words[1::2], strict=True)}
+    assert given["ingest.source.path"] == str(tmp_path / "texts")
+    assert given["ingest.tokenizer.path"] == str(tmp_path / "tokenizer.json")
+    (farm,) = json.loads(given["ingest.decontamination.sets"])
+    assert (farm["path"], farm["text_field"]) == (str(tmp_path / "farm.jsonl"), "question")
+    assert _words([], parse_recipe({})) == []

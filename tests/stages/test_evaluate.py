@@ -42,6 +42,12 @@ def finished(inputs, tmp_path_factory, serial_context):
     return folder, evaluate(SPEC, inputs, serial_context(folder))
 
 
+def test_the_scores_say_against_what_the_data_was_checked(inputs, finished):
+    folder, result = finished
+    assert read_json(folder / "scores.json")["contamination"] == result.summary["contamination"]
+    assert result.summary["contamination"] == "not checked against any evaluation set"
+
+
 def test_the_loss_is_that_of_the_kept_checkpoint_on_the_test_split(inputs, finished):
     test = finished[1].summary["test"]
     model = build(MODEL, SHAPE).eval()

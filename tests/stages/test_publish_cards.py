@@ -96,6 +96,18 @@ def test_the_data_card_accounts_for_every_document(results: dict[str, Result]) -
     assert all(name in rows for name in CLASSES)
 
 
+def test_both_cards_say_against_what_the_data_was_checked(results: dict[str, Result]) -> None:
+    corpus = results["corpus"]
+    assert "The training data was not checked" in model_card("tiny", "candidate", results, EXAMPLE)
+    assert "Evaluation sets: not checked" in data_card(corpus)
+    known = {"name": "farm", "sha256": "5" * 64, "gram_words": 13, "grams": 2000, "texts": 9, "texts_too_short": 1}
+    checked = replace(corpus, summary={**corpus.summary, "decontamination": [{**known, "dropped": 3}]})
+    said = "checked against farm (sha256 555555555555, 2,000 runs of 13 words, 1 of its 9 texts too short; documents"
+    for card in (model_card("tiny", "candidate", {**results, "corpus": checked}, EXAMPLE), data_card(checked)):
+        assert f"{said} dropped: 3)" in card
+        assert "not checked" not in card
+
+
 def test_every_plot_is_a_picture(results: dict[str, Result], tmp_path: Path) -> None:
     paths = draw_plots(results, tmp_path)
     assert [path.name for path in paths] == [
