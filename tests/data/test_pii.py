@@ -65,11 +65,11 @@ def test_what_reaches_somebody_or_pays_is_replaced_and_nothing_around_it(text: s
     [
         "@property", "a@b", "getty@tty1.service", "icon@2x.png", "x @ y.z",
         "version 120.4.200.34", "libfoo-1.2.3.4", "libfoo (1.2.3.4)", "1.2.3.4", "4.3.99.16", "1.3.6.1.4.1",
-        "300.1.2.3",
+        "300.1.2.3", "cafe::beef", "+34 123 456 789",
         "127.0.0.1 and 192.168.0.1 and 10.0.0.255", "::1", "fe80::1", "std::cafe::beef", "12:34:56", "2001-02-03",
         "+0000", "2 + 34 912", "Decimal('+35236450.6')", "phone 42", "tel. 1.5", "ISBN 978-3-16-148410-0",
         "4111 1111 1111 1112", "41111111 11111111", "0.4111111111111111", "4111111111111111.25", "0000 0000 0000 0000",
-        "ES92 2100 0418 4502 0005 1332", "ABCD12345678", "2020-01-31 10:20:30.123456", "12345678",
+        "ES92 2100 0418 4502 0005 1332", "ABCD12345678", "GODE561231GR9", "2020-01-31 10:20:30.123456", "12345678",
     ],
 )  # fmt: skip
 def test_versions_dates_code_and_wrong_check_digits_stay(text: str) -> None:
@@ -206,7 +206,7 @@ def test_keys_are_known_by_their_issuers_form_and_by_what_they_are_assigned_to(t
         "token = self.tokenizer.next_token", "password = getpass.getpass('Password for user: ')", "secret: changeme",
         "token = aaaaaaaaaaaaaaaaaaaaa1a1a1a1", "token=some_long_identifier_name", "-----BEGIN PUBLIC KEY-----",
         "password: 1234567890123456", "commit 2fd4e1c67a2d28fced849ee1bb76e7391b93eb12",
-        "api_key=os.environ['API_KEY_NAME1']",
+        "api_key=os.environ['API_KEY_NAME1']", "token = makeToken1a2b3c4d5(name)",
     ],
 )  # fmt: skip
 def test_code_that_only_speaks_of_secrets_stays(text: str) -> None:
