@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec, placement
+from foundation_core.spec_cleaning import CleaningSpec
 from foundation_core.spec_decontamination import DecontaminationSpec
 from foundation_core.spec_quality import FilterSpec, FuzzyDedupSpec, ParagraphDedupSpec, QualitySpec
 from foundation_core.spec_reading import ReadingSpec
@@ -207,6 +208,8 @@ class IngestSpec(Spec):
 
     source: SourceSpec = SourceSpec()
     """Where the raw items are."""
+    cleaning: CleaningSpec = CleaningSpec()
+    """Steps that change texts or captions."""
     quality: QualitySpec = QualitySpec()
     """Published rules on texts or captions."""
     filters: tuple[FilterSpec, ...] = ()

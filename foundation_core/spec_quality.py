@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from foundation_core.spec_base import Spec
 
@@ -121,6 +121,69 @@ class RepetitionSpec(Spec):
         )
 
 
+class C4Spec(Spec):
+    """Rules by which whole pages go; those by which lines go are a step before them (`ingest.cleaning.lines`).
+
+    Source of every bound: Raffel et al. 2020, Exploring the Limits of Transfer Learning (C4), section 2.2.
+    """
+
+    use: bool = False
+    """Whether these rules are applied."""
+    least_sentences: int = Field(5, ge=0)
+    """Sentences that a page must have; C4's code: 3."""
+    most_lorem_ipsum: int = Field(0, ge=0)
+    """How often it may hold "lorem ipsum", the Latin of placeholders in every language."""
+    most_curly_brackets: int = Field(0, ge=0)
+    """Opening curly brackets that it may have: prose has none, and code has."""
+
+    def filters(self) -> tuple[FilterSpec, ...]:
+        """The rules in their order."""
+        return (
+            FilterSpec(measure="lorem_ipsum", at_most=self.most_lorem_ipsum),
+            FilterSpec(measure="curly_brackets", at_most=self.most_curly_brackets),
+            FilterSpec(measure="sentences", at_least=self.least_sentences),
+        )
+
+
+class FineWebSpec(Spec):
+    """Rules on lines that are not blank.
+
+    Source of every bound: Penedo et al. 2024, The FineWeb Datasets, as datatrove's FineWebQualityFilter has them.
+    FineWeb applies Gopher's and C4's before them, but for C4's on end marks (`ingest.cleaning.lines.needs_end_mark`).
+    """
+
+    use: bool = False
+    """Whether these rules are applied."""
+    least_end_marked_lines: float = Field(0.12, ge=0, le=1)
+    """Share of lines that end with an end mark."""
+    end_marks: tuple[str, ...] = tuple(".!?‼‽⁇⁈⁉。｡．！？؟")
+    """Which marks these are, one character each: those that end a sentence in Unicode's eyes (Sentence_Terminal)."""
+    most_short_lines: float = Field(0.67, ge=0, le=1)
+    """Share of lines that are short."""
+    short_line_characters: int = Field(30, ge=0)
+    """Characters that a short line has at the most."""
+    most_repeated_line_characters: float = Field(0.01, ge=0, le=1)
+    """Share of characters that stand in lines that came before."""
+    most_newlines_a_word: float = Field(0.3, ge=0)
+    """Newlines for each word; punctuation is one."""
+
+    @field_validator("end_marks")
+    @classmethod
+    def _are_characters(cls, marks: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(marks)) < len(marks) or any(len(mark) != 1 for mark in marks):
+            raise ValueError("end_marks must be single characters, each once")
+        return marks
+
+    def filters(self) -> tuple[FilterSpec, ...]:
+        """The rules in their order."""
+        return (
+            FilterSpec(measure="end_marked_line_fraction", at_least=self.least_end_marked_lines),
+            FilterSpec(measure="short_line_fraction", at_most=self.most_short_lines),
+            FilterSpec(measure="repeated_filled_line_characters", at_most=self.most_repeated_line_characters),
+            FilterSpec(measure="newlines_a_word", at_most=self.most_newlines_a_word),
+        )
+
+
 class QualitySpec(Spec):
     """Published rules on texts. A document falls to the first one that it breaks."""
 
@@ -135,6 +198,10 @@ class QualitySpec(Spec):
     """Rules for prose."""
     repetition: RepetitionSpec = RepetitionSpec()
     """Rules against repetition."""
+    c4: C4Spec = C4Spec()
+    """Rules for pages of prose."""
+    fineweb: FineWebSpec = FineWebSpec()
+    """Rules for pages of the web."""
 
     @property
     def stop_words(self) -> tuple[str, ...]:
@@ -143,7 +210,8 @@ class QualitySpec(Spec):
 
     def filters(self) -> tuple[FilterSpec, ...]:
         """The rules that are applied, in their order."""
-        return tuple(one for rules in (self.gopher, self.repetition) if rules.use for one in rules.filters())
+        sets = (self.gopher, self.repetition, self.c4, self.fineweb)
+        return tuple(one for rules in sets if rules.use for one in rules.filters())
 
 
 class ParagraphDedupSpec(Spec):

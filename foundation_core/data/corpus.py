@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -65,6 +65,7 @@ class Corpus:
     dropped: pa.Table
     quarantined: pa.Table
     removed: Removed | None = None
+    cleaned: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def index(self) -> pa.Table:

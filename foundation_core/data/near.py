@@ -8,18 +8,22 @@ that stays: a chain of small changes does not take its far end along.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from foundation_core.data.corpus import Part
 from foundation_core.data.filters import DROPPED
 from foundation_core.data.minhash import Sketch, similarity
 from foundation_core.data.repetition import Hashes
+from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE
 from foundation_core.specs import FuzzyDedupSpec
 
 _SHINGLES_KEPT = 4096
@@ -62,6 +66,23 @@ def near_copies(
         schema=DROPPED,
     )
     return pa.array(stays), dropped
+
+
+def near_copies_of(parts: Sequence[Part], spec: FuzzyDedupSpec) -> tuple[pa.Array, pa.Table]:
+    """`near_copies` of the documents of all parts, whose units hold sketches and texts."""
+    keys = pa.chunked_array(
+        [part.read.table(SKETCHES_FILE)["keys"].take(part.rows()).combine_chunks() for part in parts]
+    )
+    ends = list(accumulate(len(part.index) for part in parts))
+
+    def text_of(row: int) -> str:
+        number = bisect_right(ends, row)
+        part = parts[number]
+        place = part.index["row"][row - (ends[number] - len(part.index))].as_py()
+        text: str = part.read.table(KEPT_FILE)["text"][place].as_py()
+        return text
+
+    return near_copies(pa.concat_tables(part.index for part in parts), keys, text_of, spec)
 
 
 def near_rule(spec: FuzzyDedupSpec) -> str:

@@ -18,6 +18,8 @@ from foundation_core.data.encoding import encode_texts
 from foundation_core.data.filters import Rule, apply_filters
 from foundation_core.data.modalities import Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
+from foundation_core.data.steps.chain import cleaned
+from foundation_core.data.steps.step import Step
 from foundation_core.errors import DataError
 from foundation_core.files import committed, read_json, sha256_file, write_json
 
@@ -75,6 +77,7 @@ class ReadPiece:
     """A unit to read and filter.
 
     Args:
+        steps: that change texts before they are measured.
         sketch: what is computed of each text that is kept, for fuzzy deduplication. None: nothing.
     """
 
@@ -82,6 +85,7 @@ class ReadPiece:
     files: tuple[SourceFile, ...]
     reader: Reader
     rules: tuple[Rule, ...]
+    steps: tuple[Step, ...] = ()
     sketch: Callable[[pa.Array], pa.Array] | None = None
 
 
@@ -106,6 +110,7 @@ def read_unit(piece: ReadPiece) -> None:
         DataError: a document is in none of the three, or in two.
     """
     documents, quarantined = read_files(piece.files, piece.reader)
+    documents, changes = cleaned(documents, piece.steps)
     kept, dropped = apply_filters(documents, piece.rules)
     read = [name for table in (documents, quarantined) for name in table["document"].to_pylist()]
     accounted = [name for table in (kept, dropped, quarantined) for name in table["document"].to_pylist()]
@@ -118,7 +123,9 @@ def read_unit(piece: ReadPiece) -> None:
     tables = {KEPT_FILE: kept, DROPPED_FILE: dropped, QUARANTINED_FILE: quarantined}
     if piece.sketch is not None:
         tables[SKETCHES_FILE] = pa.table({"keys": piece.sketch(kept["text"].combine_chunks())})
-    piece.unit.commit({name: arrow_bytes(table) for name, table in tables.items()}, documents=len(read))
+    piece.unit.commit(
+        {name: arrow_bytes(table) for name, table in tables.items()}, documents=len(read), changes=changes
+    )
 
 
 def encode_unit(piece: EncodePiece) -> None:

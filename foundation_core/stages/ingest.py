@@ -12,11 +12,10 @@ result is the same to the byte. A committed unit is never done again, so an inte
 from __future__ import annotations
 
 import time
-from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,13 +30,13 @@ from foundation_core.data.filters import DROPPED, Rule, rules_of
 from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader, read_files
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS, split_of
+from foundation_core.data.steps.chain import steps_of
+from foundation_core.data.steps.step import Step
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
 from foundation_core.data.units import (
     DROPPED_FILE,
-    KEPT_FILE,
     QUARANTINED_FILE,
-    SKETCHES_FILE,
     TOKENS,
     TOKENS_FILE,
     EncodePiece,
@@ -184,11 +183,11 @@ def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
 
 
 def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
-    pieces, sketch = [], _sketch(job)
+    pieces, sketch, steps = [], _sketch(job), _steps(job)
     parts = (part for item in items for part in item.parts(job.spec.unit_bytes))
     for number, part in enumerate(_cut(parts, job.spec.unit_bytes)):
         unit = job.unit("read", number, [item.document for item in part])
-        pieces.append(ReadPiece(unit, part, job.reader, job.rules, sketch))
+        pieces.append(ReadPiece(unit, part, job.reader, job.rules, steps, sketch))
     _finish("read", read_unit, pieces, job)
     return [piece.unit for piece in pieces]
 
@@ -199,6 +198,16 @@ def _sketch(job: _Job) -> Callable[[pa.Array], pa.Array] | None:
     from foundation_core.data.minhash import Sketch  # compiled code, which few ingestions need
 
     return Sketch.of(job.spec.fuzzy_dedup)
+
+
+def _steps(job: _Job) -> tuple[Step, ...]:
+    steps = steps_of(job.spec)
+    if steps and job.reader.modality.values is not None:
+        raise ConfigError(
+            "ingest.cleaning changes texts, and this source's items are more than their captions",
+            fix="remove ingest.cleaning",
+        )
+    return steps
 
 
 def _cut(items: Iterable[SourceFile], unit_bytes: int) -> Iterator[tuple[SourceFile, ...]]:
@@ -247,30 +256,19 @@ def _deduplicated(job: _Job, reads: Sequence[Unit]) -> Corpus:
         parts, lost, removed = without_repeats(parts, spec.paragraph_dedup, _sketch(job), job)
         dropped.append(lost)
     if spec.fuzzy_dedup.use:
-        stays, copies = _near_copies(spec, parts)
+        from foundation_core.data.near import near_copies_of  # compiled code, which few ingestions need
+
+        stays, copies = near_copies_of(parts, spec.fuzzy_dedup)
         parts, dropped = staying(parts, stays), [*dropped, copies]
     quarantined = pa.concat_tables(read.table(QUARANTINED_FILE) for read in reads)
-    corpus = Corpus(parts, pa.concat_tables(dropped).sort_by("document"), quarantined, removed)
-    _check_corpus(spec, corpus, sum(read.facts()["documents"] for read in reads))
-    return corpus
-
-
-def _near_copies(spec: IngestSpec, parts: Sequence[Part]) -> tuple[pa.Array, pa.Table]:
-    from foundation_core.data.near import near_copies  # compiled code, which few ingestions need
-
-    keys = pa.chunked_array(
-        [part.read.table(SKETCHES_FILE)["keys"].take(part.rows()).combine_chunks() for part in parts]
+    facts, cleaned = [read.facts() for read in reads], Counter[str]()
+    for one in facts:
+        cleaned.update(one["changes"])
+    corpus = Corpus(
+        parts, pa.concat_tables(dropped).sort_by("document"), quarantined, removed, dict(sorted(cleaned.items()))
     )
-    ends = list(accumulate(len(part.index) for part in parts))
-
-    def text_of(row: int) -> str:
-        number = bisect_right(ends, row)
-        part = parts[number]
-        place = part.index["row"][row - (ends[number] - len(part.index))].as_py()
-        text: str = part.read.table(KEPT_FILE)["text"][place].as_py()
-        return text
-
-    return near_copies(pa.concat_tables(part.index for part in parts), keys, text_of, spec.fuzzy_dedup)
+    _check_corpus(spec, corpus, sum(one["documents"] for one in facts))
+    return corpus
 
 
 def _check_corpus(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:

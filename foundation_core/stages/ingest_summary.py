@@ -56,6 +56,8 @@ def summarise(
         "quarantined_by_reason": dict(islice(corpus.quarantined_by_reason().items(), _SHOWN)),
         "quarantined_first": corpus.quarantined.slice(0, 5).to_pylist(),
     }
+    if corpus.cleaned:
+        summary["cleaned"] = dict(corpus.cleaned)
     if corpus.removed is not None:
         summary["repeated_paragraphs"] = corpus.removed._asdict()
     if reader.has_text:

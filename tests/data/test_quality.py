@@ -12,11 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data import quality
+from foundation_core.data import pages, quality
 from foundation_core.data.filters import apply_filters, rules_of
+from foundation_core.data.pages import Page
 from foundation_core.data.quality import COLUMNS, Quality, measure
 from foundation_core.plugins import find
-from foundation_core.spec_quality import STOP_WORDS, GopherSpec, QualitySpec, RepetitionSpec
+from foundation_core.spec_quality import STOP_WORDS, C4Spec, FineWebSpec, GopherSpec, QualitySpec, RepetitionSpec
 from foundation_core.specs import FilterSpec, IngestSpec
 from tests.data.test_words import words_of
 
@@ -175,9 +176,97 @@ def test_stop_words_are_those_of_the_language_or_ones_own() -> None:
         assert len(apply_filters(documents([spanish]), rules_of(IngestSpec(quality=own)))[0]) == 1
 
 
+# ------------------------------------------------------------------------------------------------- pages of the web
+
+PAGE_PIECES = st.sampled_from(
+    ["The cat sat", "(on it)", ".", "! ", "? No", "...", "{", "}", "Lorem Ipsum ", "lorem\nipsum", " ", "\n", "\n\n",
+     " \n", "a line that is longer than thirty characters", '."', "» ", "1. "]
+)  # fmt: skip
+PAGES = st.lists(PAGE_PIECES, max_size=40).map("".join) | st.text(max_size=30)
+MARKS = FineWebSpec().end_marks
+
+
+def of_pages_by_definition(text: str) -> list[float]:
+    """Every column of pages, in plain Python."""
+    lines = [line for line in text.split("\n") if line.strip()]
+    count, sentences = max(len(lines), 1), 0
+    for line in lines:
+        words, closed = words_of(line), True
+        for at, word in enumerate(words):
+            if at == 0 or (closed and word not in ".!?" and not all(map(_is_sign, word))):
+                sentences, closed = sentences + 1, False
+            closed |= word in {".", "!", "?"}
+    return [
+        sentences,
+        text.count("{"),
+        len(re.findall("(?=lorem ipsum)", text, re.IGNORECASE | re.ASCII)),
+        sum(line.endswith(MARKS) for line in lines) / count,
+        sum(len(line) <= 30 for line in lines) / count,
+        (_repeated(lines)[1] if lines else 0) / max(len(text.replace("\n", "")), 1),
+        text.count("\n") / max(len(words_of(text)), 1),
+    ]
+
+
+@given(texts=st.lists(PAGES, min_size=1, max_size=5))
+def test_every_measure_of_pages_is_what_its_definition_says(texts: list[str]) -> None:
+    for row, text in zip(pages.measure(column(texts)), texts, strict=True):
+        found = dict(zip(pages.COLUMNS, row, strict=True))
+        assert found == pytest.approx(dict(zip(pages.COLUMNS, of_pages_by_definition(text), strict=True)))
+
+
+def test_sentences_end_with_lines_and_with_marks_but_not_within_quotes_and_abbreviations() -> None:
+    texts = ['He said "No." Then he left. Why?', "One line\nand another", "e.g. this (yes.) and", "...", ""]
+    assert Page("sentences")(column(texts)).to_pylist() == [3, 2, 2, 1, 0]
+
+
+def test_real_source_has_the_measures_of_pages_of_its_definition_and_a_slice_starts_where_it_starts() -> None:
+    texts = [path.read_text() for path in sorted(Path(quality.__file__).parent.glob("*.py"))]
+    found = pages.measure(column(texts))
+    for row, text in zip(found, texts, strict=True):
+        assert list(row) == pytest.approx(of_pages_by_definition(text))
+    assert pages.measure(column(texts)[2:5]).tolist() == found[2:5].tolist()
+    assert pages.measure(column(texts)[:0]).shape == (0, len(pages.COLUMNS))
+
+
+WEB = "\n".join(f"Line {number} of this page says something about house {number}." for number in range(12))
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        (WEB + "\nLOREM ipsum dolor sit amet.", "lorem_ipsum <= 0"),
+        (WEB + "\nfunction () { return 1; }", "curly_brackets <= 0"),
+        ("One. Two. Three. Four.", "sentences >= 5"),
+        (WEB.replace(".", ","), "end_marked_line_fraction >= 0.12"),
+        (WEB + "\nHome\nAbout us" * 14 + "\n", "short_line_fraction <= 0.67"),
+        (WEB + "\n" + WEB, "repeated_filled_line_characters <= 0.01"),
+        (WEB.replace("\n", "\n" * 8), "newlines_a_word <= 0.3"),
+    ],
+)
+def test_each_rule_of_c4_and_fineweb_drops_what_breaks_it_and_keeps_prose(text: str, rule: str) -> None:
+    spec = IngestSpec(quality=QualitySpec(c4=C4Spec(use=True), fineweb=FineWebSpec(use=True)))
+    kept, dropped = apply_filters(documents([WEB, text]), rules_of(spec))
+    assert kept["document"].to_pylist() == ["d/0"]
+    assert dropped["rule"].to_pylist() == [rule]
+
+
+def test_what_a_short_line_and_an_end_mark_are_is_the_specs_word() -> None:
+    texts = column(["A line of words;\nb;"])
+    assert Page("end_marked_line_fraction")(texts).to_pylist() == [0]
+    assert Page("end_marked_line_fraction", FineWebSpec(end_marks=(";",)))(texts).to_pylist() == [1]
+    assert Page("short_line_fraction")(texts).to_pylist() == [1]
+    assert Page("short_line_fraction", FineWebSpec(short_line_characters=5))(texts).to_pylist() == [0.5]
+    rule = rules_of(IngestSpec(quality=QualitySpec(fineweb=FineWebSpec(use=True, short_line_characters=5))))[1]
+    assert rule.measure(texts).to_pylist() == [0.5]
+    with pytest.raises(ValueError, match="single characters"):
+        FineWebSpec(end_marks=("...",))
+
+
 def test_without_rules_nothing_is_measured_and_every_column_is_a_registered_measure() -> None:
     assert rules_of(IngestSpec()) == ()
     for name in set(COLUMNS) - {"stop_words"}:
         assert find("measures", name) == Quality(name)
+    for name in pages.COLUMNS:
+        assert find("measures", name) == Page(name)
     (rule,) = rules_of(IngestSpec(filters=(FilterSpec(measure="words", at_least=2),)))
     assert rule.measure(column(["one", "one two"])).to_pylist() == [1, 2]

@@ -90,7 +90,7 @@ def test_every_problem_of_a_recipe_is_in_one_message_with_its_line(place: Workpl
         place,
         "the recipe has 6 problems",
         f"{place.recipe}:3: ingest.tokenizer.vocabulary: Input should be greater than or equal to 258, found 12",
-        f"{place.recipe}:4: ingest.colour: unknown field; allowed: source, quality,",
+        f"{place.recipe}:4: ingest.colour: unknown field; allowed: source, cleaning, quality,",
         f"{place.recipe}:6: pretrain.steps: Input should be a valid integer",
         f"{place.recipe}:8: pretrain.model.trunk: heads must divide width: width=100, heads=3",
         "finetune: seeds needs one or more seeds",
