@@ -23,6 +23,7 @@ from foundation_core.spec_ingest import (
     SplitSpec,
     TokenizerSpec,
 )
+from foundation_core.spec_loading import MixedGroupSpec, MixtureSpec, Packing, WeightChangeSpec
 from foundation_core.spec_quality import (
     FilterSpec,
     FuzzyDedupSpec,
@@ -34,10 +35,10 @@ from foundation_core.spec_quality import (
 
 __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
-    "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "ModelSpec",
-    "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec", "QualitySpec",
-    "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec",
-    "TrunkSpec", "described_leaves", "leaves", "placement", "presentation",
+    "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "MixedGroupSpec",
+    "MixtureSpec", "ModelSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec",
+    "QualitySpec", "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec",
+    "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves", "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain
@@ -184,6 +185,11 @@ class PretrainSpec(Spec):
     is. The schedule still belongs to `steps`. Empty: no limit."""
     batch_rows: int = Field(16, ge=1)
     """Rows of context_tokens in one optimizer step, over all workers."""
+    packing: Packing = "cut"
+    """How training rows are made of texts: documents end to end, cut each context_tokens; best_fit, where none is cut
+    that fits into a row; or one_document a row."""
+    mixture: MixtureSpec = MixtureSpec()
+    """Groups of the corpus in given proportions."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """Optimizer and schedule."""
     precision: Literal["auto", "bf16", "float32"] = "auto"
@@ -204,6 +210,8 @@ class PretrainSpec(Spec):
     """CPU threads of each worker."""
     micro_batch_rows: int = placement(8, ge=1)
     """Rows of one forward pass of one worker; smaller saves memory, the gradient stays the same."""
+    prefetch_steps: int = placement(2, ge=0)
+    """Steps whose rows are made ready beside the training, by a thread of each worker; 0 has no such thread."""
     engine: Literal["deepspeed", "torch"] = placement("deepspeed")
     """What holds parameters, gradients and optimizer state."""
     zero_stage: Literal[0, 1, 2, 3] = placement(1)

@@ -27,6 +27,7 @@ PLACE = {
     "pretrain.workers",
     "pretrain.threads_per_worker",
     "pretrain.micro_batch_rows",
+    "pretrain.prefetch_steps",
     "pretrain.engine",
     "pretrain.zero_stage",
     "finetune.workers",

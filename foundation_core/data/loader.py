@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from foundation_core.data.order import Order
+from foundation_core.data.order import SampleOrder
 
 _PADDING = {"segment": -1, "sample": -1}
 """What a row of padding holds; 0 where nothing is said here."""
@@ -40,7 +40,7 @@ class Loader:
     def __init__(
         self,
         rows: Rows,
-        order: Order,
+        order: SampleOrder,
         batch_rows: int,
         micro_batch_rows: int,
         rank: int = 0,
@@ -70,6 +70,12 @@ class Loader:
             batch = {name: _with_rows(values, missing, _PADDING.get(name, 0)) for name, values in batch.items()}
         parts = {name: torch.split(values, self.micro_batch_rows) for name, values in batch.items()}
         return [dict(zip(parts, rows, strict=True)) for rows in zip(*parts.values(), strict=True)]
+
+
+def on_device(batch: Mapping[str, Tensor], device: torch.device) -> Batch:
+    """The batch where a model reads it; what came as int32, to be half as large on the way, as int64."""
+    moved = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+    return {name: values.long() if values.dtype == torch.int32 else values for name, values in moved.items()}
 
 
 def _with_rows(values: Tensor, rows: int, value: int) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -19,8 +20,20 @@ from torch import Tensor
 _ROUNDS = 6  # four suffice for large domains; the small ones of small corpora mix better with two more
 
 
+class SampleOrder(ABC):
+    """Which record is the n-th sample of a run."""
+
+    @abstractmethod
+    def take(self, start: int, count: int) -> Tensor:
+        """Record indices of samples start, start + 1, ..., (count,) int64."""
+
+    def digest(self, count: int) -> str:
+        """Hex sha256 of the first `count` record indices."""
+        return hashlib.sha256(struct.pack(f"<{count}q", *self.take(0, count).tolist())).hexdigest()
+
+
 @dataclass(frozen=True)
-class Order:
+class Order(SampleOrder):
     """The order of a run over `size` records: a new permutation each epoch, the same for the same seed."""
 
     size: int
@@ -35,10 +48,6 @@ class Order:
             parts.append(_permuted(torch.arange(first, last), self.size, _keys(self.seed, epoch)))
             start += last - first
         return torch.cat(parts)
-
-    def digest(self, count: int) -> str:
-        """Hex sha256 of the first `count` record indices."""
-        return hashlib.sha256(struct.pack(f"<{count}q", *self.take(0, count).tolist())).hexdigest()
 
 
 def _keys(seed: int, epoch: int) -> tuple[int, ...]:

@@ -1,48 +1,91 @@
-"""Token shards read as windows of equal length, cut without regard to where documents end.
+"""Token shards read as rows of equal length: which rows there are, and their tokens.
 
-    shard:      a a a | b b | c c c c |        (T = 3; each document ends with its end token)
-    window 0:   a a a   b                      tokens 0..3
-    window 1:           b b   c c              tokens 3..6: the last of one is the first of the next
-    window 2:                 c c c .          tokens 6..9: padded
+    shard:   a a a | b b | c c c c |           (T = 3; each document ends with its end token)
+    row 0:   a a a   b                         tokens 0..3
+    row 1:           b b   c c                 tokens 3..6: the last of one is the first of the next
+    row 2:                 c c c .             tokens 6..9: padded
 
-A window holds T + 1 tokens and the next begins T further on, so every token of a shard but its first is a label
-exactly once. Which tokens are of one document is said beside them, so that documents need not read each other.
+That is `cut`; the other two ways are in pieces.py. A row holds T + 1 tokens: T to read and T to predict. Which tokens
+are of one document is said beside them, so that documents need not read each other.
 
-Legend: N windows, T context tokens.
+Legend: N rows, P pieces of documents, T context tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from foundation_core.data.pieces import Cut, Documents, Packed, Pieces, Plan, packed, ragged, row_count
 from foundation_core.data.shards import ShardDataset
-from foundation_core.errors import DataError
+from foundation_core.errors import ConfigError, DataError
+from foundation_core.spec_loading import Packing
+
+_NO_PIECES = Pieces(*torch.empty(3, 0, dtype=torch.int64))
+
+
+class Size(NamedTuple):
+    """How much there is of a source."""
+
+    rows: int
+    tokens: int
+    documents: int
+
+
+class _Cell(NamedTuple):
+    """The documents of a shard that are of one group, or all of them."""
+
+    shard: int
+    group: str | None
+    size: Size
 
 
 class _Stream(NamedTuple):
-    """A shard's tokens end to end, and where its documents begin (and the last one ends)."""
+    """A shard's tokens, and how a cell's rows are made of them.
+
+    Args:
+        rows: (rows, T + 1), the tokens of each row, without a copy; the last rows are not there where they would reach
+            beyond the tokens. None: a row's tokens are not one run.
+    """
 
     tokens: Tensor
-    starts: Tensor
+    plan: Plan
+    rows: Tensor | None
 
 
 class Windows:
-    """Every window of a token data set, by number.
+    """Every row of a token data set, by number: group by group, where there are groups, and shard by shard.
+
+    Args:
+        groups: those whose documents are read, each in rows of its own. None: all documents, whatever their group.
 
     Raises:
+        ConfigError: no document is of a group.
         DataError: the data set has too few tokens for a single label.
     """
 
-    def __init__(self, dataset: ShardDataset, context_tokens: int) -> None:
-        self.dataset, self.context_tokens = dataset, context_tokens
-        labels = torch.tensor([shard["tokens"] - 1 for shard in dataset.manifest["shards"]], dtype=torch.int64)
-        windows = (labels + context_tokens - 1) // context_tokens
-        self._ends = windows.cumsum(0)
-        self._firsts = self._ends - windows
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        context_tokens: int,
+        packing: Packing = "cut",
+        groups: Sequence[str] | None = None,
+    ) -> None:
+        self.dataset, self.context_tokens, self.packing, self.groups = dataset, context_tokens, packing, groups
+        self._packed: dict[int, Packed] = {}
+        self._cells: list[_Cell] = []
+        for group in [None] if groups is None else groups:
+            for shard in range(dataset.shards):
+                self._cells.append(_Cell(shard, group, self._size(shard, group)))
+        rows = torch.tensor([cell.size.rows for cell in self._cells], dtype=torch.int64)
+        self._ends = rows.cumsum(0)
+        self._firsts = self._ends - rows
         self._streams: dict[int, _Stream] = {}
         if len(self) == 0:
             raise DataError(
@@ -53,39 +96,183 @@ class Windows:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def sizes(self) -> dict[str | None, Size]:
+        """How much there is of each group, in their order.
+
+        Raises:
+            ConfigError: a group has no row.
+        """
+        found: dict[str | None, Size] = {}
+        for cell in self._cells:
+            found[cell.group] = Size(*map(sum, zip(found.get(cell.group, Size(0, 0, 0)), cell.size, strict=True)))
+        for group, size in found.items():
+            if not size.rows:
+                known = sorted(
+                    {
+                        name
+                        for shard in range(self.dataset.shards)
+                        for name in pc.unique(self.dataset.unverified(shard)["group"]).to_pylist()
+                    }
+                )
+                raise ConfigError(
+                    f"{self.dataset.folder} has nothing to predict in the group {group!r}",
+                    allowed=", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else ""),
+                    fix="name groups that the ingest result's training split has",
+                )
+        return found
+
+    def filled_fraction(self) -> float:
+        """Labels and first tokens over all places of all rows; the rest is padding."""
+        places = len(self) * (self.context_tokens + 1)
+        if self.packing == "cut":
+            joints = sum(max(0, cell.size.rows - 1) for cell in self._cells)  # tokens that two rows share
+            return (sum(cell.size.tokens for cell in self._cells if cell.size.rows) + joints) / places
+        return sum(int(plan.length.sum()) for plan in self._packed.values()) / places
+
     def gather(self, indices: Tensor) -> dict[str, Tensor]:
-        """The windows of those numbers, each tensor (N, T + 1) int64.
+        """The rows of those numbers, each tensor (N, T + 1) int32: half of what a model's int64 takes on the way.
 
         Returns:
             tokens: token ids; 0 where there is padding.
-            segment: which document of its window a token belongs to, from 0; -1 for padding.
-            position: the token's place in that document's part of the window, from 0; 0 for padding.
+            segment: which document of its row a token belongs to, from 0; -1 for padding.
+            position: the token's place in that document's part of the row, from 0; 0 for padding.
         """
-        shape = (len(indices), self.context_tokens + 1)
-        batch = {name: torch.zeros(shape, dtype=torch.int64) for name in ("tokens", "segment", "position")}
-        shards = torch.searchsorted(self._ends, indices, right=True)
-        for shard in torch.unique(shards).tolist():
-            rows = (shards == shard).nonzero().squeeze(1)
-            for name, values in self._from_shard(shard, indices[rows] - self._firsts[shard]).items():
-                batch[name][rows] = values
-        return batch
+        cells = torch.searchsorted(self._ends, indices, right=True)
+        by_cell = cells.argsort(stable=True)
+        found, counts = torch.unique(cells, return_counts=True)
+        numbers = torch.split((indices - self._firsts[cells])[by_cell], counts.tolist())
+        back = torch.empty_like(by_cell).scatter_(0, by_cell, torch.arange(len(by_cell)))
 
-    def _from_shard(self, shard: int, numbers: Tensor) -> dict[str, Tensor]:
-        tokens, starts = self._stream(shard)
-        first = (numbers * self.context_tokens).unsqueeze(1)
-        place = first + torch.arange(self.context_tokens + 1)
-        padding = place >= len(tokens)
-        place.clamp_(max=len(tokens) - 1)
-        document = torch.searchsorted(starts, place, right=True) - 1
-        begin = torch.maximum(starts[document], first)  # a document that began in an earlier window begins anew here
-        return {
-            "tokens": tokens[place].long().masked_fill_(padding, 0),
-            "segment": (document - document[:, :1]).masked_fill_(padding, -1),
-            "position": (place - begin).masked_fill_(padding, 0),
-        }
+        streams = [self._stream(cell) for cell in found.tolist()]
+        pieces = [stream.plan.pieces(rows) for stream, rows in zip(streams, numbers, strict=True)]
+        together = Pieces(*(torch.cat(parts) for parts in zip(_NO_PIECES, *pieces, strict=True)))
+        tokens = self._tokens(streams, numbers, _padded(together, self.context_tokens + 1))
+        places = _padded(_in_order(together, back), self.context_tokens + 1)
+        return {"tokens": tokens.index_select(0, back), "segment": places.segments(), "position": places.positions()}
 
-    def _stream(self, shard: int) -> _Stream:
-        if shard not in self._streams:
-            column = self.dataset.table(shard)["tokens"].chunk(0)  # a shard is one record batch
-            self._streams[shard] = _Stream(from_dlpack(column.values), from_dlpack(column.offsets))
-        return self._streams[shard]
+    def _tokens(self, streams: Sequence[_Stream], numbers: Sequence[Tensor], places: _Places) -> Tensor:
+        """The tokens of the rows, cell by cell: copied row by row where a row is one run, else token by token."""
+        tokens, index, row = torch.empty((places.rows, places.width), dtype=torch.int32), None, 0
+        for stream, mine in zip(streams, numbers, strict=True):
+            here = tokens[row : row + len(mine)]
+            if stream.rows is not None and int(mine.max()) < len(stream.rows):
+                torch.index_select(stream.rows, 0, mine, out=here)
+            else:
+                index = places.shard_places() if index is None else index
+                torch.index_select(stream.tokens, 0, index[row : row + len(mine)].view(-1), out=here.view(-1))
+            row += len(mine)
+        places.fill(tokens, 0)
+        return tokens
+
+    def _stream(self, cell: int) -> _Stream:
+        if cell not in self._streams:
+            shard, group, size = self._cells[cell]
+            table = self.dataset.table(shard)
+            tokens, documents = _documents(table, group)
+            plan = self._packed[cell] if cell in self._packed else Cut(documents, self.context_tokens)
+            first, last = int(documents.start[0]), int(documents.start[-1] + documents.length[-1])
+            rows = None
+            if self.packing == "cut" and last - first == size.tokens:
+                inside = (size.tokens - 1) // self.context_tokens
+                rows = tokens[first:].as_strided((inside, self.context_tokens + 1), (self.context_tokens, 1))
+            self._streams[cell] = _Stream(tokens, plan, rows)
+        return self._streams[cell]
+
+    def _size(self, shard: int, group: str | None) -> Size:
+        """The size of a cell; of packed ones, which rows there are."""
+        known = self.dataset.manifest["shards"][shard]
+        if self.packing == "cut" and group is None:
+            return Size(row_count(known["tokens"], self.context_tokens), known["tokens"], known["rows"])
+        _, documents = _documents(self.dataset.unverified(shard), group)
+        tokens = int(documents.length.sum())
+        if self.packing == "cut":
+            return Size(row_count(tokens, self.context_tokens), tokens, len(documents.length))
+        plan = packed(documents, self.context_tokens, self.packing)
+        self._packed[len(self._cells)] = plan
+        return Size(len(plan), tokens, len(documents.length))
+
+
+class _Places(NamedTuple):
+    """What stands where in some rows: their pieces, and behind those of each row one piece of padding.
+
+    Args:
+        start: (P + N,) where the pieces begin in their shard's tokens.
+        length: (P + N,) their tokens.
+        segment: (P + N,) int32, their numbers in their rows; -1 for padding.
+        padding: numbers of the padded places, of all rows end to end.
+    """
+
+    rows: int
+    width: int
+    start: Tensor
+    length: Tensor
+    segment: Tensor
+    padding: Tensor
+
+    def shard_places(self) -> Tensor:
+        """(N, width) the place of each token in its shard; 0 for padding."""
+        return self.fill(self._counted(self.start), 0)
+
+    def segments(self) -> Tensor:
+        """(N, width) int32 segment of each token."""
+        return self._spread(self.segment)
+
+    def positions(self) -> Tensor:
+        """(N, width) int32 position of each token."""
+        return self.fill(self._counted(torch.zeros_like(self.start)), 0)
+
+    def fill(self, values: Tensor, value: int) -> Tensor:
+        """The values, with another one where there is padding."""
+        values.view(-1).index_fill_(0, self.padding, value)
+        return values
+
+    def _counted(self, first: Tensor) -> Tensor:
+        """For each token a number that counts up from the `first` of its piece."""
+        before = self.length.cumsum(0) - self.length
+        counted = torch.arange(self.rows * self.width, dtype=torch.int32).view(self.rows, self.width)
+        return counted.add_(self._spread((first - before).int()))
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """(N, width) the value of its piece, int32, for each token."""
+        there = self.length > 0
+        ends, values = self.length.cumsum(0)[there].int(), values[there]
+        runs = pa.RunEndEncodedArray.from_arrays(_arrow(ends), _arrow(values))
+        # four times as fast as torch.repeat_interleave, which makes an index for every token on the way
+        return from_dlpack(pc.run_end_decode(runs)).view(self.rows, self.width)
+
+
+def _padded(pieces: Pieces, width: int) -> _Places:
+    rows = len(pieces.counts)
+    row = torch.arange(rows).repeat_interleave(pieces.counts, output_size=len(pieces.start))
+    place = torch.arange(len(row)) + row  # a piece of padding stands behind each row before
+    last = (pieces.counts + 1).cumsum(0) - 1
+    length = torch.zeros(len(row) + rows, dtype=torch.int64).index_copy_(0, place, pieces.length)
+    length[last] = width - torch.zeros(rows, dtype=torch.int64).index_add_(0, row, pieces.length)
+    segment = ragged(torch.zeros(rows, dtype=torch.int64), pieces.counts + 1).int().index_fill_(0, last, -1)
+    start = torch.zeros_like(length).index_copy_(0, place, pieces.start)
+    padded = length[last]
+    return _Places(rows, width, start, length, segment, ragged(torch.arange(1, rows + 1) * width - padded, padded))
+
+
+def _in_order(pieces: Pieces, order: Tensor) -> Pieces:
+    """The pieces of the same rows in another order."""
+    count = pieces.counts[order]
+    which = ragged((pieces.counts.cumsum(0) - pieces.counts)[order], count)
+    return Pieces(count, pieces.start[which], pieces.length[which])
+
+
+def _arrow(values: Tensor) -> pa.Array:
+    """An int32 tensor as an Arrow array, without a copy."""
+    memory = pa.foreign_buffer(values.data_ptr(), values.nbytes, base=values)
+    return pa.Array.from_buffers(pa.int32(), len(values), [None, memory])
+
+
+def _documents(table: pa.Table, group: str | None) -> tuple[Tensor, Documents]:
+    """A shard's tokens, end to end, and its documents that are of a group."""
+    column = table["tokens"].chunk(0)  # a shard is one record batch
+    offsets = from_dlpack(column.offsets)
+    start, length = offsets[:-1], offsets.diff()
+    if group is not None:
+        of_group = torch.tensor(pc.indices_nonzero(pc.equal(table["group"], group)).to_pylist(), dtype=torch.int64)
+        start, length = start[of_group], length[of_group]
+    return from_dlpack(column.values), Documents(start, length)

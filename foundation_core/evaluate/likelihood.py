@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.loader import Rows
+from foundation_core.data.loader import Rows, on_device
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.objectives.base import ALONE, IGNORE, Objective, Ranks
 
@@ -37,9 +37,10 @@ def score_batches(
 ) -> LossSum:
     """The summed loss over batches of rows; rows of padding count nothing."""
     total = LossSum()
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     with torch.no_grad():
         for batch in batches:
-            example = objective.prepare(batch, seed=0)
+            example = objective.prepare(on_device(batch, device), seed=0)
             loss = objective.loss(model, example, ranks).double().item()
             text_bytes = 0
             if objective.likelihood and token_bytes is not None:

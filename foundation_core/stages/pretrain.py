@@ -18,6 +18,7 @@ from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FI
 from foundation_core.cost.flops import FORMULA, flops_per_token
 from foundation_core.data.loader import Batch, Loader
 from foundation_core.data.order import Order
+from foundation_core.data.prefetch import Prefetched
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
@@ -28,6 +29,7 @@ from foundation_core.objectives.augment import augmented
 from foundation_core.objectives.base import Objective
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
+from foundation_core.stages.sample_order import order_hash, order_of
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import StageResult
 from foundation_core.train.checkpoint import Checkpoints
@@ -43,7 +45,8 @@ _LOGGED = ("rows_per_second", "tokens_per_second", "matmul_flops_per_second", "m
 def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResult:
     """Train a model from scratch and keep the weights that are best on validation."""
     context.events.phase("pretrain")
-    corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens)
+    groups = [mixed.group for mixed in spec.mixture.groups] or None
+    corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups)
     objective = corpus.objective(spec)
     model = build(spec.model, corpus.shape)
     initialize(model, spec.seed)
@@ -52,17 +55,18 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
     engine = context.engine(model, EngineRequest(spec.optimizer, precision.name, micro_batch_rows))
 
-    order = Order(len(corpus.train), spec.seed)
-    order_hash = order.digest(spec.steps * spec.batch_rows)
+    order = order_of(spec, corpus.train)
+    named = order_hash(spec, order, corpus)
     change = partial(_augmented, spec) if spec.augment.changes else None
     loader = Loader(corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world, change)
-    identity = {"corpus": corpus.content, "order": order_hash, "precision": precision.name}
+    identity = {"corpus": corpus.content, "order": named, "precision": precision.name}
     checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
     epochs_a_step = spec.batch_rows / len(corpus.train)
     context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
+    context.tracker.tags({"order_hash": named})
     context.events.say(
         f"{parameters / 1e6:.2f} M parameters, {engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
-        f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason}; order {order_hash[:12]}"
+        f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason}; order {named[:12]}"
     )
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
@@ -76,7 +80,8 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
         validate=partial(_validate, engine, objective, corpus, spec.validation_rows),
     )
     start = time.perf_counter()
-    progress = train(engine, objective, loader, plan, checkpoints, around)
+    with Prefetched(loader, spec.prefetch_steps) as batches:
+        progress = train(engine, objective, batches, plan, checkpoints, around)
     speed = _speed(engine, spec, corpus, progress, precision)
     context.events.phase("done")
     if engine.rank == 0:
@@ -97,7 +102,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
             "epochs": epochs_a_step * progress.step,
             "best_step": progress.best_step,
             "best_validation": progress.best_scores,
-            "order_hash": order_hash,
+            "order_hash": named,
             "workers": engine.world,
             "precision": precision._asdict(),
             **speed,

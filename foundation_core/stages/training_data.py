@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
@@ -16,9 +16,11 @@ from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer, token_bytes
+from foundation_core.errors import ConfigError
 from foundation_core.objectives.base import Objective, Request
 from foundation_core.objectives.special import special_tokens
 from foundation_core.shape import SampleShape
+from foundation_core.spec_loading import Packing
 from foundation_core.specs import PretrainSpec
 from foundation_core.store import Result
 
@@ -40,20 +42,41 @@ class TrainingData:
     content: str
 
     @staticmethod
-    def open(corpus: Result, context_tokens: int) -> TrainingData:
-        """Memory-map the shards; every one is checked against its sha256.
+    def open(
+        corpus: Result, context_tokens: int, packing: Packing = "cut", groups: Sequence[str] | None = None
+    ) -> TrainingData:
+        """Memory-map the shards; each is compared with its sha256 when it is first read.
 
         Args:
-            context_tokens: tokens of a window over text; of a caption, at the most.
+            context_tokens: tokens of a row of text; of a caption, at the most.
+            packing: how the training's rows are made of texts; those of the other splits are always cut, so that
+                scores can be compared.
+            groups: those that the training's rows are of, each in rows of its own. None: all documents.
+
+        Raises:
+            ConfigError: the rows are no texts, and a packing or groups are asked for.
         """
         folder = corpus.folder
         path = folder / TOKENIZER_FILE
         tokenizer = load_tokenizer(path) if path.exists() else None
         if (folder / "tokens").is_dir():
             assert tokenizer is not None, "a text corpus has a tokenizer"
-            windows = {split: Windows(ShardDataset(folder / "tokens" / split), context_tokens) for split in SPLITS}
+            datasets = {split: ShardDataset(folder / "tokens" / split) for split in SPLITS}
+
+            def rows(split: Split) -> Windows:
+                if split == "train":
+                    return Windows(datasets[split], context_tokens, packing, groups)
+                return Windows(datasets[split], context_tokens)
+
             shape = SampleShape(vocabulary=tokenizer.get_vocab_size())
-            return TrainingData(windows, shape, tokenizer, packed=True, content=corpus.content)
+            return TrainingData(
+                {split: rows(split) for split in SPLITS}, shape, tokenizer, packed=True, content=corpus.content
+            )
+        if packing != "cut" or groups is not None:
+            raise ConfigError(
+                "pretrain.packing and pretrain.mixture are about texts, and this corpus has samples",
+                fix="remove them from the recipe",
+            )
         features = load_features(folder)
         samples = {
             split: Samples(ShardDataset(folder / "samples" / split), features, context_tokens) for split in SPLITS

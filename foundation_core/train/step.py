@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from foundation_core.data.loader import on_device
 from foundation_core.errors import DivergedError
 from foundation_core.objectives.base import Objective
 from foundation_core.train.engine import Engine
@@ -42,7 +43,7 @@ def train_step(
     Raises:
         DivergedError: the loss or the gradient is not finite, on any rank; no parameter moved on any of them.
     """
-    examples = [objective.prepare(batch, seed) for batch in batches]
+    examples = [objective.prepare(on_device(batch, engine.device), seed) for batch in batches]
     labels = engine.sum_over_ranks(torch.stack([example.count for example in examples]).sum().to(torch.int64))
     total = torch.zeros((), dtype=torch.float64, device=engine.device)
     for number, example in enumerate(examples, start=1):

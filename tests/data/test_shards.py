@@ -172,20 +172,35 @@ def test_a_shard_that_is_not_what_was_written_is_named_with_its_sha256(tmp_path:
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     with pytest.raises(DataError, match=rf"shard-00001\.arrow is damaged.*{words}") as caught:
-        ShardDataset(tmp_path)
+        ShardDataset(tmp_path).verify()
     assert dataset.manifest["shards"][1]["sha256"] in caught.value.found
     assert "run the ingest stage again" in caught.value.fix
 
 
-def test_an_edit_of_the_same_length_is_found_only_by_verifying(tmp_path: Path) -> None:
+def test_an_edit_of_the_same_length_is_found_at_every_look(tmp_path: Path) -> None:
     write(tmp_path, rows(3))
     path = tmp_path / "shard-00000.arrow"
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    ShardDataset(tmp_path, verify=False)
-    with pytest.raises(DataError, match="was edited"):
-        ShardDataset(tmp_path)
+    with pytest.raises(DataError, match="no Arrow file"):
+        ShardDataset(tmp_path, verify=False).table(0)
+    opened = ShardDataset(tmp_path)
+    for look in (lambda: opened.table(0), lambda: opened.table(0), opened.verify):
+        with pytest.raises(DataError, match="was edited"):
+            look()
+
+
+def test_a_shard_is_compared_with_its_sha256_when_it_is_first_read_and_no_other_one(tmp_path: Path) -> None:
+    write(tmp_path, rows(9))
+    path = tmp_path / "shard-00001.arrow"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    opened = ShardDataset(tmp_path)
+    opened.table(0)
+    with pytest.raises(DataError, match=r"shard-00001\.arrow is damaged.*was edited"):
+        opened.table(1)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from foundation_core.data.loader import on_device
 from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset
 from foundation_core.evaluate.likelihood import score_rows
@@ -49,7 +50,7 @@ def test_the_order_of_the_rows_does_not_matter(model, windows):
 
 
 def test_a_row_counts_the_labels_and_bytes_that_it_predicts(model, windows):
-    batch = windows.gather(torch.tensor([0]))
+    batch = on_device(windows.gather(torch.tensor([0])), torch.device("cpu"))
     found = score(model, windows, torch.tensor([0]), batch_rows=1)
     assert batch["segment"].max() == 0, "the first row lies within one document"
     labels = batch["tokens"][0, 1:]

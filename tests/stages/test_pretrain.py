@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from foundation_core.events import read_events
 from foundation_core.files import read_json, sha256_file
 from foundation_core.model.families import build
 from foundation_core.objectives.language import NextToken
-from foundation_core.specs import ModelSpec, OptimizerSpec, PretrainSpec, TrunkSpec
+from foundation_core.specs import MixedGroupSpec, MixtureSpec, ModelSpec, OptimizerSpec, PretrainSpec, TrunkSpec
 from foundation_core.stages import pretrain as stage
 from foundation_core.stages.contract import Context
 from foundation_core.stages.pretrain import MODEL_FILE, WEIGHTS_FILE, pretrain
+from foundation_core.stages.sample_order import order_hash
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import Result, StageResult
 from foundation_core.weights import load_weights
-from tests.support.tasks import SHAPE, ingested
+from tests.support.tasks import PACKAGES, SHAPE, ingested
 
 MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
 SPEC = PretrainSpec(
@@ -113,8 +115,13 @@ def test_the_order_and_the_corpus_are_said(finished: tuple[Path, StageResult], c
     folder, result = finished
     (dataset,) = [event for _, event in read_events(folder) if event["kind"] == "dataset"]
     assert dataset["facts"]["digest"] == corpus.content
-    size = len(TrainingData.open(corpus, MODEL.context_tokens).train)
-    assert result.summary["order_hash"] == stage.Order(size, SPEC.seed).digest(SPEC.steps * SPEC.batch_rows)
+    opened = TrainingData.open(corpus, MODEL.context_tokens)
+    size = len(opened.train)
+    named = order_hash(SPEC, stage.Order(size, SPEC.seed), opened)
+    assert result.summary["order_hash"] == named
+    assert [event["values"] for _, event in read_events(folder) if event["kind"] == "tags"] == [{"order_hash": named}]
+    assert order_hash(SPEC, stage.Order(size, SPEC.seed + 1), opened) != named  # the negative controls
+    assert order_hash(SPEC, stage.Order(size, SPEC.seed), replace(opened, content="f" * 64)) != named
     assert result.summary["epochs"] == pytest.approx(SPEC.steps * SPEC.batch_rows / size)
 
 
@@ -168,12 +175,25 @@ def test_a_stage_that_a_budget_ends_is_a_result_that_says_so(
     [
         ({"checkpoint_every_steps": 1, "keep_checkpoints": 1}, True),
         ({"max_tokens": 10**9, "max_seconds": 1e9}, True),
+        ({"prefetch_steps": 0}, True),
+        ({"packing": "best_fit"}, False),
+        ({"mixture": MixtureSpec(groups=(MixedGroupSpec(group=PACKAGES[0]),), max_epochs=99.0)}, False),
         ({"max_tokens": 400}, False),
         ({"seed": 1}, False),
         ({"steps": 9}, False),
         ({"optimizer": OptimizerSpec(lr=1e-2)}, False),
     ],
-    ids=["saved more often", "budgets to spare", "fewer tokens", "another seed", "a step less", "another rate"],
+    ids=[
+        "saved more often",
+        "budgets to spare",
+        "no thread",
+        "packed",
+        "one group",
+        "fewer tokens",
+        "another seed",
+        "a step less",
+        "another rate",
+    ],
 )
 def test_what_decides_the_outputs(
     finished: tuple[Path, StageResult],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.loader import Loader
+from foundation_core.data.loader import Loader, on_device
 from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset
@@ -45,7 +45,8 @@ def windows(token_corpus: Path) -> Windows:
 
 
 def _batches(windows: Windows, micro_batch_rows: int) -> Batches:
-    return Loader(windows, Order(len(windows), 0), ROWS, micro_batch_rows).micro_batches(0)
+    batches = Loader(windows, Order(len(windows), 0), ROWS, micro_batch_rows).micro_batches(0)
+    return [on_device(batch, torch.device("cpu")) for batch in batches]
 
 
 def _gradient(batches: Batches) -> Tensor:

@@ -1,0 +1,140 @@
+"""The loader on a data set of a billion tokens: `python -m benchmarks.loader`.
+
+Writes the data set into a temporary folder (4 GB, removed in the end): documents of log-normal lengths, in two groups.
+Then, in processes of their own: what a start takes beyond imports; and how many tokens a second two ranks get, each in
+one thread, of a mixture of both groups in a keyed order, with segments and positions, once every shard was touched. The
+ranks' batches are int32, as they leave the loader. Prints each figure, its bar, and where the time goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+
+from benchmarks.loader.ranks import RANKS, run_rank
+from cluster.settings import usable_cpus
+from foundation_core.data.loader import Loader
+from foundation_core.data.mixture import Mixture, Phase
+from foundation_core.data.packing import Windows
+from foundation_core.data.shards import MANIFEST, ShardDataset, ShardWriter
+from foundation_core.data.units import TOKENS
+from foundation_core.files import read_json, sha256_json, write_json
+from foundation_core.spec_loading import Packing
+
+BAR_START_SECONDS, BAR_START_MB, BAR_TOKENS_PER_SECOND = 1.0, 60.0, 300e6
+SHARD_TOKENS, VOCABULARY = 16_000_000, 50_000
+
+
+def main() -> int:
+    """Measure and print; 1 if a bar is missed."""
+    arguments = _arguments()
+    if arguments.start:
+        _start(Path(arguments.start), arguments.packing, arguments.context_tokens)
+        return 0
+    print(f"machine: {usable_cpus()} CPUs; {RANKS} ranks of one thread; rows of {arguments.context_tokens} tokens")
+    with tempfile.TemporaryDirectory(prefix="bench-loader-") as name:
+        tokens = _write(Path(name), arguments.tokens)
+        print(f"data set: {tokens:,} tokens")
+        met = []
+        for packing in ("cut", "best_fit"):
+            command = [sys.executable, "-m", "benchmarks.loader", "--start", name, "--packing", packing]
+            run = subprocess.run(command, capture_output=True, text=True, check=True)
+            seconds, megabytes = json.loads(run.stdout)
+            good = seconds <= BAR_START_SECONDS and megabytes <= BAR_START_MB
+            print(
+                f"start, {packing}: {seconds:.2f} s, {megabytes:.0f} MB"
+                f" (bars {BAR_START_SECONDS:g} s, {BAR_START_MB:g} MB) {_verdict(good)}"
+            )
+            met.append(good)
+        for packing in ("cut", "best_fit"):
+            met.append(_report_speed(Path(name), packing, arguments))
+    return int(not all(met))
+
+
+def _start(folder: Path, packing: Packing, context_tokens: int) -> None:
+    """Print the seconds and megabytes that it takes to be ready for the first step."""
+    before, begin = _resident_mb(), time.perf_counter()
+    windows = Windows(ShardDataset(folder), context_tokens, packing)
+    Loader(windows, Mixture({"all": len(windows)}, [Phase(0, (1,))], 0), 1024, 512)
+    print(json.dumps([time.perf_counter() - begin, _resident_mb() - before]))
+
+
+def _report_speed(folder: Path, packing: Packing, arguments: argparse.Namespace) -> bool:
+    context = get_context("spawn")
+    barrier, results = context.Barrier(RANKS), context.Queue()
+    ranks = [
+        context.Process(target=run_rank, args=(rank, barrier, results, folder, packing, arguments))
+        for rank in range(RANKS)
+    ]
+    for process in ranks:
+        process.start()
+    found = [results.get() for _ in ranks]
+    for process in ranks:
+        process.join()
+    tokens_per_second = sum(tokens / seconds for tokens, seconds, _ in found)
+    good = tokens_per_second >= BAR_TOKENS_PER_SECOND
+    print(
+        f"{packing}: {tokens_per_second / 1e6:.0f} M tokens/s"
+        f" (bar {BAR_TOKENS_PER_SECOND / 1e6:.0f} M) {_verdict(good)}"
+    )
+    print("  " + ", ".join(f"{name} {share:.0%}" for name, share in found[0][2].items()))
+    return good
+
+
+def _write(folder: Path, tokens: int) -> int:
+    """A data set of about so many tokens; its shards are copies of one, so that it is there in seconds."""
+    draw = torch.Generator().manual_seed(0)
+    lengths = torch.empty(SHARD_TOKENS // 100).log_normal_(6.2, 1.0, generator=draw).long().clamp(2, 100_000)
+    lengths = lengths[lengths.cumsum(0) <= SHARD_TOKENS]
+    drawn = torch.randint(0, VOCABULARY, (int(lengths.sum()),), dtype=torch.int32, generator=draw)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
+    documents = pa.LargeListArray.from_arrays(pa.array(offsets.tolist(), pa.int64()), pa.array(drawn.numpy()))
+    names = [f"bench/{number:06d}" for number in range(len(lengths))]
+    groups = ["code" if number < len(names) // 3 else "prose" for number in range(len(names))]
+    with ShardWriter(folder, TOKENS, source={}, shard_size=2 * SHARD_TOKENS) as writer:
+        writer.write(pa.table({"document": names, "group": groups, "tokens": documents}, schema=TOKENS))
+    manifest = read_json(folder / MANIFEST)
+    (first,) = manifest["shards"]
+    shards = [{**first, "file": f"shard-{number:05d}.arrow"} for number in range(max(1, tokens // first["tokens"]))]
+    for shard in shards[1:]:
+        shutil.copyfile(folder / first["file"], folder / shard["file"])
+    for name in ("rows", "tokens", "bytes"):
+        manifest[name] = first[name] * len(shards)
+    hashes = [[shard["rows"], shard["sha256"]] for shard in shards]
+    content = sha256_json([manifest["schema"], manifest["tokenizer"], hashes])
+    write_json(folder / MANIFEST, {**manifest, "content": content, "shards": shards})
+    return int(manifest["tokens"])
+
+
+def _resident_mb() -> float:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1e3
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "MISSED"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.loader", description=__doc__)
+    parser.add_argument("--tokens", type=int, default=1_000_000_000)
+    parser.add_argument("--context-tokens", type=int, default=2048)
+    parser.add_argument("--batch-rows", type=int, default=1024, help="rows of a step, of both ranks")
+    parser.add_argument("--steps", type=int, default=30, help="steps that are timed")
+    parser.add_argument("--packing", default="cut", help=argparse.SUPPRESS)
+    parser.add_argument("--start", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""How rows are made of a corpus and in what proportions they are read: part of the pretraining's spec."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal, Self
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from foundation_core.spec_base import Spec
+
+Packing = Literal["cut", "best_fit", "one_document"]
+
+PARTS = 10_000
+"""Parts of a mixture's whole: weights are multiples of one, so that a period of so many samples holds them exactly."""
+
+
+class MixedGroupSpec(Spec):
+    """One group of the corpus, and its weight."""
+
+    group: str
+    """Group of the documents, as the ingest result has it."""
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
+    """Share among the weights, in what `by` says."""
+
+
+class WeightChangeSpec(Spec):
+    """Other weights from a step on."""
+
+    from_step: int = Field(ge=1)
+    """First optimizer step that has these weights, counted from 0."""
+    weights: tuple[PositiveFloat, ...]
+    """One for each group, in their order."""
+
+
+class MixtureSpec(Spec):
+    """Groups of the corpus in given proportions, in place of all documents as they are. Off without groups."""
+
+    groups: tuple[MixedGroupSpec, ...] = ()
+    """Groups that are read; others are not. Empty: every document, whatever its group."""
+    by: Literal["tokens", "documents", "epochs"] = "tokens"
+    """What weights are proportions of: of the tokens that are read, of the documents, or of how often a group is."""
+    changes: tuple[WeightChangeSpec, ...] = ()
+    """Other weights later in the training."""
+    max_epochs: float = Field(4.0, gt=0)
+    """How often a group is read at the most; a training that needs more is refused with the figures.
+    Source: Muennighoff et al. 2023, Scaling data-constrained language models: up to four epochs are nearly as good as
+    new data."""
+
+    @model_validator(mode="after")
+    def _says_each_group_once_and_steps_in_order(self) -> Self:
+        names = [mixed.group for mixed in self.groups]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a mixture needs each group once, found {names}")
+        steps = [change.from_step for change in self.changes]
+        if any(later <= earlier for earlier, later in pairwise(steps)):
+            raise ValueError(f"changes need rising steps, found {steps}")
+        if wrong := [change for change in self.changes if len(change.weights) != len(names)]:
+            raise ValueError(f"a change needs a weight for each of {len(names)} groups, found {len(wrong[0].weights)}")
+        return self
+
+
+def parts_of(weights: tuple[float, ...]) -> tuple[int, ...]:
+    """The weights as whole parts of `PARTS` in all: those with the largest remainders are rounded up."""
+    exact = [Fraction(weight) * PARTS / sum(map(Fraction, weights)) for weight in weights]
+    parts = [int(share) for share in exact]
+    most_lost = sorted(range(len(exact)), key=lambda number: parts[number] - exact[number])
+    for number in most_lost[: PARTS - sum(parts)]:
+        parts[number] += 1
+    return tuple(parts)
