@@ -42,7 +42,7 @@ class OneSourceSpec(Spec):
     caption_field: str | None = placement(None)
     """Column of a table that holds the captions. Empty: no captions."""
     reading: ReadingSpec = ReadingSpec()
-    """How the bytes of a file become text."""
+    """How much of a file is taken for one text."""
     label_pattern: str | None = None
     """Regular expression with one group that finds the label in the path of an image or recording. Empty: its first
     folder is the label."""
