@@ -196,7 +196,9 @@ def test_sources_and_licences_are_counted_where_the_documents_state_them(copied:
         table = pa.concat_tables(ShardDataset(copied.folder / name).tables())
         of_c = pa.array([row.startswith("folder/c/") for row in table["document"].to_pylist()])
         for column, values in (("source", ("shelf", "attic")), ("licence", ("CC0-1.0", "MIT"))):
-            table = table.append_column(column, pa.array([values[each] for each in of_c.to_pylist()]))
+            stated = pa.array([values[each] for each in of_c.to_pylist()])
+            place = table.schema.get_field_index(column)
+            table = table.append_column(column, stated) if place < 0 else table.set_column(place, column, stated)
         remove_dataset(copied.folder / name)
         with ShardWriter(copied.folder / name, table.schema, source={}, shard_size=10**6) as writer:
             writer.write(table)
