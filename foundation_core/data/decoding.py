@@ -143,12 +143,13 @@ def _western(data: bytes) -> str | None:
         text = data.decode("cp1252")
     except UnicodeDecodeError:
         return None
-    beyond = [character.lower() for character in _BEYOND_ASCII.findall(text) if character.isalpha()]
+    beyond = [letter.lower() for letter in _BEYOND_ASCII.findall(text) if letter.isalpha() and letter not in "ªºµ"]
     plain = len(re.findall("[A-Za-z]", text))
-    if not plain or _SIGN_IN_WORD.search(text) or len(beyond) > max(1, MOST_ACCENTED_FRACTION * (plain + len(beyond))):
+    if not plain or len(beyond) > max(1, MOST_ACCENTED_FRACTION * (plain + len(beyond))):
         return None
-    known = max(sum(character in alphabet for character in beyond) for alphabet in WESTERN.values())
-    return text if known >= LEAST_WESTERN_FRACTION * len(beyond) else None
+    known = max(sum(letter in alphabet for letter in beyond) for alphabet in WESTERN.values())
+    strange = len(_SIGN_IN_WORD.findall(text))  # a misprint or two; what other alphabets show in the place of letters
+    return text if known >= LEAST_WESTERN_FRACTION * (len(beyond) + strange) else None
 
 
 def _sure_encoding(data: bytes) -> str | None:
@@ -164,5 +165,7 @@ def _sure_encoding(data: bytes) -> str | None:
         return None
     best = from_bytes(b"".join(sample), cp_exclusion=["utf_8", "utf_7", "utf_16", "utf_16_le", "utf_16_be"]).best()
     if best is None or best.chaos > MOST_CHAOS:
+        return None
+    if any(best.language in languages for languages in (*WESTERN, "English")):  # then it would be in Windows-1252
         return None
     return best.encoding if best.coherence >= LEAST_COHERENCE or best.language in ("Japanese", "Korean") else None

@@ -22,7 +22,7 @@ QUIJOTE = (
 )
 KAFKA = (
     "Als Gregor Samsa eines Morgens aus unruhigen Träumen erwachte, fand er sich in seinem Bett zu einem ungeheuren"
-    " Ungeziefer verwandelt. Er lag auf seinem panzerartig harten Rücken und sah, wenn er den Kopf ein wenig hob, seinen"
+    " Ungeziefer verwandelt. Er lag auf seinem panzerartig harten Rücken und sah, wenn er den Kopf etwas hob, seinen"
     " gewölbten, braunen, von bogenförmigen Versteifungen geteilten Bauch. „Was ist mit mir geschehen?“, dachte er."
     " Es war kein Traum. Draußen fiel Regen auf das Fensterblech – grüßend, müßig, übel."
 )
@@ -61,6 +61,7 @@ def test_the_encoding_is_named_by_what_only_it_has() -> None:
 
 @pytest.mark.parametrize(("encoding", "text"), OTHERS.items())
 def test_text_of_another_script_or_alphabet_is_not_taken_for_a_western_one(encoding: str, text: str) -> None:
+    text = f"{text}\n{text}"
     found = decoded(text.encode(encoding), repair=True)
     assert found.text == unicodedata.normalize("NFC", text)
     assert found.encoding not in ("windows-1252", "latin-1", "utf-8")
@@ -133,6 +134,11 @@ def test_texts_come_out_in_nfc_with_plain_line_ends_from_every_encoding() -> Non
         assert decoded("e\u0301\r\na\rb".encode(encoding), repair=True).text == "é\na\nb"
 
 
+def test_a_misprint_or_an_ordinal_does_not_make_spanish_another_language() -> None:
+    text = f"{QUIJOTE} {QUIJOTE} El 1º y la 2ª; un c¡rculo."
+    assert decoded(text.encode("cp1252"), repair=True) == (text, "windows-1252")
+
+
 def test_a_text_in_dos_letters_is_refused_and_not_guessed() -> None:
     with pytest.raises(ValueError, match="in no encoding that is sure"):
         decoded(QUIJOTE.partition("¿")[0].encode("cp850"), repair=True)
@@ -147,7 +153,7 @@ def test_the_letters_of_each_western_language_are_in_windows_1252(letters: str) 
 def test_nothing_is_guessed_and_no_guesser_loaded_where_it_is_utf_8() -> None:
     code = (
         "import sys; from foundation_core.data.decoding import decoded; decoded('ñandú'.encode(), True);"
-        "decoded('ñandú'.encode('cp1252'), True); print('charset_normalizer' in sys.modules)"
+        "decoded('El niño'.encode('cp1252'), True); print('charset_normalizer' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "False\n", done.stderr

@@ -91,7 +91,7 @@ def test_a_second_member_that_is_cut_is_refused_with_both_places(ending: str) ->
 def test_what_stands_behind_the_end_is_refused_with_its_place(ending: str) -> None:
     packed = PACK[ending](b"text")
     with pytest.raises(ValueError, match=f"behind its end, at byte {len(packed)}, stands 72 75 62 62"):
-        unpacked(f"a{ending}", packed + b"rubbish!"[:1] + b"ubbish", MOST)
+        unpacked(f"a{ending}", packed + b"rubbish", MOST)
 
 
 def test_zeros_fill_up_gzip_and_xz_but_not_zstd() -> None:
@@ -139,7 +139,7 @@ def test_a_bomb_is_refused_within_the_bound_and_what_fits_is_not(ending: str) ->
         peak_bytes = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak_bytes < 10_000_000
+    assert peak_bytes < 20_000_000  # of xz, 8 MiB are its dictionary
     assert unpacked(f"a{layers}", bomb, len(zeros))[1] == zeros
     assert len(_streamed(f"a{ending}", PACK[ending](bytes(FREE_BYTES)))) == FREE_BYTES
 

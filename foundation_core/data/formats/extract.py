@@ -11,7 +11,7 @@ from typing import cast
 
 from foundation_core.data.formats.base import Extracted, Format, Refused, check_size
 from foundation_core.data.formats.plain import Plain
-from foundation_core.data.formats.signatures import looks_like
+from foundation_core.data.formats.signatures import UNKNOWN, looks_like
 from foundation_core.plugins import find, names
 from foundation_core.spec_reading import ReadingSpec
 
@@ -29,9 +29,9 @@ def extract(name: str, data: bytes, limits: ReadingSpec) -> Extracted:
     check_size(len(data), limits, "a document")
     form = format_of(name)
     found = looks_like(data)
-    if found and found not in form.accepts:
+    if found not in form.accepts:
         ending = PurePosixPath(name).suffix.lower() or "without an ending"
-        raise Refused(f"looks like {found}, and its name is {ending}")
+        raise Refused(f"looks like {found or UNKNOWN}, and its name is {ending}")
     extracted = form.extract(data, limits)
     check_size(len(extracted.text.encode()), limits, "a text")
     return extracted

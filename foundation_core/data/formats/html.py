@@ -67,9 +67,11 @@ def _declared(data: bytes) -> str | None:
         return None
     try:
         name = codecs.lookup((found[1] or found[2]).decode()).name
-    except LookupError:
+        if "<meta".encode(name) != b"<meta":  # then the declaration could not have been read
+            return None
+    except (LookupError, UnicodeError):
         return None
-    if name.startswith(("utf", "unicode", "raw", "idna", "punycode")):  # it is not: that was tried
+    if name.startswith(("utf", "unicode", "raw", "idna")):  # it is not UTF-8: that was tried
         return None
     return "windows-1252" if name in ("iso8859-1", "ascii", "cp1252") else name
 

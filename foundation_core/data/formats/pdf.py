@@ -6,7 +6,7 @@ import io
 import logging
 
 from foundation_core.data.formats.base import Extracted, Refused, check_size, reasons, shown
-from foundation_core.data.formats.signatures import holds_pdf, looks_like
+from foundation_core.data.formats.signatures import UNKNOWN, holds_pdf, looks_like
 from foundation_core.data.unpacking import FREE_BYTES
 from foundation_core.plugins import need
 from foundation_core.spec_reading import ReadingSpec
@@ -30,7 +30,7 @@ class PDF:
         from pypdf import PdfReader, apply_configuration, get_configuration
 
         if not holds_pdf(data):
-            raise Refused(f"looks like {looks_like(data) or 'text'}, and its name is .pdf")
+            raise Refused(f"looks like {looks_like(data) or UNKNOWN}, and its name is .pdf")
         if b"%%EOF" not in data[-_END_BYTES:]:
             raise Refused("a truncated PDF: its end mark is not there")
         most_bytes = max(FREE_BYTES, min(limits.most_document_bytes, len(data) * limits.most_expansion))
@@ -43,7 +43,12 @@ class PDF:
             jbig2dec_binary=None,  # images are not read, and no program is started
         )
         with reasons("a PDF"), apply_configuration(bounded):
-            document = PdfReader(io.BytesIO(data))
+            try:
+                document = PdfReader(io.BytesIO(data))
+            except Exception as error:
+                if b"/Encrypt" in data:  # what is raised then depends on what else is installed
+                    raise Refused("an encrypted PDF") from error
+                raise
             if document.is_encrypted:
                 raise Refused("an encrypted PDF")
             pages: list[str] = []

@@ -6,6 +6,8 @@ import io
 import re
 import zipfile
 
+UNKNOWN = "no known format"
+"""What a text looks like, and what nobody knows."""
 _STARTS = {
     b"%PDF-": "a PDF",
     b"{\\rtf": "an RTF document",
