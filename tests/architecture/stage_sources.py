@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 RECORD = Path(__file__).with_name("stage_sources.json")
 STAGES = ("ingest", "pretrain", "finetune", "evaluate", "publish")
 FOUND_BY_NAME = {
-    "ingest": ("sources", "modalities", "measures"),
+    "ingest": ("sources", "modalities", "measures", "formats"),
     "finetune": ("tasks",),
     "evaluate": ("tasks",),
     "publish": ("tasks",),

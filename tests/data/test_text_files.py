@@ -1,0 +1,75 @@
+"""A folder's files are read by what they are packed in and by their format, and say which encoding they were in."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+from pathlib import Path
+from typing import Any
+
+from backports import zstd
+
+from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.modalities import Reader, Text, read_files
+from foundation_core.specs import IngestSpec, SourceSpec
+
+SPANISH = "El niño comió una piña en la montaña; después durmió la siesta y soñó con el otoño. ¿Qué más pasó? " * 4
+PAGE = f"<html><head><title>x</title><script>var hidden = 1;</script></head><body><p>{SPANISH}</p></body></html>"
+TEXT = Reader(Text(IngestSpec()), captioned=False)
+
+
+def _read(folder: Path, **reading: Any) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    spec = SourceSpec.model_validate({"kind": "folder", "path": str(folder), "pattern": "**/*", "reading": reading})
+    documents, quarantined = read_files(open_source(spec).files(), TEXT)
+    read = {row["document"].removeprefix("folder/"): row for row in documents.to_pylist()}
+    return read, {row["document"].removeprefix("folder/"): row["reason"] for row in quarantined.to_pylist()}
+
+
+def test_a_text_comes_out_of_every_packing_and_format(tmp_path: Path) -> None:
+    data = SPANISH.encode()
+    for name, packed in {
+        "plain.txt": data,
+        "a.txt.gz": gzip.compress(data),
+        "a.txt.xz": lzma.compress(data),
+        "a.txt.zst": zstd.compress(data),
+        "page.html": PAGE.encode(),
+        "page.html.gz": gzip.compress(PAGE.encode()),
+    }.items():
+        (tmp_path / name).write_bytes(packed)
+    read, refused = _read(tmp_path)
+    assert refused == {}
+    assert {name: row["text"].strip() for name, row in read.items()} == dict.fromkeys(read, SPANISH.strip())
+    assert len(read) == 6
+
+
+def test_an_old_encoding_is_repaired_and_named_where_that_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_bytes(SPANISH.encode("cp1252"))
+    (tmp_path / "new.txt").write_bytes(SPANISH.encode())
+    read, refused = _read(tmp_path, repair_encoding=True)
+    assert refused == {}
+    assert read["old.txt"]["text"] == read["new.txt"]["text"] == SPANISH
+    assert read["old.txt"]["encoding"] != read["new.txt"]["encoding"] == "utf-8"
+    _, refused = _read(tmp_path)  # the negative control
+    assert refused == {"old.txt": "not UTF-8: byte 0xf1 at offset 5"}
+
+
+def test_what_cannot_be_read_is_set_aside_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "cut.txt.gz").write_bytes(gzip.compress(SPANISH.encode())[:-9])
+    (tmp_path / "bomb.txt.gz").write_bytes(gzip.compress(bytes(10_000_000)))
+    (tmp_path / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(64))
+    (tmp_path / "thrice.gz.gz.gz").write_bytes(b"")
+    (tmp_path / "large.txt").write_text("x" * 3000)
+    (tmp_path / "good.txt").write_text(SPANISH)
+    read, refused = _read(tmp_path, most_document_bytes=2000)
+    assert list(read) == ["good.txt"]
+    assert set(refused) == {"cut.txt.gz", "bomb.txt.gz", "picture.txt", "thrice.gz.gz.gz", "large.txt"}
+    assert all(refused.values())
+
+
+def test_the_content_is_the_bytes_of_the_files(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(PAGE)
+    spec = SourceSpec(kind="folder", path=str(tmp_path), pattern="**/*")
+    before = source_content(open_source(spec).files())
+    assert source_content(open_source(spec).files()) == before
+    (tmp_path / "page.html").write_text(PAGE + " ")
+    assert source_content(open_source(spec).files()) != before
