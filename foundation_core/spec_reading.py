@@ -13,7 +13,7 @@ class ReadingSpec(Spec):
     repair_encoding: bool = False
     """Texts that are not UTF-8 are read as the old encoding that they are in: UTF-16 and UTF-32 with a byte-order mark,
     Windows-1252, Latin-1, CESU-8, and what charset-normalizer is sure of. Off: they are quarantined."""
-    most_document_bytes: int = Field(100_000_000, ge=1024)
+    most_document_bytes: int = Field(100_000_000, ge=1)
     """Bytes of a document once it is unpacked, and of the text that comes out of it; a larger one is quarantined. The
     memory of a worker grows with it."""
     most_expansion: int = Field(100, ge=2)
