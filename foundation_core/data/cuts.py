@@ -61,7 +61,7 @@ class Format(Protocol):
 
         Args:
             names: the columns that are wanted.
-            most_bytes: that a row may have.
+            most_bytes: of a line that is read as a whole; what stands behind them in it is skipped.
         """
 
     def columns(self, stream: BinaryIO) -> list[str]:
@@ -152,8 +152,6 @@ class Csv:
                 yield number, record
             elif len(record) != len(columns):
                 yield number, Broken(f"{len(record)} fields, and the header has {len(columns)}")
-            elif sum(map(len, record)) > most_bytes:
-                yield number, Broken(f"a record of more than {most_bytes:,} bytes")
             else:
                 fields = zip(columns, record, strict=True)
                 yield number, {name: field.encode("latin-1") for name, field in fields if name in names and field}

@@ -104,7 +104,9 @@ class Text(Modality):
     reading = "Read as strict UTF-8; byte-order marks removed, Unicode NFC, lines ended by `\\n`."
 
     def __init__(self, spec: IngestSpec) -> None:
-        """Nothing of the spec decides how a text is read."""
+        """What the source makes of other encodings and formats is said with it; its items are UTF-8 by then."""
+        if spec.source.reading.repair_encoding:
+            self.reading = f"{self.reading} Texts in older encodings were repaired where these are sure."
 
     def read(self, data: bytes) -> Content:
         """The normalised text."""

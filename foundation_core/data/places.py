@@ -204,7 +204,7 @@ def _told() -> Iterator[None]:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from error
     except PermissionError as error:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
-    except Exception as error:
+    except Exception as error:  # each store's library has errors of its own, and their words hold addresses
         raise OSError(errno.EIO, f"the store did not give it ({type(error).__name__})") from error
 
 

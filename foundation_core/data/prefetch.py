@@ -76,7 +76,7 @@ class _Worker:
             while not self._ended.is_set():
                 self.ready.put(steps.micro_batches(step))
                 step += 1
-        except Exception as error:
+        except Exception as error:  # it is raised where the step is asked for
             self.ready.put(error)
 
     def end(self) -> None:

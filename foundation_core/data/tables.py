@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foundation_core.data.places import Place
+from foundation_core.data.unpacking import is_packed, open_unpacked, unpacked_name
 from foundation_core.errors import ConfigError, DataError, SetupError
 from foundation_core.files import committed
+from foundation_core.spec_reading import ReadingSpec
 
 Row = dict[str, Any]
 FORMATS = {
@@ -33,20 +35,21 @@ FORMATS = {
     ".feather": "arrow",
 }  # fmt: skip
 _LINES = ("csv", "tsv", "jsonl")
-ALLOWED = ".csv, .tsv and .jsonl, each also .gz; .parquet, .arrow"
+_PACKED_BY = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
+ALLOWED = ".csv, .tsv and .jsonl, each also .gz, .zst and .xz; .parquet, .arrow"
 _FIELD_CHARACTERS = 2**31 - 1
 """The longest field of a CSV file; what Python allows otherwise, 131,072 characters, is less than a long text."""
 _REPAIR = "repair or remove that row"
 
 
 def table_format(path: Place) -> tuple[str, bool]:
-    """The format that a file's name says, and whether gzip packs it.
+    """The format that a file's name says, and whether it is packed.
 
     Raises:
         ConfigError: it says none.
     """
-    packed = path.suffix.lower() == ".gz"
-    name = FORMATS.get(PurePath(path.name.removesuffix(path.suffix) if packed else path.name).suffix.lower())
+    packed = is_packed(path.name)
+    name = FORMATS.get(PurePath(unpacked_name(path.name)).suffix.lower())
     if name is None or (packed and name not in _LINES):
         raise ConfigError(f"{path} is no table by its name", allowed=ALLOWED, fix="give the file one of these endings")
     return name, packed
@@ -62,11 +65,14 @@ def is_table(path: Place) -> bool:
 
 
 @contextmanager
-def open_table(path: Place) -> Iterator[BinaryIO]:
-    """The bytes of a table, unpacked; it can be sought in, forwards at the speed of unpacking."""
-    _, packed = table_format(path)
+def open_table(path: Place, most_expansion: int = ReadingSpec().most_expansion) -> Iterator[BinaryIO]:
+    """The bytes of a table, unpacked; it can be sought in, forwards at the speed of unpacking.
+
+    Args:
+        most_expansion: bytes that may come out for each that is packed.
+    """
     with path.open("rb") as stream:
-        yield cast(BinaryIO, gzip.GzipFile(fileobj=stream) if packed else stream)
+        yield open_unpacked(path.name, stream, most_expansion)
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,12 @@ def _reading(path: Place) -> Iterator[None]:
     except UnicodeDecodeError as error:
         found = f"{path} is not UTF-8: byte 0x{error.object[error.start]:02x}"
         raise DataError(found, fix="save it as UTF-8") from error
-    except (EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is not a whole gzip file: {error}", fix="get the file again") from error
+    except ValueError as error:
+        if not is_packed(path.name):
+            raise
+        raise DataError(
+            f"{path} is not a whole {_PACKED_BY[path.suffix.lower()]} file: {error}", fix="get it again"
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", fix="name a file that is there") from error
 
@@ -254,6 +264,8 @@ def write_table(path: Path, table: Table, added: Mapping[str, pa.DataType]) -> I
         ConfigError: no table by its name, or the table has such a column already.
     """
     kind, packed = table_format(path)
+    if packed and path.suffix.lower() != ".gz":
+        raise ConfigError(f"{path}: tables are written packed by gzip alone", allowed=".gz, or no packing")
     if taken := [name for name in added if name in table.columns]:
         raise ConfigError(
             f"the table has columns that would be overwritten: {', '.join(taken)}", fix="rename or remove them first"

@@ -17,9 +17,10 @@ from foundation_core.data.documents import (
     SourceFile,
     files_below,
     reason_of,
+    refused,
     source_folder,
 )
-from foundation_core.data.documents import refused as set_aside
+from foundation_core.data.formats.base import check_size
 from foundation_core.data.formats.extract import extract, format_of
 from foundation_core.data.unpacking import unpacked, unpacked_name
 from foundation_core.spec_reading import ReadingSpec
@@ -39,12 +40,11 @@ class TextFile(SourceFile):
     def entries(self) -> Iterator[SourceFile]:
         """The document, read; or as one that cannot be."""
         try:
-            if self.bytes > self.reading.most_document_bytes:
-                raise ValueError(f"larger than {self.reading.most_document_bytes:,} bytes")
+            check_size(self.bytes, self.reading, "a file")  # before it is read
             name, data = unpacked(self.path.name, self.path.read_bytes(), self.reading.most_document_bytes)
             text, encoding = extract(name, data, self.reading)
         except (OSError, ValueError) as error:
-            yield set_aside(self, reason_of(error))
+            yield refused(self, reason_of(error))
             return
         data = text.encode()
         yield Entry(
@@ -77,6 +77,6 @@ class Folder:
             SetupError: a library that the format of one of them needs is not installed.
         """
         found = files_below("folder", self.root, self.pattern)
-        for ending in {unpacked_name(file.path.name).rpartition(".")[2] for file in found}:
-            format_of(f".{ending}")
+        for file in found:
+            format_of(unpacked_name(file.path.name))
         return [TextFile(file.document, file.path, file.bytes, file.group, reading=self._reading) for file in found]

@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 from foundation_core.data.cuts import CUT, Broken, Cut, Fields
 from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, reason_of, refused
+from foundation_core.data.formats.base import check_size
 from foundation_core.data.rows import TableSource
 from foundation_core.data.tables import open_table, table_format
 from foundation_core.errors import ConfigError
+from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
 
 _CHUNK_BYTES = 1 << 20
@@ -40,7 +42,7 @@ class TextTable(SourceFile):
     """A table."""
 
     columns: Columns
-    most_bytes: int
+    reading: ReadingSpec
 
     def digest(self) -> str:
         """Hex sha256 of its bytes and of the names of what is read of it; or why it cannot be read."""
@@ -61,7 +63,7 @@ class TextTable(SourceFile):
         """
         kind, _ = table_format(self.path)
         try:
-            with open_table(self.path) as stream:
+            with open_table(self.path, self.reading.most_expansion) as stream:
                 columns = CUT[kind].columns(stream)
         except (OSError, EOFError, ValueError):
             return  # its reading says why
@@ -73,7 +75,7 @@ class TextTable(SourceFile):
         """Parts of its rows. One that is damaged ends with a part that says so."""
         kind, _ = table_format(self.path)
         try:
-            with open_table(self.path) as stream:
+            with open_table(self.path, self.reading.most_expansion) as stream:
                 for cut in CUT[kind].cuts(stream, unit_bytes):
                     yield TablePart(
                         f"{self.document}/{cut.first:09d}", self.path, cut.stop - cut.start, "", source=self.source,
@@ -97,10 +99,10 @@ class TablePart(SourceFile):
     def entries(self) -> Iterator[SourceFile]:
         """Its rows as documents; one that cannot be read as a refused one."""
         kind, _ = table_format(self.path)
-        columns, number = self.table.columns, self.cut.first - 1
+        columns, reading, number = self.table.columns, self.table.reading, self.cut.first - 1
         try:
-            with open_table(self.path) as stream:
-                for number, row in CUT[kind].rows(stream, self.cut, columns.names, self.table.most_bytes):
+            with open_table(self.path, reading.most_expansion) as stream:
+                for number, row in CUT[kind].rows(stream, self.cut, columns.names, reading.most_document_bytes):
                     yield self._entry(number, row)
         except (OSError, EOFError, ValueError) as error:
             yield refused(self._named(number + 1), _why(error))
@@ -117,6 +119,7 @@ class TablePart(SourceFile):
         columns = self.table.columns
         try:
             data = _text(_found(row, columns.text))
+            check_size(len(data), self.table.reading, "a text")
         except ValueError as error:
             return refused(document, str(error))
         label, licence = (_said(_found(row, name)) if name else "" for name in (columns.label, columns.licence))
@@ -176,7 +179,7 @@ class Tables(TableSource):
         found = [
             TextTable(
                 f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", columns=columns,
-                most_bytes=self.spec.reading.most_document_bytes,
+                reading=self.spec.reading,
             )
             for path in self.tables()
         ]  # fmt: skip

@@ -194,6 +194,10 @@ class _Counted:
         self.read_bytes += len(data)
         return data
 
+    def seek(self, place: int) -> None:
+        self._raw.seek(place)
+        self.read_bytes = place
+
 
 @dataclass(frozen=True)
 class _Expansion:
@@ -210,6 +214,9 @@ class _Unpacked(io.RawIOBase):
 
     def __init__(self, packing: _Packing, packed: BinaryIO, bound: _Bound) -> None:
         self._packing, self._packed, self._bound = packing, packed, bound
+        self._start()
+
+    def _start(self) -> None:
         self._waiting, self._read_bytes, self._out_bytes = b"", 0, 0
         self._decoder: _Decoder | None = None
         self._start_bytes, self._ended = 0, False
@@ -218,7 +225,26 @@ class _Unpacked(io.RawIOBase):
         """It is."""
         return True
 
-    def readinto(self, sink: memoryview) -> int:  # type: ignore[override]
+    def seekable(self) -> bool:
+        """It is: forwards at the speed of unpacking, backwards from the start."""
+        return True
+
+    def tell(self) -> int:
+        """Bytes that came out."""
+        return self._out_bytes
+
+    def seek(self, place: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place from the start."""
+        if whence != io.SEEK_SET:
+            raise io.UnsupportedOperation("a packed file is sought in from its start alone")
+        if place < self._out_bytes:
+            self._packed.seek(0)
+            self._start()
+        while self._out_bytes < place and self.read(min(place - self._out_bytes, _CHUNK_BYTES)):
+            pass
+        return self._out_bytes
+
+    def readinto(self, sink: memoryview) -> int:  # type: ignore[override]  # BufferedReader gives no other buffer
         """Fill a buffer with what comes next; 0 at the end."""
         while not self._ended:
             data = self._next(len(sink))

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.documents import Refused, open_source, source_content
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError, DataError, FoundationError
 from foundation_core.specs import IngestSpec, SourceSpec
@@ -25,7 +27,18 @@ from foundation_core.stages.ingest import ingest
 
 TEXT = Reader(Text(IngestSpec()), captioned=False)
 TEXTS = [f'the "text" of row {number},\nwhich is läng enough' for number in range(600)]
-NAMES = ["a.jsonl", "a.jsonl.gz", "a.csv", "a.csv.gz", "a.tsv", "a.parquet", "a.arrow", "stream.arrow"]
+NAMES = [
+    "a.jsonl",
+    "a.jsonl.gz",
+    "a.jsonl.zst",
+    "a.csv",
+    "a.csv.gz",
+    "a.csv.xz",
+    "a.tsv",
+    "a.parquet",
+    "a.arrow",
+    "stream.arrow",
+]
 
 
 def _spec(path: Path, **fields: Any) -> SourceSpec:
@@ -39,8 +52,9 @@ def _write(path: Path, texts: Sequence[str | None]) -> Path:
 
 
 def _bytes(name: str, rows: list[dict[str, Any]]) -> bytes:
-    if name.endswith(".gz"):
-        return gzip.compress(_bytes(name.removesuffix(".gz"), rows))
+    for ending, compress in ((".gz", gzip.compress), (".zst", zstd.compress), (".xz", lzma.compress)):
+        if name.endswith(ending):
+            return compress(_bytes(name.removesuffix(ending), rows))
     if name.endswith(".jsonl"):
         return "".join(json.dumps(row) + "\n" for row in rows).encode()
     if name.endswith((".csv", ".tsv")):
@@ -155,6 +169,27 @@ def test_a_table_that_is_cut_off_gives_what_can_be_read_and_a_reason(tmp_path: P
         assert documents["text"].to_pylist() == TEXTS[: len(documents)]
         if len(documents) < len(TEXTS) and size:
             assert len(quarantined) >= 1
+
+
+def test_a_packed_table_that_unpacks_to_too_much_is_set_aside_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1_000_000))
+    for most_expansion, rows in ((1000, 1_000_000), (10, 0)):  # the first is the negative control
+        source = open_source(
+            _spec(tmp_path / "a.jsonl.gz", label_field=None, reading={"most_expansion": most_expansion})
+        )
+        (table,) = source.files()
+        parts = list(table.parts(10**9))
+        assert sum(1 for part in parts for _ in part.entries()) == (rows or 1)
+        assert isinstance(parts[-1], Refused) is (rows == 0)
+
+
+def test_a_text_that_is_too_large_is_set_aside_whatever_the_format(tmp_path: Path) -> None:
+    for name in ("a.jsonl", "a.csv", "a.parquet", "a.arrow"):
+        path = _write(tmp_path / name, ["small", "l" * 3000])
+        (table,) = open_source(_spec(path, reading={"most_document_bytes": 2000})).files()
+        documents, quarantined = read_files([table], TEXT)
+        assert documents["text"].to_pylist() == ["small"]
+        assert len(quarantined) == 1
 
 
 def test_a_dot_leads_into_an_object_and_licences_are_kept(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_values_are_shown_with_shape_statistics_and_as_a_picture(
     scale = picture.width // values.shape[2]
     if "image" in name:
         red = [stored["values"][row * 8 + column] for row in range(8) for column in range(8)]
-        got = [picture.getpixel((column * scale, row * scale))[0] for row in range(8) for column in range(8)]  # type: ignore[index]
+        got = [picture.getpixel((column * scale, row * scale))[0] for row in range(8) for column in range(8)]
         assert got == red
 
 

@@ -45,7 +45,7 @@ class PDF:
         with reasons("a PDF"), apply_configuration(bounded):
             try:
                 document = PdfReader(io.BytesIO(data))
-            except Exception as error:
+            except Exception as error:  # the reader's own, which `reasons` tells
                 if b"/Encrypt" in data:  # what is raised then depends on what else is installed
                     raise Refused("an encrypted PDF") from error
                 raise
