@@ -73,7 +73,7 @@ def test_every_token_of_a_document_but_its_first_is_a_label_once_and_only_long_d
         assert packing == "best_fit" or len(numbers) == 1
     for number, (size, _) in enumerate(sizes):
         assert rows_of[number] == -(-(size - 1) // context)
-    # the negative control: end to end, documents that fit are cut
+    # what is said of the fill is what the rows hold
     if packing == "best_fit":
         filled = float((batch["segment"] >= 0).float().mean())
         assert windows.filled_fraction() == pytest.approx(filled)
