@@ -31,7 +31,6 @@ from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, ope
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS, split_of
 from foundation_core.data.steps.chain import steps_of
-from foundation_core.data.steps.step import Step
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
 from foundation_core.data.units import (
@@ -112,7 +111,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     source = open_source(spec.source)
     reader = open_reader(source, spec)
     rules = _rules(spec, reader, source.modality)
-    _check_dedup(spec, reader)
+    _check_texts(spec, reader)
     files = source.files()
     content = source_content(files)
     work = ingest_key(spec, content).digest
@@ -154,11 +153,16 @@ def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
     return rules
 
 
-def _check_dedup(spec: IngestSpec, reader: Reader) -> None:
-    used = {"paragraph_dedup": spec.paragraph_dedup.use, "fuzzy_dedup": spec.fuzzy_dedup.use}
-    for field in (name for name, use in used.items() if use and reader.modality.values is not None):
+def _check_texts(spec: IngestSpec, reader: Reader) -> None:
+    """Refuse what changes or compares texts where an item is more than its text."""
+    used = {
+        ("cleaning", "changes"): spec.cleaning.in_use,
+        ("paragraph_dedup", "compares"): spec.paragraph_dedup.use,
+        ("fuzzy_dedup", "compares"): spec.fuzzy_dedup.use,
+    }
+    for field, does in (what for what, use in used.items() if use and reader.modality.values is not None):
         raise ConfigError(
-            f"ingest.{field} compares texts, and this source's items are more than their captions",
+            f"ingest.{field} {does} texts, and this source's items are more than their captions",
             fix=f"remove ingest.{field}; ingest.exact_dedup compares values and captions",
         )
 
@@ -183,7 +187,7 @@ def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
 
 
 def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
-    pieces, sketch, steps = [], _sketch(job), _steps(job)
+    pieces, sketch, steps = [], _sketch(job), steps_of(job.spec)
     parts = (part for item in items for part in item.parts(job.spec.unit_bytes))
     for number, part in enumerate(_cut(parts, job.spec.unit_bytes)):
         unit = job.unit("read", number, [item.document for item in part])
@@ -198,16 +202,6 @@ def _sketch(job: _Job) -> Callable[[pa.Array], pa.Array] | None:
     from foundation_core.data.minhash import Sketch  # compiled code, which few ingestions need
 
     return Sketch.of(job.spec.fuzzy_dedup)
-
-
-def _steps(job: _Job) -> tuple[Step, ...]:
-    steps = steps_of(job.spec)
-    if steps and job.reader.modality.values is not None:
-        raise ConfigError(
-            "ingest.cleaning changes texts, and this source's items are more than their captions",
-            fix="remove ingest.cleaning",
-        )
-    return steps
 
 
 def _cut(items: Iterable[SourceFile], unit_bytes: int) -> Iterator[tuple[SourceFile, ...]]:

@@ -20,6 +20,7 @@ from foundation_core.data.steps.control import ControlCharacters
 from foundation_core.data.steps.lines import Lines
 from foundation_core.data.steps.repair import EncodingRepair
 from foundation_core.data.steps.step import Step
+from foundation_core.errors import ConfigError
 from foundation_core.spec_cleaning import (
     END_MARKS,
     POLICY_PHRASES,
@@ -286,3 +287,13 @@ def test_an_ingestion_takes_the_steps_and_counts_what_they_changed(
     assert made[True]["dropped_by_rule"] == {"characters >= 1": 1}
     assert "cleaned" not in made[False]
     assert made[False]["documents"]["kept"] == 41
+
+
+def test_cleaning_is_refused_where_an_item_is_more_than_its_caption(
+    tmp_path: Path, serial_context: Callable[[Path], Context]
+) -> None:
+    spec = IngestSpec.model_validate(
+        {"source": {"kind": "digits_with_captions"}, "cleaning": {"control": {"use": True}}}
+    )
+    with pytest.raises(ConfigError, match=r"cleaning changes texts.*captions"):
+        ingest(spec, {}, serial_context(tmp_path))
