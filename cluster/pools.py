@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -15,6 +15,14 @@ Done = TypeVar("Done")
 
 class ProcessPool:
     """Local processes. They are forked from a clean server: forking a process that runs threads can hang."""
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Start the server and let it import the modules, which its processes then have; this process goes on."""
+        import multiprocessing
+        from multiprocessing import forkserver
+
+        multiprocessing.get_context("forkserver").set_forkserver_preload(list(modules))
+        forkserver.ensure_running()
 
     def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
         """The result of each piece, in the order in which they finish."""
@@ -37,6 +45,9 @@ class ProcessPool:
 
 class RayPool:
     """Tasks of the Ray cluster that this process is connected to, one CPU each, a few in flight at a time."""
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Nothing: a node's workers import what their first task needs, and are used again."""
 
     def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
         """The result of each piece, in the order in which they finish; a lost worker's piece is tried again."""

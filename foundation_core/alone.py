@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,9 @@ Done = TypeVar("Done")
 
 class SerialPool:
     """A pool of this process alone."""
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Nothing: what is needed is imported when it is."""
 
     def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
         """The result of each piece, in their own order."""

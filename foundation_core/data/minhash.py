@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from foundation_core.data.compiled import compiled
+from foundation_core.data.compiled import compiled, inlined
 from foundation_core.data.repetition import Hash, Hashes, joined, mixed, power
 from foundation_core.data.words import DIGIT, LETTER, Kinds, Points, alphabet, buffers, decode, split
 from foundation_core.specs import FuzzyDedupSpec
@@ -92,21 +92,29 @@ def _sketch(
     for text in range(len(offsets) - 1):
         longest = max(longest, offsets[text + 1] - offsets[text])
     shingles = np.empty(longest, np.uint64)
-    smallest = np.empty(len(multiply), np.uint32)
+    numbers, smallest = np.empty(longest, np.uint32), np.empty(len(multiply), np.uint32)
     rows = len(multiply) // keys.shape[1]
     for text in range(len(offsets) - 1):
         count = _shingles_of(data, offsets[text], offsets[text + 1], kind, base, n, shingles)
         words[text] = count > 0
-        smallest[:] = _NONE
-        for shingle in shingles[:count]:
-            number = np.uint32(shingle >> np.uint64(32))
-            for order in range(len(multiply)):
-                smallest[order] = min(smallest[order], np.uint32(multiply[order] * number + add[order]))
+        for at in range(count):
+            numbers[at] = shingles[at] >> np.uint64(32)
+        for order in range(len(multiply)):
+            smallest[order] = _smallest(numbers, count, multiply[order], add[order])
         for band in range(keys.shape[1]):
             key = np.uint64(band)
             for entry in smallest[band * rows : (band + 1) * rows]:
                 key = joined(key, entry)
             keys[text, band] = mixed(key)
+
+
+@inlined
+def _smallest(numbers: NDArray[np.uint32], count: int, multiply: np.uint32, add: np.uint32) -> np.uint32:
+    """The smallest number in an order."""
+    smallest = _NONE
+    for at in range(count):
+        smallest = min(smallest, np.uint32(numbers[at] * multiply + add))
+    return smallest
 
 
 @compiled

@@ -159,10 +159,15 @@ def _measure(
         fit(table, words + lines + 2)
         _describe_repetition(points, length, kinds, table, row[_REPEATED:])
         share = 1 / max(length, 1)
+        places, repeated, count = starts, stops, words  # where words are is not needed any more
+        for word in range(words):
+            repeated[word] = word
         for n in range(2, 5):
-            row[_TOP_GRAMS + n - 2] = top_gram(sums, reach, words, n, table) * share
+            characters, count = top_gram(sums, reach, words, n, table, repeated, count, places)
+            row[_TOP_GRAMS + n - 2] = characters * share
         for n in range(5, 11):
-            row[_REPEATED_GRAMS + n - 5] = repeated_grams(sums, reach, words, n, table) * share
+            characters = repeated_grams(sums, reach, words, n, table, repeated, count, 4)
+            row[_REPEATED_GRAMS + n - 5] = characters * share
 
 
 @compiled

@@ -29,22 +29,20 @@ class Seen(NamedTuple):
         keys: a power of two of them, at least twice as many as are ever put in.
         stamps: the clock when a place was taken.
         counts: how often its key came.
-        firsts: where it came first.
         clock: its time, and the number of its last place in use: a small text stays in a fast part of memory.
     """
 
     keys: Hashes
     stamps: Points
     counts: Points
-    firsts: Points
     clock: Points
 
 
 def seen(keys: int) -> Seen:
     """A table for so many keys."""
     places = 1 << (2 * max(keys, 32) - 1).bit_length()
-    stamps, counts, firsts = (np.zeros(places, np.int32) for _ in range(3))
-    return Seen(np.zeros(places, np.uint64), stamps, counts, firsts, np.zeros(2, np.int32))
+    stamps, counts = (np.zeros(places, np.int32) for _ in range(2))
+    return Seen(np.zeros(places, np.uint64), stamps, counts, np.zeros(2, np.int32))
 
 
 @inlined
@@ -76,25 +74,17 @@ def _empty(table: Seen) -> None:
 
 
 @inlined
-def _place(table: Seen, key: Hash) -> int:
-    """Where a key is, or may be put."""
+def _put(table: Seen, key: Hash) -> int:
+    """Count a key, and return its place."""
     last = np.uint64(table.clock[1])
     place = key & last
     while table.stamps[place] == table.clock[0] and table.keys[place] != key:
         place = (place + np.uint64(1)) & last
-    return int(place)
-
-
-@inlined
-def _put(table: Seen, key: Hash, where: int) -> int:
-    """Count a key, and return how often it has come."""
-    place = _place(table, key)
     if table.stamps[place] == table.clock[0]:
         table.counts[place] += 1
     else:
-        table.stamps[place], table.keys[place] = table.clock[0], key
-        table.counts[place], table.firsts[place] = 1, where
-    return int(table.counts[place])
+        table.stamps[place], table.keys[place], table.counts[place] = table.clock[0], key, 1
+    return int(place)
 
 
 @compiled
@@ -120,7 +110,7 @@ def repeated_pieces(points: Points, first: int, last: int, newlines: int, table:
             hash = joined(hash, points[at])
             at += 1
         pieces += 1
-        if _put(table, mixed(hash), start) > 1:
+        if table.counts[_put(table, mixed(hash))] > 1:
             repeated, characters = repeated + 1, characters + at - start
         if at >= last:
             return pieces, repeated, characters
@@ -139,37 +129,62 @@ def add_up(hashes: Hashes, starts: Points, stops: Points, words: int, sums: Hash
 
 
 @compiled
-def top_gram(sums: Hashes, characters: Points, words: int, n: int, table: Seen) -> int:
+def top_gram(
+    sums: Hashes, characters: Points, words: int, n: int, table: Seen, repeated: Points, count: int, places: Points
+) -> tuple[int, int]:
     """Characters of the gram that comes most often, all its occurrences, a space between two words; 0 if there is none.
 
-    Of grams that come equally often it is the one that comes first.
+    Of grams that come equally often it is the one that comes first. A gram is looked up only where the shorter ones in
+    it are repeated: elsewhere it comes once.
+
+    Args:
+        repeated: where the first `count` grams of n - 1 words are that come more than once, in their order; those of n
+            words are written over them, and how many there are is returned beside.
+        places: room for as many numbers as there are words.
     """
+    if words < n:
+        return 0, 0
     _empty(table)
-    most = best = 0
     lead = power(n)
-    for at in range(words - n + 1):
-        key = mixed(sums[at + n] - sums[at] * lead)
-        count = _put(table, key, at)
-        if count >= most:
-            first = table.firsts[_place(table, key)]
-            if count > most or first < best:
-                most, best = count, first
-    return (characters[best + n] - characters[best] + n - 1) * most if most else 0
+    grams = 0
+    for which in range(count - 1):
+        at = repeated[which]
+        if repeated[which + 1] == at + 1:
+            repeated[grams], places[grams] = at, _put(table, mixed(sums[at + n] - sums[at] * lead))
+            grams += 1
+    most, best, kept = 1, 0, 0
+    for which in range(grams):
+        at, often = repeated[which], table.counts[places[which]]
+        if often > most:
+            most, best = often, at
+        if often > 1:
+            repeated[kept] = at
+            kept += 1
+    return (characters[best + n] - characters[best] + n - 1) * most, kept
 
 
 @compiled
-def repeated_grams(sums: Hashes, characters: Points, words: int, n: int, table: Seen) -> int:
-    """Characters of the grams that came before; one that did is stepped over, so that none is counted twice."""
+def repeated_grams(
+    sums: Hashes, characters: Points, words: int, n: int, table: Seen, repeated: Points, count: int, shorter: int
+) -> int:
+    """Characters of the grams that came before; one that did is stepped over, so that none is counted twice.
+
+    Args:
+        repeated: where the grams of `shorter` words are that come more than once, in their order: a gram in which one
+            of them comes once comes once too, and is not looked up.
+    """
     _empty(table)
-    repeated = at = 0
+    found = free = 0
     lead = power(n)
-    while at <= words - n:
-        if _put(table, mixed(sums[at + n] - sums[at] * lead), at) > 1:
-            repeated += characters[at + n] - characters[at]
-            at += n
-        else:
-            at += 1
-    return repeated
+    run = n - shorter
+    for which in range(count - run):
+        at = repeated[which]
+        if at < free or repeated[which + run] != at + run:
+            continue
+        if table.counts[_put(table, mixed(sums[at + n] - sums[at] * lead))] > 1:
+            found += characters[at + n] - characters[at]
+            free = at + n
+    return found
 
 
 @inlined

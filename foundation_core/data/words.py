@@ -33,6 +33,8 @@ SPACE, LETTER, LOWER, UPPER, DIGIT, MARK, SIGN, OPENS, CLOSES, QUOTE, HYPHEN, IC
 """What a character is. SIGN: punctuation of any kind. OPENS, CLOSES: stands apart at a word's start or end. PARTS: may
 part two words."""
 
+_PLAIN = LETTER | LOWER | UPPER | DIGIT | MARK
+"""A word of these alone is never cut."""
 _OPENING, _BOTH = "§%=", "—–…,:;!?¿؟¡()[]{}<>_#*&。？！，、；：～·।،۔؛٪"
 _QUOTES = "'\"”“`‘´’‚„»«「」『』（）〔〕【】《》〈〉⟦⟧"
 _HYPHENS, _PARTING = "-–—~", "….,:<>=/+*^"
@@ -132,9 +134,18 @@ def split(points: Points, kinds: Kinds, length: int, starts: Points, stops: Poin
             start += 1
         if start == length:
             return count
-        stop = start + 1
+        stop, before, seen = start, 0, 0
         while stop < length and not kinds[stop] & SPACE:
+            before, seen = seen, seen | kinds[stop]
             stop += 1
+        if not before & ~_PLAIN and (stop - start > 2 or not seen & ~_PLAIN):  # most words
+            width = _closing(points, kinds, start, stop) if seen & ~_PLAIN else 0
+            starts[count], stops[count] = start, stop - width
+            count += 1
+            if width:
+                starts[count], stops[count] = stop - width, stop
+                count += 1
+            continue
         last = stop
         while start < last:
             width = _opening(points, kinds, start, last)

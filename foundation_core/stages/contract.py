@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -29,6 +29,9 @@ class StopSignal(Protocol):
 
 class Pool(Protocol):
     """Runs independent pieces of work side by side: local processes, or a Ray cluster."""
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        """Get ready for functions that need these modules, while this process goes on with something else."""
 
     def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
         """The result of each piece, in the order in which they finish. The function is a module-level one."""

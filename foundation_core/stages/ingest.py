@@ -108,6 +108,8 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
         Stopped: somebody asked; the finished units are kept.
     """
     start = time.perf_counter()
+    compiled = spec.fuzzy_dedup.use or bool(spec.quality.filters())
+    context.pool.prepare([read_unit.__module__, *(["foundation_core.data.ready"] if compiled else [])])
     source = open_source(spec.source)
     reader = open_reader(source, spec)
     rules = _rules(spec, reader, source.modality)

@@ -26,6 +26,7 @@ from foundation_core.tracking.base import NullTracker
 class Here:
     requested = staticmethod(lambda: False)
     map = staticmethod(lambda function, pieces, workers: map(function, pieces))
+    prepare = staticmethod(lambda modules: None)
 
 def dying(call, moments=iter(range(10**6))):
     def count(*arguments):
@@ -48,6 +49,9 @@ for point in map(int, sys.argv[3:]):
 class ProcessPool:
     """Real processes; results come as they finish."""
 
+    def prepare(self, modules: Sequence[str]) -> None:
+        pass
+
     def map(self, function: Callable[[Any], Any], pieces: Iterable[Any], workers: int) -> Iterator[Any]:
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             for done in as_completed([pool.submit(function, piece) for piece in pieces]):
@@ -56,6 +60,9 @@ class ProcessPool:
 
 class ShuffledPool:
     """This process, in an order of its own."""
+
+    def prepare(self, modules: Sequence[str]) -> None:
+        pass
 
     def map(self, function: Callable[[Any], Any], pieces: Iterable[Any], workers: int) -> Iterator[Any]:
         pieces = list(pieces)
