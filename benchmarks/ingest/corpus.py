@@ -1,9 +1,11 @@
 """English prose from Debian's packages, for the benchmark: `python -m benchmarks.ingest.corpus OUT.jsonl`.
 
-    apt-get install python3.11-doc postgresql-doc-15 git-doc apache2-doc r-doc-html octave-doc erlang-doc
+    apt-get install python3.11-doc postgresql-doc-15 git-doc apache2-doc r-doc-html octave-doc erlang-doc \
+        linux-doc-6.1 sqlite3-doc python-django-doc llvm-14-doc libboost1.74-doc
 
 A page becomes the text of its paragraphs, list items, definitions and headings, a block a line, if it is English and
-has a few of them. Which pages there are decides the figures: the benchmark prints how many and how large.
+has a few of them. Blocks that are mostly links are left out: the contents of a whole manual stand beside each of its
+pages. Which pages there are decides the figures: the benchmark prints how many and how large.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ from lxml import etree, html
 
 from foundation_core.data.language import probabilities
 
-PACKAGES = ("python3", "postgresql", "git", "apache2", "r-", "octave", "erlang")
+PACKAGES = (
+    "python3", "postgresql", "git", "apache2", "r-", "octave", "erlang",
+    "linux-doc", "sqlite3", "python-django", "llvm-14", "libboost",
+)  # fmt: skip
 _PROSE = "self::p or self::li or self::dd or self::h1 or self::h2 or self::h3 or self::h4"
 BLOCKS = f"//*[({_PROSE}) and not(.//*[{_PROSE}])]"
 """Blocks of prose that hold no other."""
-LEAST_CHARACTERS = 400
+LEAST_CHARACTERS, MOST_LINKED = 400, 0.5
 
 
 def pages(root: Path) -> Iterator[tuple[str, str]]:
@@ -32,10 +37,19 @@ def pages(root: Path) -> Iterator[tuple[str, str]]:
             page = html.fromstring(path.read_bytes())
         except (etree.LxmlError, ValueError, OSError):
             continue
-        blocks = (" ".join(block.text_content().split()) for block in page.xpath(BLOCKS))
+        blocks = (_words(block) for block in page.xpath(BLOCKS) if _linked(block) < MOST_LINKED)
         text = "\n\n".join(block for block in blocks if block)
         if len(text) >= LEAST_CHARACTERS:
             yield str(path), text
+
+
+def _words(element: html.HtmlElement) -> str:
+    return " ".join(element.text_content().split())
+
+
+def _linked(block: html.HtmlElement) -> float:
+    """The share of a block's characters that stand in links."""
+    return sum(len(_words(link)) for link in block.iter("a")) / max(len(_words(block)), 1)
 
 
 def main() -> int:

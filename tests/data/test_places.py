@@ -6,9 +6,12 @@ import functools
 import gzip
 import http.server
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
 from moto.server import ThreadedMotoServer
@@ -64,6 +67,27 @@ def bucket(files: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def google(files: Path) -> Iterator[str]:
+    """The address of the same files in the API of Google's store on loopback."""
+    from gcp_storage_emulator.server import create_server
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket="bucket")
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        for path in files.rglob("*"):
+            if path.is_file():
+                name = quote(f"in/{path.relative_to(files)}", safe="")
+                address = f"http://127.0.0.1:{port}/upload/storage/v1/b/bucket/o?uploadType=media&name={name}"
+                urlopen(Request(address, path.read_bytes(), {"Content-Type": "text/plain"}, method="POST")).close()
+        yield "gs://bucket/in"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
 def web(files: Path) -> Iterator[str]:
     """The address of the same files on a web server on loopback."""
 
@@ -77,8 +101,12 @@ def web(files: Path) -> Iterator[str]:
         server.shutdown()
 
 
-def test_a_folder_in_a_bucket_is_the_same_source_as_on_this_machine(files: Path, bucket: str) -> None:
-    there, here = (SourceSpec(kind="folder", path=path, pattern="**/*.txt") for path in (bucket, str(files)))
+@pytest.mark.parametrize("store", ["bucket", "google"])
+def test_a_folder_in_a_bucket_is_the_same_source_as_on_this_machine(
+    files: Path, store: str, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue(store)
+    there, here = (SourceSpec(kind="folder", path=path, pattern="**/*.txt") for path in (address, str(files)))
     remote, local = open_source(there).files(), open_source(here).files()
     assert [(file.document, file.bytes, file.group) for file in remote] == [
         (file.document, file.bytes, file.group) for file in local
