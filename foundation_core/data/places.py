@@ -172,11 +172,11 @@ class Remote:
 
     def glob(self, pattern: str, /) -> Iterator[Remote]:
         """The files below it that match."""
+        wanted = f"{self.key.rstrip('/')}/{pattern}"
         with _told():
-            found = _store(self.protocol).glob(f"{self.key.rstrip('/')}/{pattern}", detail=True)
-        for key, facts in found.items():
-            if facts["type"] == "file":
-                yield Remote(self.protocol, key, facts.get("size"))
+            found = _found(_store(self.protocol), self.key, wanted)
+        for key, size in found:
+            yield Remote(self.protocol, key, size)
 
     def stat(self) -> _Known:
         """What is known of it."""
@@ -206,6 +206,24 @@ def _told() -> Iterator[None]:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
     except Exception as error:  # each store's library has errors of its own, and their words hold addresses
         raise OSError(errno.EIO, f"the store did not give it ({type(error).__name__})") from error
+
+
+def _found(store: Any, root: str, pattern: str) -> Iterator[tuple[str, int | None]]:
+    """Key and size of the files below a root that match a pattern.
+
+    pyarrow's stores are listed at once: folder by folder, Google's shows only those that somebody made as such.
+    """
+    from fsspec.implementations.arrow import ArrowFSWrapper
+    from fsspec.utils import glob_translate
+
+    if not isinstance(store, ArrowFSWrapper):
+        files = store.glob(pattern, detail=True)
+        return ((key, facts.get("size")) for key, facts in files.items() if facts["type"] == "file")
+    from pyarrow.fs import FileSelector
+
+    matches = re.compile(glob_translate(pattern)).match
+    listed = store.fs.get_file_info(FileSelector(root, recursive=True))
+    return ((each.path, each.size) for each in listed if each.is_file and matches(each.path))
 
 
 @cache

@@ -80,7 +80,7 @@ def google(files: Path) -> Iterator[str]:
         patch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
         for path in files.rglob("*"):
             if path.is_file():
-                name = quote(f"in/{path.relative_to(files)}", safe="")
+                name = quote(f"in/{path.relative_to(files)}")
                 address = f"http://127.0.0.1:{port}/upload/storage/v1/b/bucket/o?uploadType=media&name={name}"
                 urlopen(Request(address, path.read_bytes(), {"Content-Type": "text/plain"}, method="POST")).close()
         yield "gs://bucket/in"
