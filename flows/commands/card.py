@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from foundation_core.store import load_result
 
     folder = open_corpus(find_dataset(arguments.dataset)).folder
-    card = data_card(folder, load_result(folder).summary)
+    card = data_card(load_result(folder))
     if sys.stdout.isatty():
         from rich.console import Console
         from rich.markdown import Markdown

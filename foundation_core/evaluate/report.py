@@ -1,4 +1,4 @@
-"""The cards of a published model, in Markdown. Every figure comes from a committed result; none is made here."""
+"""The card of a published model, in Markdown. Every figure comes from a committed result; none is made here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from foundation_core.evaluate.badge import badge
 from foundation_core.files import read_json
 from foundation_core.store import Result
 
-GROUPS_SHOWN, SAMPLES_SHOWN = 12, 3
+SAMPLES_SHOWN = 3
 SAMPLES_FILE = "samples.json"
 _TEST_SHOWN = ("bits_per_byte", "perplexity", "loss_nats", "loss_squares", "loss_pairs")
 
@@ -184,116 +184,8 @@ def _origin(result: Result) -> list[str]:
     return [result.stage, *(f"`{name}`" for name in names)]
 
 
-def data_card(corpus: Result) -> str:
-    """What the corpus is, how it was made, and what was left out."""
-    summary, spec = corpus.summary, corpus.parts["spec"]
-    source, counts = summary["source"], summary["documents"]
-    splits = [
-        [name, f"{split['documents']:,}", f"{split['text_bytes']:,}", f"{split['tokens']:,}"]
-        for name, split in summary["splits"].items()
-    ]
-    groups = [[name or "(none)", f"{count:,}"] for name, count in summary["groups"].items()][:GROUPS_SHOWN]
-    rules = [[f"`{rule}`", f"{count:,}"] for rule, count in summary["dropped_by_rule"].items()]
-    unread = list(summary["quarantined_by_reason"].items())[:GROUPS_SHOWN]
-    reasons = [[reason.replace("|", "\\|"), f"{count:,}"] for reason, count in unread]
-    outputs = {name: digest for name, digest in corpus.outputs.items() if "/" not in name}
-    sizes = summary["document_bytes"]
-    copies = "of exact copies (the same content) one was kept" if spec["exact_dedup"] else "copies were kept"
-    done = [
-        summary["reading"],
-        f"Filters: {_filters(spec['filters'])}; {copies}.",
-        f"Evaluation sets: {badge(summary)}.",
-        *_tokenised(summary),
-        *_scaled(summary),
-    ]
-    return f"""\
-# Data card: {source["description"]}
-
-{counts["kept"]:,} documents, {summary["bytes"]:,} bytes, {summary["tokens"]:,} tokens.
-
-- **Modality**: {summary["modality"]}, {_shape(summary["shape"])}
-- **Source**: `{source["kind"]}`, {source["description"]}
-- **Language**: {source["language"]}
-- **Licence**: {source["licence"]}
-
-## Split
-
-By a hash of the document's id, within what the source states of its own test set. Every stage uses this one split, so
-no document is ever on two sides.
-
-{_table(["split", "documents", "bytes of text", "tokens"], splits)}
-
-## What was done
-
-{_listed(done)}
-
-## What was left out
-
-Of {counts["in"]:,} documents, {counts["dropped"]:,} were dropped and {counts["quarantined"]:,} could not be read. \
-They are listed beside the corpus, each with its reason.
-
-{_table(["rule", "documents"], rules)}
-
-{_table(["reason why it could not be read", "documents"], reasons)}
-
-## What is in it
-
-{summary["group_count"]:,} groups (first folders, or labels). The largest:
-
-{_table(["group", "documents"], groups)}
-
-Bytes of a document:
-
-{_table(list(sizes), [[f"{size:,}" for size in sizes.values()]])}
-
-## Limits
-
-- Nobody searched it for personal data: names, addresses, faces and voices are still in it.
-- Only exact copies were looked for; documents that are nearly the same may lie on two sides of the split.
-
-## Identity
-
-- **Source content**: `{source["content"]}`
-- **Corpus content**: `{corpus.content}`
-- **Action key**: `{corpus.key}`
-{_listed(f"**{name}**: `{digest}`" for name, digest in outputs.items())}
-"""
-
-
 def _shape(shape: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {size:,}" for name, size in shape.items() if size)
-
-
-def _tokenised(summary: Mapping[str, Any]) -> list[str]:
-    if "tokenizer" not in summary:
-        return []
-    tokenizer = summary["tokenizer"]
-    trained = ", trained on the training documents" if tokenizer.get("trained", True) else ""
-    return [
-        f"Tokenised by {tokenizer['kind']} with {tokenizer['vocabulary']:,} entries{trained}:"
-        f" {summary['bytes_per_token']:.2f} bytes a token. `{tokenizer['end']}` closes each text."
-    ]
-
-
-def _scaled(summary: Mapping[str, Any]) -> list[str]:
-    if "statistics" not in summary:
-        return []
-    mean, std = (", ".join(f"{figure:.4g}" for figure in summary["statistics"][name]) for name in ("mean", "std"))
-    return [f"Models read (value - mean) / deviation, both of the training split, by channel: {mean} and {std}."]
-
-
-def _listed(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _filters(filters: Sequence[Mapping[str, Any]]) -> str:
-    bounds = [
-        f"`{rule['measure']} {sign} {rule[name]:g}`"
-        for rule in filters
-        for name, sign in (("at_least", ">="), ("at_most", "<="))
-        if rule[name] is not None
-    ]
-    return ", ".join(bounds) or "none"
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from foundation_core.files import committed
+from foundation_core.identity import content_hash
 from foundation_core.pages.charts import charts
+from foundation_core.pages.making import limits, steps
 from foundation_core.pages.reading import open_corpus
 from foundation_core.pages.rendering import rendered
 from foundation_core.pages.survey import Amounts, survey
+from foundation_core.specs import IngestSpec
+from foundation_core.store import Result
 
 CARD_FOLDER, MARKDOWN_FILE, PAGE_FILE = "card", "data_card.md", "data_card.html"
 _ROWS_SHOWN = 15
@@ -23,12 +27,23 @@ class Card(NamedTuple):
     page: str
 
 
-def data_card(folder: Path, summary: Mapping[str, Any]) -> Card:
-    """The card of a finished ingestion.
+def data_card(result: Result) -> Card:
+    """The card of a committed ingestion, made again.
+
+    Raises:
+        DataError: a data set is missing or damaged.
+    """
+    spec = IngestSpec.model_validate(result.parts["spec"])
+    return finished_card(result.folder, spec, result.summary, result.outputs)
+
+
+def finished_card(folder: Path, spec: IngestSpec, summary: Mapping[str, Any], outputs: Mapping[str, str]) -> Card:
+    """The card of an ingestion whose files are all there.
 
     Args:
-        folder: of the result.
-        summary: of the result.
+        folder: where they are.
+        summary: what the result will say.
+        outputs: digests of the files on which later stages are keyed.
 
     Raises:
         DataError: a data set is missing or damaged.
@@ -43,14 +58,21 @@ def data_card(folder: Path, summary: Mapping[str, Any]) -> Card:
         "sources": _rows(facts.sources),
         "groups": _rows(facts.groups),
         "more_groups": max(0, len(facts.groups) - _ROWS_SHOWN),
-        "contents": {name: dataset.content for name, dataset in corpus.datasets().items()},
+        "shape": ", ".join(f"{name} {size:,}" for name, size in summary.get("shape", {}).items() if size),
+        "steps": steps(spec, summary),
+        "limits": limits(spec),
+        "contents": {
+            "corpus content": content_hash(outputs),
+            **{name: digest for name, digest in outputs.items() if "/" not in name},
+            **{name: dataset.content for name, dataset in corpus.datasets().items()},
+        },
     }
     return Card(rendered("card.md", **values), rendered("card.html", charts=charts(facts), **values))
 
 
-def write_card(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
+def write_card(folder: Path, spec: IngestSpec, summary: Mapping[str, Any], outputs: Mapping[str, str]) -> list[Path]:
     """The files of the card, written beside the data sets of a result."""
-    card = data_card(folder, summary)
+    card = finished_card(folder, spec, summary, outputs)
     files = {MARKDOWN_FILE: card.markdown, PAGE_FILE: card.page}
     for name, text in files.items():
         with committed(folder / CARD_FOLDER / name) as sink:

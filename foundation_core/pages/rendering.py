@@ -73,6 +73,14 @@ def blocks(histogram: Histogram | None) -> str:
     return "".join(_BLOCKS[-(-8 * count // most)] for count in histogram.counts)
 
 
+def _spelt(text: str) -> Markup:
+    """A sentence of Markdown on a page: what stands in backticks is code."""
+    parts = harmless(text).split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part for place, part in enumerate(parts)
+    )
+
+
 def _bar(fraction: float) -> str:
     return "█" * round(_BAR_CHARACTERS * fraction)
 
@@ -105,7 +113,7 @@ def _environment() -> Environment:
     )
     environment.filters |= {
         "amount": amount, "percent": percent, "visible": visible, "ends": ends, "harmless": harmless, "figure": figure,
-        "blocks": blocks, "bar": _bar, "cell": _cell, "code": _code, "block": _block,
+        "blocks": blocks, "bar": _bar, "spelt": _spelt, "cell": _cell, "code": _code, "block": _block,
         "thousands": lambda number: f"{number:,}", "size": lambda size: f"{amount(size)}B",
     }  # fmt: skip
     return environment

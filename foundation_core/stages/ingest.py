@@ -139,7 +139,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     if features is not None:
         summary["statistics"] = {"mean": features.statistics.mean, "std": features.statistics.std}
     report(summary, f"{reader.folder}/train", rows["train"], context)
-    show_card(summary, context)
+    show_card(spec, summary, outputs, context)
     return StageResult(outputs, summary, time.perf_counter() - start)
 
 

@@ -100,11 +100,11 @@ def report(summary: Mapping[str, Any], name: str, train: ShardDataset, context: 
     )
 
 
-def show_card(summary: Mapping[str, Any], context: Context) -> None:
+def show_card(spec: IngestSpec, summary: Mapping[str, Any], outputs: Mapping[str, str], context: Context) -> None:
     """Write the data card beside the data sets, and give it to the tracker."""
     context.events.phase("card")
     try:
-        paths = write_card(context.folder, summary)
+        paths = write_card(context.folder, spec, summary, outputs)
     except Exception as error:  # a corpus that is whole is not lost for a page about it
         context.events.say(f"no data card: {as_foundation_error(error).found}")
         return

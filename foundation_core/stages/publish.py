@@ -20,8 +20,9 @@ from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
 from foundation_core.errors import ConfigError, Stopped
 from foundation_core.evaluate.anatomy import write_anatomy
 from foundation_core.evaluate.plots import draw_plots
-from foundation_core.evaluate.report import data_card, model_card
+from foundation_core.evaluate.report import model_card
 from foundation_core.files import read_json
+from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE, data_card
 from foundation_core.specs import PublishSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.store import StageResult
@@ -135,10 +136,13 @@ def _target(spec: PublishSpec) -> Target:
 
 
 def _write_cards(spec: PublishSpec, inputs: Inputs, example: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The model's card, and that of its data: the one that the ingestion wrote, or made again where there is none."""
     folder.mkdir(parents=True, exist_ok=True)
+    corpus = inputs["corpus"]
+    written = corpus.folder / CARD_FOLDER / MARKDOWN_FILE
     texts = {
         "model_card.md": model_card(spec.model_name, spec.alias, inputs, example),
-        "data_card.md": data_card(inputs["corpus"]),
+        MARKDOWN_FILE: written.read_text() if written.exists() else data_card(corpus).markdown,
     }
     for name, text in texts.items():
         (folder / name).write_text(text)

@@ -16,12 +16,12 @@ from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS
 from foundation_core.errors import ConfigError, DataError, Stopped
-from foundation_core.evaluate.report import data_card
+from foundation_core.pages.card import finished_card
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
-from foundation_core.store import Result, StageResult
+from foundation_core.store import StageResult
 from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, killed_at_renames
 from tests.support.raw_items import CASES, Case, picture, tone
 
@@ -198,11 +198,10 @@ def test_a_filter_on_texts_is_refused_for_images_and_works_on_captions(tmp_path:
 
 
 def test_the_data_card_accounts_for_every_item_and_says_how_it_was_read(reference: Reference) -> None:
-    result, spec = reference.result, reference.spec()
-    parts = {"spec": spec.model_dump(mode="json")}
-    card = data_card(Result("ingest", "k" * 64, "c" * 64, reference.folder, result.summary, 1.0, result.outputs, parts))
+    result = reference.result
+    card = finished_card(reference.folder, reference.spec(), result.summary, result.outputs).markdown
     counts = result.summary["documents"]
-    assert f"Of {counts['in']:,} documents, {counts['dropped']:,} were dropped and {counts['quarantined']:,}" in card
+    assert f"{counts['in']:,} documents in = **{counts['kept']:,} kept** + {counts['dropped']:,} dropped" in card
     assert result.summary["reading"] in card
     assert all(reason in card for reason in reference.case.reasons.values())
     assert result.outputs[FEATURES_FILE] in card

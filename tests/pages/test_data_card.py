@@ -22,10 +22,11 @@ from foundation_core.errors import SetupError
 from foundation_core.events import read_events
 from foundation_core.pages import texts
 from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE, PAGE_FILE, data_card
+from foundation_core.pages.making import limits, steps
 from foundation_core.pages.reading import open_corpus
 from foundation_core.pages.survey import Survey, survey
 from foundation_core.pages.vocabulary import Spelling
-from foundation_core.specs import SourceSpec
+from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context
 from foundation_core.store import Result
 from tests.support.shown import HARMFUL, ODD, ingested, write_raw
@@ -128,7 +129,7 @@ def test_both_texts_of_a_copy_begin_as_they_do_as_long_as_the_units_are_there(co
     (chain, *_) = survey(open_corpus(copied.folder), copied.summary).duplicates.biggest
     assert chain.text is not None
     assert [copy.text for copy in chain.examples] == [None, None]
-    assert "Its text is no longer beside the result" in data_card(copied.folder, copied.summary).page
+    assert "Its text is no longer beside the result" in data_card(copied).page
 
 
 def test_the_used_vocabulary_is_what_the_training_split_holds(shown: Result, facts: Survey) -> None:
@@ -164,7 +165,7 @@ def test_the_page_asks_for_nothing_runs_nothing_and_shows_harmful_texts_as_texts
     for row in dropped:
         row["kept"] = "folder/a/00.txt"  # the harmful text is shown, as that of the copy that stays
     _replace(copied, pa.Table.from_pylist(dropped, DROPPED))
-    card = data_card(copied.folder, copied.summary)
+    card = data_card(copied)
     assert not re.findall(r"(?i)<(?:script|link|iframe|object|img)\b", card.page)
     assert not [link for link in re.findall(r"(?:href|src)=.(.)", card.page) if link != "#"]
     assert not re.findall(r"url\((?!#)|@import", card.page)
@@ -181,7 +182,7 @@ def test_columns_that_are_missing_or_new_leave_a_card(copied: Result) -> None:
     assert facts.duplicates.copies == 0
     assert [loss.values for loss in facts.losses] == [None] * 4
     assert [loss.documents for loss in facts.losses[1:]] == list(copied.summary["dropped_by_rule"].values())
-    card = data_card(copied.folder, copied.summary)
+    card = data_card(copied)
     assert "No document was dropped as a copy" in card.markdown
 
 
@@ -214,11 +215,11 @@ def test_sources_and_licences_are_counted_where_the_documents_state_them(copied:
 def test_without_a_library_for_plots_or_languages_the_card_does_without_them(
     shown: Result, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = data_card(shown.folder, shown.summary)
+    whole = data_card(shown)
     assert whole.page.count("<svg") == 4
     monkeypatch.setattr("foundation_core.pages.charts.find_spec", lambda name: None)
     monkeypatch.setattr("foundation_core.data.language._detector", _no_detector)
-    bare = data_card(shown.folder, shown.summary)
+    bare = data_card(shown)
     assert "<svg" not in bare.page
     assert "<h2>Languages</h2>" in whole.page
     assert "<h2>Languages</h2>" not in bare.page
@@ -229,8 +230,59 @@ def _no_detector() -> Any:
     raise SetupError("not installed")
 
 
+def test_the_card_names_what_was_done_in_its_order_and_what_nobody_did(shown: Result) -> None:
+    spec = IngestSpec.model_validate(shown.parts["spec"])
+    exact, near = "of exact copies (the same content) one was kept", "of texts alike by 0.8 or more one was kept"
+    said = steps(spec, shown.summary)
+    assert f"Copies: {exact}; {near}." in said
+    assert "Filters: `characters >= 40`." in said
+    assert "Rules: none." in said
+    card = data_card(shown)
+    places = [card.markdown.index(f"- {step}") for step in said]
+    assert places == sorted(places)
+    assert card.page.count("<li>Filters: <code>characters &gt;= 40</code>.</li>") == 1
+    assert limits(spec) == ["Nobody searched it for personal data: names, addresses, faces and voices are still in it."]
+    assert limits(spec)[0] in card.markdown
+
+
+def test_each_step_that_is_switched_on_changes_what_the_card_says(shown: Result) -> None:
+    off = IngestSpec(exact_dedup=False)
+    switched = {
+        "cleaning.personal.use": ("personal data and secrets are replaced", "Of personal data only secret, email"),
+        "quality.gopher.use": ("texts in en; Gopher's rules for prose", ""),
+        "quality.least_language": ("probability of en >= 1", ""),
+        "exact_dedup": ("of exact copies", "Only exact copies were looked for"),
+        "paragraph_dedup.use": ("of the same paragraph the first", ""),
+        "fuzzy_dedup.use": ("of texts alike by 0.8", ""),
+    }
+    for name, texts_of in switched.items():
+        body = off.model_dump()
+        *path, last = name.split(".")
+        part = body
+        for each in path:
+            part = part[each]
+        part[last] = True
+        on = IngestSpec.model_validate(body)
+        for said, before, after in zip(
+            texts_of,
+            (steps(off, shown.summary), limits(off)),
+            (steps(on, shown.summary), limits(on)),
+            strict=True,
+        ):
+            assert said in "\n".join(after)
+            assert not said or said not in "\n".join(before), "a negative control"
+    assert "Copies were not looked for" in limits(off)[1]
+
+
+def test_the_card_names_what_later_stages_are_keyed_on(shown: Result) -> None:
+    card = data_card(shown)
+    for digest in (shown.content, shown.outputs["tokenizer.json"], *shown.outputs.values()):
+        assert digest in card.markdown
+        assert digest in card.page
+
+
 def test_an_ingestion_writes_its_card_reports_it_and_makes_the_same_again(shown: Result) -> None:
-    card = data_card(shown.folder, shown.summary)
+    card = data_card(shown)
     assert (shown.folder / CARD_FOLDER / MARKDOWN_FILE).read_text() == card.markdown
     assert (shown.folder / CARD_FOLDER / PAGE_FILE).read_text() == card.page
     reported = [event for _, event in read_events(shown.folder) if event["kind"] == "artifact"]

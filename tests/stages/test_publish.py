@@ -156,13 +156,15 @@ def test_the_reloaded_model_answers_as_the_trained_one(published: Context) -> No
     assert compare(published.folder / "model") <= TOLERANCE
 
 
-def test_cards_and_plots_reach_the_run_and_the_model(published: Context) -> None:
+def test_cards_and_plots_reach_the_run_and_the_model(published: Context, inputs: dict[str, Result]) -> None:
     events = [event for _, event in read_events(published.folder) if event["kind"] == "artifact"]
     names = {f"{event['folder']}/{Path(event['path']).name}" for event in events}
     cards = {"cards/model_card.md", "cards/data_card.md"}
     plots = ("gradient_norm", "learning_rate", "loss", "throughput", "transfer")
     both = cards | {f"plots/{name}.png" for name in plots}
     assert names == both | {"pages/anatomy.html"}
+    of_ingestion = inputs["corpus"].folder / "card/data_card.md"
+    assert (published.folder / "cards/data_card.md").read_bytes() == of_ingestion.read_bytes(), "there is one data card"
     for name in both:
         assert sha256_file(published.folder / name) == sha256_file(published.folder / "model" / name)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from foundation_core.evaluate.plots import draw_plots, series
-from foundation_core.evaluate.report import data_card, model_card
+from foundation_core.evaluate.report import model_card
 from foundation_core.events import EventLog
+from foundation_core.pages.card import data_card
 from foundation_core.stages.contract import Context
 from foundation_core.store import Result
 from tests.support.publishable import BASELINE, CLASSES, MACRO_F1, publishable
@@ -85,25 +86,15 @@ def test_the_model_card_says_how_to_use_the_model(results: dict[str, Result]) ->
     assert 'load_model("models:/tiny@candidate")' in code[1]
 
 
-def test_the_data_card_accounts_for_every_document(results: dict[str, Result]) -> None:
-    corpus = results["corpus"]
-    card, counts = data_card(corpus), corpus.summary["documents"]
-    rows = _rows(card)
-    documents = [int(rows[split][0]) for split in ("train", "validation", "test")]
-    assert sum(documents) == counts["kept"] == counts["in"] - counts["dropped"] - counts["quarantined"]
-    assert "`characters >= 20`" in card
-    assert corpus.content in card
-    assert all(name in rows for name in CLASSES)
-
-
 def test_both_cards_say_against_what_the_data_was_checked(results: dict[str, Result]) -> None:
     corpus = results["corpus"]
     assert "The training data was not checked" in model_card("tiny", "candidate", results, EXAMPLE)
-    assert "Evaluation sets: not checked" in data_card(corpus)
+    assert "Evaluation sets: not checked" in data_card(corpus).markdown
     known = {"name": "farm", "sha256": "5" * 64, "gram_words": 13, "grams": 2000, "texts": 9, "texts_too_short": 1}
     checked = replace(corpus, summary={**corpus.summary, "decontamination": [{**known, "dropped": 3}]})
     said = "checked against farm (sha256 555555555555, 2,000 runs of 13 words, 1 of its 9 texts too short; documents"
-    for card in (model_card("tiny", "candidate", {**results, "corpus": checked}, EXAMPLE), data_card(checked)):
+    of_data = data_card(checked)
+    for card in (model_card("tiny", "candidate", {**results, "corpus": checked}, EXAMPLE), *of_data):
         assert f"{said} dropped: 3)" in card
         assert "not checked" not in card
 
