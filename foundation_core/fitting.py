@@ -71,8 +71,8 @@ class Choice(NamedTuple):
 
 
 FAMILIES: Mapping[str, Family] = {
-    "decoder": Family("text", ("next_token", "prefix"), ("complete_function",)),
-    "mixture": Family("text", ("balanced_next_token", "next_token", "prefix"), ("complete_function",)),
+    "decoder": Family("text", ("next_token", "prefix"), ("complete_function", "continue_text")),
+    "mixture": Family("text", ("balanced_next_token", "next_token", "prefix"), ("complete_function", "continue_text")),
     "encoder": Family("text", ("masked_token",)),
     "encoder_decoder": Family("text", ("span_corruption",), ("docstring_of_function",)),
     "masked_autoencoder": Family("values", ("masked_patches",), ("next_values",)),
@@ -90,6 +90,7 @@ TASKS: Mapping[str, Task] = {
     "token_types": Task("text"),
     "docstring_of_function": Task("text", needs_decoder=True, answers="apart"),
     "complete_function": Task("text", needs_decoder=True, answers="behind"),
+    "continue_text": Task("text", needs_decoder=True, answers="behind"),
     "class_of_sample": Task("values"),
     "caption_of_sample": Task("values", needs_decoder=True),
     "next_values": Task("values", needs_decoder=True),

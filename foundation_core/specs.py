@@ -225,8 +225,8 @@ class FinetuneSpec(Spec):
     """Transfer learning: the pretrained trunk and a fresh one, with few labels and with all, on one task."""
 
     task: str = "package_of_fragment"
-    """Registered task: package_of_fragment, token_types, docstring_of_function, complete_function (text);
-    class_of_sample, next_values, caption_of_sample (values); or one that an installed package adds."""
+    """Registered task: package_of_fragment, token_types, docstring_of_function, complete_function, continue_text
+    (text); class_of_sample, next_values, caption_of_sample (values); or one that an installed package adds."""
     classes: int = Field(12, ge=2)
     """Classes, at the most; those with the most training files are taken."""
     least_classes: int = Field(2, ge=2)
@@ -293,6 +293,8 @@ class EvaluateSpec(Spec):
     """0 takes the most probable token; larger values take more risk."""
     top_k: int = Field(40, ge=1)
     """Tokens that sampling chooses from."""
+    prompts: tuple[str, ...] = ()
+    """Texts that a model of text continues, for the log and the model card."""
     templates: tuple[str, ...] = ()
     """Captions with {} where a class is named: how a dual encoder is asked for the class of a sample. Those that no
     training caption has are the honest question. Empty: the training captions of each class."""
@@ -304,9 +306,11 @@ class EvaluateSpec(Spec):
     """CPU threads."""
 
     @model_validator(mode="after")
-    def _templates_have_a_place_and_names(self) -> Self:
+    def _prompts_and_templates_can_be_asked(self) -> Self:
         if wrong := [template for template in self.templates if template.count("{}") != 1]:
             raise ValueError(f"a template needs {{}} once, found {wrong[0]!r}")
+        if not all(self.prompts):
+            raise ValueError("prompts holds an empty one: there is nothing to continue")
         if bool(self.templates) != bool(self.class_names):
             raise ValueError("templates and class_names need each other: the names go into the templates")
         return self

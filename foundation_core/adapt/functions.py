@@ -19,9 +19,8 @@ from foundation_core.adapt.baselines import FunctionName, PromptAgain
 from foundation_core.adapt.scores import BITS_PER_BYTE, CHRF, Score
 from foundation_core.adapt.tasks import Facts, TaskData, TaskRows, corpus_tokenizer
 from foundation_core.adapt.write import (
-    GREEDY,
-    ROWS_AT_ONCE,
     Answering,
+    ContinuingTask,
     WritingTask,
     padded_rows,
     source_layout,
@@ -31,10 +30,7 @@ from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.data.tokenizer import END_ID, start_id
 from foundation_core.errors import ConfigError
-from foundation_core.generation.generate import generate
-from foundation_core.generation.sampling import Stop
 from foundation_core.model.layout import PADDING, Layout
-from foundation_core.model.transformer import Model
 from foundation_core.objectives.base import IGNORE, Example, Objective
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import FinetuneSpec
@@ -121,11 +117,12 @@ class Completion(NextToken):
         return Example({"inputs": tokens[:, :-1], "layout": layout}, labels, is_label.sum())
 
 
-class CompleteFunction(WritingTask):
+class CompleteFunction(ContinuingTask):
     """From a function's signature and docstring, write its body."""
 
+    reads_prefix_whole = True
+
     scored: ClassVar[Mapping[str, Score]] = {"chrf": CHRF, "bits_per_byte": BITS_PER_BYTE}
-    reads = "text"
     baseline = PromptAgain()
 
     def data(self, corpus: Path, spec: FinetuneSpec, seed: int = 0) -> TaskData:
@@ -149,24 +146,6 @@ class CompleteFunction(WritingTask):
     def asked(self, facts: Facts) -> Objective:
         """The tokens of the body."""
         return Completion()
-
-    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
-        """A signature, and a docstring if there is one."""
-        ids = facts.text.encode(cast(str, item)).ids or [END_ID]
-        tokens, segment = padded_rows([ids])
-        return TaskRows({"tokens": tokens, "segment": segment, "prefix": torch.tensor([len(ids)])}, ["asked"])
-
-    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
-        """The bodies, written behind the prefixes."""
-        lengths = rows.tensors["prefix"].tolist()
-        prompts = [row[:length] for row, length in zip(rows.tensors["tokens"].tolist(), lengths, strict=True)]
-        texts: list[str] = []
-        for first in range(0, len(prompts), ROWS_AT_ONCE):
-            part = prompts[first : first + ROWS_AT_ONCE]
-            most = facts.spec.answer_tokens
-            written = generate(cast(Model, model), part, most, GREEDY, Stop(END_ID), prefix=True)
-            texts += facts.text.decode_batch(written)
-        return texts
 
 
 def functions_of(document: str, text: str) -> Iterator[Function]:

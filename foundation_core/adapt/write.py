@@ -21,7 +21,7 @@ from foundation_core.generation.generate import generate, remember
 from foundation_core.generation.sampling import Sampling, Stop
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.stems import TokenStem
-from foundation_core.model.transformer import EncoderDecoder
+from foundation_core.model.transformer import EncoderDecoder, Model
 from foundation_core.objectives.base import Example, Objective
 from foundation_core.objectives.masked import padded, place_in_segment
 from foundation_core.objectives.pairs import Captioning
@@ -77,6 +77,33 @@ class WritingTask(Task):
     def reply(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Reply:
         """The answer to one item."""
         return {"answer": self.written(model, self.question(item, facts), facts)[0]}
+
+
+class ContinuingTask(WritingTask):
+    """A task whose answers stand behind what was asked, in one row: tokens (N, T), of which `prefix` (N,) are asked."""
+
+    reads = "text"
+    reads_prefix_whole: ClassVar[bool]
+    """Whether the tokens that are asked read each other both ways, as a prefix language model's do."""
+
+    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
+        """A text to go on with."""
+        ids = facts.text.encode(cast(str, item)).ids or [END_ID]
+        tokens, segment = padded_rows([ids])
+        return TaskRows({"tokens": tokens, "segment": segment, "prefix": torch.tensor([len(ids)])}, ["asked"])
+
+    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
+        """What is written behind the prefixes, the most probable token each time."""
+        lengths = rows.tensors["prefix"].tolist()
+        prompts = [row[:length] for row, length in zip(rows.tensors["tokens"].tolist(), lengths, strict=True)]
+        texts: list[str] = []
+        for first in range(0, len(prompts), ROWS_AT_ONCE):
+            part, most = prompts[first : first + ROWS_AT_ONCE], facts.spec.answer_tokens
+            rows_written = generate(
+                cast(Model, model), part, most, GREEDY, Stop(END_ID), prefix=self.reads_prefix_whole
+            )
+            texts += facts.text.decode_batch(rows_written)
+        return texts
 
 
 class Answering(Captioning):

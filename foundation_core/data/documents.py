@@ -11,6 +11,7 @@ import builtins
 import hashlib
 import os
 import platform
+import re
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -153,6 +154,7 @@ class Source(Protocol):
 PYTHON_FILES = "**/*.py"
 """What the sources of text read where a spec states no pattern."""
 NOT_STATED = "not stated by the source"
+_MANUAL_OF_A_LANGUAGE = re.compile(r"/usr/share/man/([a-z]{2}(?:_[A-Z]{2})?)")
 
 FOREIGN = frozenset({"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__"})
 """Folders of the standard library that are not its own source: tests, and packages installed into it."""
@@ -212,9 +214,16 @@ def source_folder(spec: SourceSpec) -> Place:
     if not root.is_dir():
         raise DataError(
             f"the source folder {root} {'is not a folder' if root.exists() else 'is not there'}",
-            fix="correct source.path, or create the folder and put the documents into it",
+            fix=f"{_how_to_get(str(root))}correct source.path (--ingest.source.path FOLDER), or create the folder and"
+            " put the documents into it",
         )
     return root
+
+
+def _how_to_get(root: str) -> str:
+    """What brings the manual of a language, of which Debian makes a package each; "" for any other folder."""
+    found = _MANUAL_OF_A_LANGUAGE.fullmatch(root)
+    return "" if found is None else f"apt-get install manpages-{found[1].lower().replace('_', '-')}, or "
 
 
 def files_below(source: str, root: Place, pattern: str) -> list[SourceFile]:

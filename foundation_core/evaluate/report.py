@@ -125,7 +125,7 @@ def _samples(path: Path) -> str:
         return ""
     texts = []
     for sample in samples:
-        between = "" if "statements" in sample else "\n-> "
+        between = "\n-> " if "reference" in sample and "statements" not in sample else ""
         reference = f"\n   (should be: {sample['reference']})" if "reference" in sample else ""
         texts.append(f"{sample['prompt']}{between}{sample['completion']}{reference}")
     blocks = "\n\n---\n\n".join(indent(text.rstrip(), "    ", lambda line: True) for text in texts)

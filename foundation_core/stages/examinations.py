@@ -6,6 +6,7 @@ Subject --fits?--> Examination --hold--> Found: scores, samples, metrics, senten
 from __future__ import annotations
 
 import time
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ from foundation_core.store import Result
 from foundation_core.weights import load_weights, save_weights
 
 _AMONG = (1, 5)
+_TOLD_CHARACTERS = 160
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,33 @@ class TaskBaseline:
         return Found({"label": task.baseline.label, **scores}, metrics=metrics, sentences=sentences)
 
 
+class Continuations:
+    """The recipe's own prompts, and how the pretrained model goes on."""
+
+    name, phase = "prompts", "continue the prompts"
+
+    def fits(self, subject: Subject) -> bool:
+        """Whether there are prompts, and a model that continues texts."""
+        return bool(subject.spec.prompts) and _continues_texts(subject)
+
+    def hold(self, subject: Subject) -> Found:
+        """A sample for each prompt, told in one line each."""
+        spec, tokenizer = subject.spec, subject.data.tokenizer
+        assert tokenizer is not None, "a text corpus has a tokenizer"
+        prompts = [unicodedata.normalize("NFC", prompt) for prompt in spec.prompts]
+        rows = generate(
+            cast(Model, subject.model), [tokenizer.encode(prompt).ids for prompt in prompts], spec.sample_tokens,
+            Sampling(spec.temperature, spec.top_k), Stop(END_ID), spec.seed,
+            prefix=isinstance(subject.objective, Prefix),
+        )  # fmt: skip
+        pairs = list(zip(prompts, tokenizer.decode_batch(rows), strict=True))
+        return Found(
+            scores={"rows": len(pairs)},
+            samples=[{"prompt": prompt, "completion": completion} for prompt, completion in pairs],
+            sentences=[_in_one_line(f"{prompt} | {completion}") for prompt, completion in pairs],
+        )
+
+
 class PythonSamples:
     """Definitions of test documents, continued; and whether Python can read them."""
 
@@ -159,8 +188,7 @@ class PythonSamples:
 
     def fits(self, subject: Subject) -> bool:
         """Whether the model continues texts."""
-        model = subject.model
-        return subject.data.packed and isinstance(model, Model) and model.trunk.causal and subject.objective.likelihood
+        return _continues_texts(subject)
 
     def hold(self, subject: Subject) -> Found:
         """The samples, the share that parses, and the tokens generated a second."""
@@ -305,8 +333,19 @@ class Pictures:
 
 
 EXAMINATIONS: tuple[Examination, ...] = (
-    TestLoss(), TaskBaseline(), PythonSamples(), TaskSamples(), ZeroShot(), Retrieval(), Pictures(),
+    TestLoss(), TaskBaseline(), Continuations(), PythonSamples(), TaskSamples(), ZeroShot(), Retrieval(), Pictures(),
 )  # fmt: skip
+
+
+def _continues_texts(subject: Subject) -> bool:
+    model = subject.model
+    return subject.data.packed and isinstance(model, Model) and model.trunk.causal and subject.objective.likelihood
+
+
+def _in_one_line(text: str) -> str:
+    """The beginning of a text, its white space shortened to one space each."""
+    words = " ".join(text.split())
+    return words if len(words) <= _TOLD_CHARACTERS else f"{words[:_TOLD_CHARACTERS]} ..."
 
 
 def _worded(spec: EvaluateSpec, groups: list[str]) -> dict[str, list[str]]:

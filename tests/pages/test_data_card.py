@@ -274,6 +274,17 @@ def test_each_step_that_is_switched_on_changes_what_the_card_says(shown: Result)
     assert "Copies were not looked for" in limits(off)[1]
 
 
+def test_how_finely_the_tokenizer_cuts_is_told_for_each_language(shown: Result) -> None:
+    fertility = {"all": {"texts": 7, "words": 90, "tokens_per_word": 1.234, "bytes_per_token": 3.456},
+                 "es": {"texts": 5, "words": 70, "tokens_per_word": 2.345, "bytes_per_token": 4.567}}  # fmt: skip
+    summary = {**shown.summary, "tokenizer": {**shown.summary["tokenizer"], "fertility": fertility}}
+    card = data_card(replace(shown, summary=summary))
+    for row in ("| all | 7 | 1.23 | 3.46 |", "| es | 5 | 2.35 | 4.57 |"):
+        assert row in card.markdown
+        assert row not in data_card(shown).markdown, "a negative control"
+        assert "".join(f'<td class="number">{figure}</td>' for figure in row.split(" | ")[1:3]) in card.page
+
+
 def test_the_card_names_what_later_stages_are_keyed_on(shown: Result) -> None:
     card = data_card(shown)
     for digest in (shown.content, shown.outputs["tokenizer.json"], *shown.outputs.values()):
