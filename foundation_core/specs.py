@@ -341,7 +341,8 @@ class PipelineSpec(Spec):
     publish: PublishSpec = PublishSpec()
     """Models and scores -> registry."""
     last: Literal["ingest", "pretrain", "finetune", "evaluate", "publish"] = presentation("publish")
-    """The last stage of a whole run. A corpus without labels ends with pretrain: fine-tuning needs classes."""
+    """The last stage of a whole run. A corpus without labels ends with pretrain, or is fine-tuned on continue_text,
+    which needs none."""
 
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
