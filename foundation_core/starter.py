@@ -110,6 +110,12 @@ def choose_task(found: Survey, context_tokens: int) -> Task | None:
     return None
 
 
+def can_be_continued(found: Survey, tokens: int) -> bool:
+    """Whether a document of each split has so many tokens, by its size."""
+    longest = {split: max((max(of[split], default=0) for of in found.groups.values()), default=0) for split in SPLITS}
+    return all(MARGIN * size / found.bytes_per_token >= tokens for size in longest.values())
+
+
 def recipe_text(found: Survey, name: str, workers: int, *, labelled: bool) -> str:
     """The recipe, as YAML with comments."""
     train = found.tokens("train")
@@ -120,6 +126,7 @@ def recipe_text(found: Survey, name: str, workers: int, *, labelled: bool) -> st
     width, depth, heads = _from(train, TRUNKS)
     steps = min(MOST_STEPS, max(LEAST_STEPS, PASSES * train // (BATCH_ROWS * context)))
     task = choose_task(found, context) if labelled else None
+    continued = task is None and can_be_continued(found, context // 2 + context // 4)
     source = found.source.model_dump(mode="json", exclude_defaults=True)
     split = f"{{ validation_fraction: {found.split.validation_fraction}, test_fraction: {found.split.test_fraction} }}"
     passes = steps * BATCH_ROWS * context / max(train, 1)
@@ -128,7 +135,7 @@ def recipe_text(found: Survey, name: str, workers: int, *, labelled: bool) -> st
             f"# {found.documents:,} documents, {found.text_bytes / 1e6:.2f} MB of text, {len(found.groups)} groups.",
             "# Any field can be set on the command line: --pretrain.steps 400. `foundation fields` lists them all.",
             f"name: {name}",
-            *_last(task, labelled=labelled),
+            *_last(task, labelled=labelled, continued=continued),
             "",
             "ingest:",
             f"  source: {_flow(source)}",
@@ -154,7 +161,7 @@ def recipe_text(found: Survey, name: str, workers: int, *, labelled: bool) -> st
             f"  checkpoint_every_steps: {max(1, steps // 4)}",
             f"  workers: {workers}  # processes",
             "",
-            *_finetune(task, context),
+            *_finetune(task, context, continued=continued),
             "",
             f"evaluate: {{ sample_tokens: {context // 2} }}  # must be less than the context",
             "",
@@ -164,14 +171,27 @@ def recipe_text(found: Survey, name: str, workers: int, *, labelled: bool) -> st
     )
 
 
-def _last(task: Task | None, *, labelled: bool) -> list[str]:
+def _last(task: Task | None, *, labelled: bool, continued: bool) -> list[str]:
     if task is not None:
         return []
     why = "Fewer than 2 groups have enough text to be classes" if labelled else "The documents have no labels"
-    return [f"# {why}: fine-tuning needs classes, so the run ends with the trunk.", "last: pretrain"]
+    if continued:
+        return [f"# {why}: the task is to go on with a text."]
+    return [f"# {why}, and some split only short texts: the run ends with the trunk.", "last: pretrain"]
 
 
-def _finetune(task: Task | None, context: int) -> list[str]:
+def _finetune(task: Task | None, context: int, *, continued: bool) -> list[str]:
+    if continued:
+        return [
+            "finetune:",
+            "  task: continue_text  # needs no labels",
+            f"  fragment_tokens: {context // 2}  # read",
+            f"  answer_tokens: {context // 4}  # written; a document that has not both gives none",
+            "  all_labels: 4000  # places in the training texts, at the most",
+            "  evaluation_labels: 60",
+            "  lr: [0.2e-3, 2.8e-3]  # the pretrained model needs little, a fresh one much",
+            "  seeds: [0, 1, 2]",
+        ]
     if task is None:
         return [f"finetune: {{ fragment_tokens: {min(64, context)} }}  # not run; must not exceed the context"]
     classes = min(task.classes, MOST_CLASSES)

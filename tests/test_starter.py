@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from foundation_core.adapt.continuation import ContinueText
 from foundation_core.adapt.fragments import PackageOfFragment
+from foundation_core.data.split import SPLITS
 from foundation_core.errors import DataError
 from foundation_core.recipe import parse_recipe
 from foundation_core.specs import PipelineSpec, SourceSpec
@@ -43,11 +45,25 @@ def test_ingest_and_the_task_accept_what_the_recipe_asks_for(
     assert len(data.train) == recipe.finetune.classes * recipe.finetune.all_labels
 
 
-def test_without_labels_the_run_ends_with_the_trunk(texts: SourceSpec, tmp_path: Path) -> None:
-    assert _recipe(texts, labelled=False).last == "pretrain"
-    for number in range(30):
-        (tmp_path / f"{number:02d}.txt").write_text(f"nobody sorted the text of number {number}\n" * 20)
-    assert _recipe(SourceSpec(kind="folder", path=str(tmp_path), pattern="*.txt")).last == "pretrain"
+def test_without_labels_the_task_is_to_go_on_with_the_texts_and_it_finds_them_long_enough(
+    texts: SourceSpec, tmp_path: Path, serial_context: Callable[[Path], Context]
+) -> None:
+    recipe = _recipe(texts, labelled=False)
+    assert (recipe.last, recipe.finetune.task) == ("publish", "continue_text")
+    ingest(recipe.ingest, {}, serial_context(tmp_path))
+    data = ContinueText().data(tmp_path, recipe.finetune)
+    assert min(len(data.split(split)) for split in SPLITS) > 0
+
+
+def test_where_a_split_has_short_texts_alone_the_run_ends_with_the_trunk(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f"{number:03d}.txt").write_text(f"{number} {number**5} short")
+    source = SourceSpec(kind="folder", path=str(tmp_path), pattern="*.txt")
+    assert _recipe(source).last == "pretrain"
+    assert _recipe(source, labelled=False).last == "pretrain"
+    for number in range(300):
+        (tmp_path / f"{number:03d}.txt").write_text(f"nobody sorted the text of number {number}\n" * 20)
+    assert _recipe(source).finetune.task == "continue_text", "a negative control"
 
 
 def test_more_text_gets_a_larger_model_and_no_more_steps_than_its_passes(tmp_path: Path, texts: SourceSpec) -> None:

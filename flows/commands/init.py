@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(path)
     size = f"{found.documents:,} documents, {found.text_bytes / 1e6:.2f} MB, {len(found.groups)} groups"
     print(f"found     {size}; about {found.tokens('train'):,} tokens to train on")
-    if recipe.last == "publish":
+    if recipe.last == "publish" and recipe.finetune.task == "continue_text":
+        print("labels    none that can be classes: the task is to go on with a text")
+    elif recipe.last == "publish":
         print(f"labels    {recipe.finetune.classes} groups become classes")
     else:
         print("labels    none that fine-tuning can use: the run ends with the trunk (the recipe says why)")

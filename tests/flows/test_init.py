@@ -44,8 +44,9 @@ def test_a_folder_of_texts_gets_a_recipe_that_is_not_overwritten(place: Workplac
     assert again.returncode == 2
     assert "is there already" in again.stderr
     assert place.recipe.read_text() == before
-    assert _init(place, "--texts", texts, "--labels", "none", "--force").returncode == 0
-    assert load_recipe(place.recipe).last == "pretrain"
+    unlabelled = _init(place, "--texts", texts, "--labels", "none", "--force")
+    assert "labels    none that can be classes: the task is to go on with a text" in unlabelled.stdout
+    assert load_recipe(place.recipe).finetune.task == "continue_text"
 
 
 def test_a_table_with_labels_gets_one_too(place: Workplace) -> None:
