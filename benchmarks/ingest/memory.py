@@ -3,7 +3,7 @@
     paragraphs of CORPUS --drawn by a seed--> 100 MB, 1 GB --ingest in a process tree of its own--> PSS of the tree
 
 CORPUS holds rows of id and text (`benchmarks.ingest.corpus` writes real ones). A document of the larger corpora has as
-many paragraphs as one of CORPUS, each drawn from all of them: no two are near copies, and they pack as the real ones do.
+many paragraphs as one of CORPUS, each drawn from all of them: few are near copies, and they pack as the real ones do.
 A word that nothing else has stands behind each 40th paragraph, as the words of a real corpus never end.
 
 A process's proportional set size (PSS) counts a page that n processes share as 1/n of a page; pages of files that are
