@@ -44,7 +44,7 @@ def report(texts: list[str]) -> list[bool]:
         unit = Unit(Path(name) / "read", "read")
         sketches = pa.table({"keys": sketch(column)})
         unit.commit({KEPT_FILE: arrow_bytes(pa.table(rows)), SKETCHES_FILE: arrow_bytes(sketches)})
-        (part,) = without_near_copies([Part.of(unit)], spec, scratch)
+        (part,) = without_near_copies([Part.of(unit, Path(name) / "part")], spec, scratch)
         gone = {int(row["document"]): int(row["kept"]) for row in part.dropped().to_pylist()}
     seconds = time.perf_counter() - start
     shingles = [sketch.shingles(text) for text in texts]

@@ -37,23 +37,25 @@ class Part:
     """What a read unit gives to the corpus.
 
     Args:
+        beside: where its files are, with what their names begin with. Not in the unit, which others may use too.
         rows_file: of the rows of the unit's documents that stay, and their splits. None: all of them.
         dropped_files: of the documents that do not.
     """
 
     read: Unit
+    beside: Path
     rows_file: Path | None = None
     dropped_files: tuple[Path, ...] = ()
 
     @staticmethod
-    def of(read: Unit) -> Part:
+    def of(read: Unit, beside: Path) -> Part:
         """All documents that a unit kept, and those that it dropped."""
         dropped = read.folder / DROPPED_FILE
-        return Part(read, dropped_files=(dropped,) if dropped.exists() else ())
+        return Part(read, beside, dropped_files=(dropped,) if dropped.exists() else ())
 
     def rewritten(self, by: Unit) -> Part:
         """The same documents as another unit has them: none else."""
-        return Part(by, dropped_files=self.dropped_files)
+        return Part(by, self.beside, dropped_files=self.dropped_files)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -89,7 +91,7 @@ class Part:
         return pa.concat_tables([DROPPED.empty_table(), *map(read_arrow, self.dropped_files)]).sort_by("document")
 
     def without(self, step: str, gone: pa.Array, dropped: pa.Table) -> Part:
-        """The part without some documents, which are written beside the unit.
+        """The part without some documents, which are written beside it.
 
         Args:
             step: that drops them; its name is part of the files' names.
@@ -98,7 +100,7 @@ class Part:
         """
         if not len(dropped):
             return self
-        path = self.read.folder / f"dropped-{step}.arrow"
+        path = self._file(f"dropped-{step}")
         _write(path, dropped.cast(DROPPED))
         stay = self._written(step, self._chosen.filter(pc.invert(gone)))
         return replace(stay, dropped_files=(*self.dropped_files, path))
@@ -108,15 +110,18 @@ class Part:
         return self._written("split", self._chosen.append_column("split", pa.array(splits, pa.string())))
 
     def _written(self, step: str, chosen: pa.Table) -> Part:
-        path = self.read.folder / f"rows-{step}.arrow"
+        path = self._file(f"rows-{step}")
         _write(path, chosen)
         return replace(self, rows_file=path)
+
+    def _file(self, name: str) -> Path:
+        return self.beside.with_name(f"{self.beside.name}-{name}.arrow")
 
 
 def _write(path: Path, table: pa.Table) -> None:
     """Write what every start writes anew, and nobody trusts after an interruption: without a hash, without a sync."""
-    path.unlink(missing_ok=True)  # an earlier one may be mapped
     try:
+        path.unlink(missing_ok=True)  # an earlier one may be mapped
         with full_disk_said(path), open(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table.combine_chunks())
     except BaseException:

@@ -11,6 +11,7 @@ result is the same to the byte. A committed unit is never done again, so an inte
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -54,6 +55,8 @@ from foundation_core.train.threads import one_thread
 if TYPE_CHECKING:
     from foundation_core.data.contamination import Checked
 
+_CHOICE = "choice"
+"""Folder of what is known of the corpus while the stage runs."""
 _SAMPLED = 200
 """Texts whose language is looked at."""
 _BYTES_PER_TOKEN = 4  # so that shards of documents and values and shards of tokens are about as many
@@ -110,6 +113,8 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
         return _ingested(spec, inputs, context)
     except DiskFullError as error:
         raise with_need(error, spec, context.folder) from error
+    finally:
+        shutil.rmtree(context.folder / _CHOICE, ignore_errors=True)
 
 
 def _ingested(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
@@ -130,7 +135,7 @@ def _ingested(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult
     _check_language(job, items)
     reads = _read(job, items)
     context.events.phase("copies")
-    corpus = chosen(spec, reads, _sketch(job), job, context.folder / "units" / "copies")
+    corpus = chosen(spec, reads, _sketch(job), job, context.folder / _CHOICE)
     corpus = split(spec, corpus, items)
     tokens = _tokens(job, corpus) if reader.has_text else None
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None

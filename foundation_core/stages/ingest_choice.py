@@ -7,6 +7,7 @@ What it needs to know of all documents at once lies on disk, in partitions that 
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,6 +24,7 @@ from foundation_core.data.spill import Scratch
 from foundation_core.data.split import SPLITS, place_of, split_of
 from foundation_core.data.units import Unit
 from foundation_core.errors import DataError
+from foundation_core.files import full_disk_said
 from foundation_core.specs import IngestSpec
 
 if TYPE_CHECKING:
@@ -37,14 +39,15 @@ def chosen(
     Args:
         sketch: computed of texts that change, for fuzzy deduplication.
         work: how pieces of work are done.
-        folder: for what is needed while copies are looked for.
+        folder: for what is known of the corpus as long as it is needed; what is in it is removed.
 
     Raises:
         DataError: the account does not come out even, too much cannot be read, or nothing is left.
         DiskFullError: there is no room in the folder.
     """
-    parts, removed = [Part.of(read) for read in reads], None
-    scratch = Scratch(folder, spec.work_memory_bytes)
+    _empty(folder)
+    parts, removed = [Part.of(read, folder / f"{number:06d}") for number, read in enumerate(reads)], None
+    scratch = Scratch(folder / "copies", spec.work_memory_bytes)
     if spec.exact_dedup:
         with scratch.opened():
             parts = without_copies(parts, scratch)
@@ -64,6 +67,12 @@ def chosen(
     corpus = Corpus(parts, reads, removed, dict(sorted(cleaned.items())))
     _check(spec, corpus, documents)
     return corpus
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with full_disk_said(folder):
+        folder.mkdir(parents=True)
 
 
 def _check(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:

@@ -30,7 +30,9 @@ def corpus_of(folder: Path, texts: list[tuple[str, str]]) -> Corpus:
         ]
         unit = Unit(folder / f"read-{first}", "read")
         unit.commit({KEPT_FILE: arrow_bytes(pa.Table.from_pylist(rows))})
-        parts.append(Part.of(unit).with_splits([split for _, split in texts[first : first + 2]]))
+        parts.append(
+            Part.of(unit, folder / f"part-{first}").with_splits([split for _, split in texts[first : first + 2]])
+        )
     return Corpus(parts)
 
 

@@ -48,7 +48,7 @@ def parts_of(folder: Path, texts: Sequence[str], per_part: int, spec: FuzzyDedup
             files[SKETCHES_FILE] = arrow_bytes(pa.table({"keys": Sketch.of(spec)(column)}))
         unit = Unit(folder / f"read-{first:05d}", "read")
         unit.commit(files)
-        parts.append(Part.of(unit))
+        parts.append(Part.of(unit, folder / f"part-{first:05d}"))
     return parts
 
 
