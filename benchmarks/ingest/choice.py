@@ -17,15 +17,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from foundation_core.data.corpus import Part
+from foundation_core.data.documents import SourceFile
 from foundation_core.data.filters import DROPPED
 from foundation_core.data.modalities import QUARANTINED
 from foundation_core.data.shards import arrow_bytes
-from foundation_core.data.units import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, SKETCHES_FILE, Unit
+from foundation_core.data.units import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, SKETCHES_FILE, EncodePiece, Unit
 from foundation_core.specs import FuzzyDedupSpec, IngestSpec, SplitSpec
 from foundation_core.stages.ingest_choice import chosen, split
 
@@ -53,7 +57,37 @@ def main() -> int:
         )
     more = (peaks[-1] - peaks[0]) / (arguments.documents[-1] - arguments.documents[0])
     print(f"with {arguments.memory_bytes / 1e6:g} MB to look for copies in, each more document takes {more:.0f} bytes")
+    for what, size in held().items():
+        print(f"held elsewhere for each {what}: {size:.0f} bytes")
     return 0
+
+
+def held() -> dict[str, float]:
+    """Bytes that the first process holds for each file, unit and encoded document while it deals out work."""
+    path, many = Path("/data/corpus"), 10_000
+
+    def unit(number: int) -> Unit:
+        return Unit(path / "units" / f"read-{number:05d}", f"{number:064x}")
+
+    made: dict[str, Callable[[], object]] = {
+        "file of a folder": lambda: [
+            SourceFile(f"folder/section/{number:06d}.txt", path / "section" / f"{number:06d}.txt", 1000, "section")
+            for number in range(many)
+        ],
+        "unit": lambda: [
+            (Part.of(unit(number), path / f"{number:06d}"), EncodePiece(unit(number), unit(number), (), path))
+            for number in range(many)
+        ],
+        "document that stays, in units to encode": lambda: tuple(range(1000, 1000 + many)),
+    }
+    sizes = {}
+    for what, make in made.items():
+        tracemalloc.start()
+        kept = make()
+        sizes[what] = tracemalloc.get_traced_memory()[0] / many
+        tracemalloc.stop()
+        del kept
+    return sizes
 
 
 def write_units(folder: Path, documents: int) -> None:

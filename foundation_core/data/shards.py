@@ -188,7 +188,7 @@ class ShardDataset:
             was_open = shard in self._tables
             yield self.table(shard)
             if not was_open:
-                del self._tables[shard]
+                self._tables.pop(shard, None)
 
 
 def remove_dataset(folder: Path) -> None:

@@ -9,7 +9,7 @@ from foundation_core.errors import DiskFullError
 from foundation_core.specs import IngestSpec
 
 DISK_FACTOR = 4.0
-"""Bytes on disk for each byte of the source: the text that is kept, what was dropped, tokens, units."""
+"""Bytes on disk for each byte of the source, if all is kept: the text and its tokens, in units and in shards."""
 
 
 FIRST_BYTES, WORKER_BYTES, UNIT_FACTOR = 450_000_000, 450_000_000, 10
