@@ -17,6 +17,7 @@ from foundation_core.data.modalities import open_reader
 from foundation_core.data.tokenizer_kinds import vocabulary_of
 from foundation_core.shape import SampleShape
 from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
+from foundation_core.stages.ingest_needs import DISK_FACTOR
 from foundation_core.store import Result, Store
 
 REFERENCE_FLOPS = 35e9
@@ -29,8 +30,6 @@ START_SECONDS = {"ingest": 8.0, "pretrain": 25.0, "finetune": 9.0, "evaluate": 1
 
 WORKER_BYTES = 500_000_000
 """A worker that imported torch, DeepSpeed and Ray, before it has a model."""
-CORPUS_FACTOR = 4.0
-"""Bytes on disk for each byte of the source: the text that is kept, what was dropped, tokens, units."""
 SCORED_TOKENS = 512
 """Tokens whose logits exist at a time: see `objectives.language`."""
 
@@ -209,7 +208,7 @@ def _disk_bytes(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int)
     weights = 4 * size.parameters
     saved = 4 * weights  # weights, their master copy, two averages
     if stage == "ingest":
-        return round(CORPUS_FACTOR * source_bytes)
+        return round(DISK_FACTOR * source_bytes)
     if stage == "pretrain":
         return weights + saved * (recipe.pretrain.keep_checkpoints + 1)  # one more while the next is written
     return {"finetune": 4 * weights, "evaluate": 0, "publish": 4 * weights}[stage]

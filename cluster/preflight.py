@@ -14,7 +14,8 @@ from cluster.ray_train import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
 from foundation_core.errors import ConfigError, SetupError
-from foundation_core.specs import PipelineSpec
+from foundation_core.specs import IngestSpec, PipelineSpec
+from foundation_core.stages.ingest_needs import memory_bytes
 from foundation_core.store import Store
 
 LEAST_FREE_BYTES = 500_000_000
@@ -94,6 +95,8 @@ def checked_plan(
     found = forecast(recipe, steps, store)
     if "pretrain" in found.seconds and not settings.ray_dashboard:
         _fits_memory(recipe.pretrain.workers, found)
+    if "ingest" in found.seconds:
+        _fits_ingest(recipe.ingest)
     free_bytes = shutil.disk_usage(settings.home).free
     if found.disk_bytes > free_bytes:
         raise SetupError(
@@ -110,6 +113,16 @@ def _fits_memory(workers: int, found: Forecast) -> None:
             f"{workers} workers need {_gb(needed)} for {found.parameters / 1e6:.0f} M parameters with gradients and"
             f" optimizer state, and this machine has {_gb(there)}",
             fix="take a smaller model, fewer workers, or a ZeRO stage that shards more (--pretrain.zero_stage 3)",
+        )
+
+
+def _fits_ingest(spec: IngestSpec) -> None:
+    needed, there = memory_bytes(spec), psutil.virtual_memory().total
+    if needed > there:
+        raise SetupError(
+            f"{spec.workers} workers on units of {_gb(spec.unit_bytes)} need about {_gb(needed)}, with"
+            f" {_gb(spec.work_memory_bytes)} to look for copies in, and this machine has {_gb(there)}",
+            fix="lower --ingest.workers, --ingest.unit_bytes or --ingest.work_memory_bytes",
         )
 
 

@@ -57,6 +57,10 @@ class SetupError(FoundationError):
     exit_code = 2
 
 
+class DiskFullError(SetupError):
+    """A write found no room."""
+
+
 class DivergedError(FoundationError):
     """The loss or the gradient stopped being a finite number."""
 
@@ -85,7 +89,5 @@ def as_foundation_error(error: Exception) -> FoundationError:
     )
 
 
-_BY_NAME = {
-    kind.__name__: kind
-    for kind in (ConfigError, DataError, CheckpointError, SetupError, DivergedError, TransientError, Stopped)
-}
+_KINDS = (ConfigError, DataError, CheckpointError, SetupError, DiskFullError, DivergedError, TransientError, Stopped)
+_BY_NAME = {kind.__name__: kind for kind in _KINDS}

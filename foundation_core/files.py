@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from foundation_core.errors import DataError, SetupError
+from foundation_core.errors import DataError, DiskFullError
 
 PARTIAL = ".partial"
 _FULL_BYTES = 1 << 20
@@ -22,7 +22,7 @@ def committed(path: Path) -> Iterator[BinaryIO]:
     """A binary file that gets its name only when the block ends well: written beside, fsynced, renamed.
 
     Raises:
-        SetupError: the disk is full; nothing readable is left.
+        DiskFullError: nothing readable is left.
     """
     partial = path.with_name(path.name + PARTIAL)
     try:
@@ -51,14 +51,29 @@ def _says_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
+@contextmanager
+def full_disk_said(path: Path) -> Iterator[None]:
+    """A block that writes to a path, for files that need not appear whole.
+
+    Raises:
+        DiskFullError: it found no room.
+    """
+    try:
+        yield
+    except OSError as error:
+        if _says_full(error):
+            raise disk_is_full(path, error) from error
+        raise
+
+
 def _free_bytes(path: Path) -> int:
-    disk = os.statvfs(path.parent)
+    disk = os.statvfs(next(folder for folder in path.parents if folder.exists()))
     return disk.f_bavail * disk.f_frsize
 
 
-def disk_is_full(path: Path, error: BaseException) -> SetupError:
+def disk_is_full(path: Path, error: BaseException) -> DiskFullError:
     """The error for a write that found no room, with what is left on that disk."""
-    return SetupError(
+    return DiskFullError(
         f"no room left on the disk while writing {path} ({_free_bytes(path) / 1e6:.1f} MB free): {error}",
         fix="free some space, or name another data folder with FOUNDATION_HOME; then run the same command again",
     )

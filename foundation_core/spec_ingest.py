@@ -125,6 +125,9 @@ class TokenizerSpec(Spec):
     """The tokenizer.json of an existing one. Its place is not part of the identity, its content is."""
     vocabulary: int = Field(4096, ge=258, le=65536)
     """Entries, the 256 bytes and the special tokens included. An existing tokenizer has those that it has."""
+    training_bytes: int = Field(250_000_000, ge=1000)
+    """Bytes of text that it learns from; of more, a sample of the training documents of about as many. The memory and
+    the time of its training go with the different words in them."""
     special: SpecialTokensSpec = SpecialTokensSpec()
     """Special tokens that objectives need."""
 
@@ -241,6 +244,9 @@ class IngestSpec(Spec):
     """Tokens after which a new shard begins; of images, audio and series four bytes of values count as one."""
     unit_bytes: int = placement(1_000_000, ge=1024)
     """Raw bytes that are read as one unit: the most that an interruption can lose."""
+    work_memory_bytes: int = placement(128_000_000, ge=1024)
+    """Memory in which copies are looked for among all documents; what does not fit lies on disk meanwhile, in
+    partitions that do. Units have memory of their own, which goes with unit_bytes and the number of workers."""
     quarantine_fraction: float = Field(0.05, ge=0, le=1)
     """Share of unreadable documents above which the stage stops."""
     workers: int = placement(2, ge=1)

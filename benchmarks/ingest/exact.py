@@ -6,20 +6,27 @@ import time
 from collections import defaultdict
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import fastokens
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from foundation_core.data.corpus import Part
 from foundation_core.data.encoding import encode_texts
 from foundation_core.data.minhash import Sketch, similarity
-from foundation_core.data.near import near_copies
+from foundation_core.data.near import without_near_copies
+from foundation_core.data.shards import arrow_bytes
+from foundation_core.data.spill import Scratch
 from foundation_core.data.tokenizer import encode_document, load_tokenizer
+from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit
 from foundation_core.specs import FuzzyDedupSpec
 
 BAR_RECALL, BAR_PRECISION, BAR_ENCODING = 0.95, 0.99, 0.7
 _COMMON = 400
 """A shingle of more texts than this is not followed: texts that share no rarer one are not alike."""
 _CHECKED = 300
+_MEMORY_BYTES = 128_000_000
 
 
 def report(texts: list[str]) -> list[bool]:
@@ -30,15 +37,16 @@ def report(texts: list[str]) -> list[bool]:
     """
     spec = FuzzyDedupSpec(use=True)
     sketch = Sketch.of(spec)
-    rows = [{"document": f"{at:09d}", "group": "", "bytes": len(text.encode())} for at, text in enumerate(texts)]
-    start = time.perf_counter()
-    keys = pa.chunked_array([sketch(pa.array(texts, pa.large_string()))])
-    _, dropped = near_copies(pa.Table.from_pylist(rows), keys, texts.__getitem__, spec)
+    column, start = pa.array(texts, pa.large_string()), time.perf_counter()
+    rows = {"document": [f"{at:09d}" for at in range(len(texts))], "group": pa.repeat("", len(texts)),
+            "bytes": pc.binary_length(column), "sha256": pa.repeat("", len(texts)), "text": column}  # fmt: skip
+    with TemporaryDirectory() as name, Scratch(Path(name) / "copies", _MEMORY_BYTES).opened() as scratch:
+        unit = Unit(Path(name) / "read", "read")
+        sketches = pa.table({"keys": sketch(column)})
+        unit.commit({KEPT_FILE: arrow_bytes(pa.table(rows)), SKETCHES_FILE: arrow_bytes(sketches)})
+        (part,) = without_near_copies([Part.of(unit, Path(name) / "part")], spec, scratch)
+        gone = {int(row["document"]): int(row["kept"]) for row in part.dropped().to_pylist()}
     seconds = time.perf_counter() - start
-    gone = {
-        int(name): int(kept)
-        for name, kept in zip(*(dropped[column].to_pylist() for column in ("document", "kept")), strict=True)
-    }
     shingles = [sketch.shingles(text) for text in texts]
     holders = defaultdict[int, list[int]](list)
     for row, found in enumerate(shingles):

@@ -42,15 +42,7 @@ class Result(NamedTuple):
 def run(folder: Path, workers: int, vocabulary: int) -> Result:
     """Ingest the JSONL files of `folder/parts` into `folder/ours`."""
     names = _ids(folder / "parts")
-    fuzzy = FuzzyDedupSpec(use=True, bands=14, band_rows=8, survivor="first")  # datatrove's sketch, and its choice
-    spec = IngestSpec(
-        source=SourceSpec(kind="table", path=str(folder / "parts")),
-        quality=QualitySpec(gopher=GopherSpec(use=True), repetition=RepetitionSpec(use=True)),
-        fuzzy_dedup=fuzzy,
-        tokenizer=TokenizerSpec(vocabulary=vocabulary),
-        unit_bytes=4_000_000,
-        workers=workers,
-    )
+    spec = spec_of(folder / "parts", workers, vocabulary)
     out = folder / "ours"
     start = time.time()
     ingest(spec, {}, replace(alone(out), pool=ProcessPool()))
@@ -60,10 +52,22 @@ def run(folder: Path, workers: int, vocabulary: int) -> Result:
         if name not in {"tokenizer", "card"}:
             seconds[name] = end - begin
     dropped = [row for table in ShardDataset(out / "dropped").tables() for row in table.to_pylist()]
-    copies = {near_rule(fuzzy), "copies <= 1"}
+    copies = {near_rule(spec.fuzzy_dedup), "copies <= 1"}
     reasons = {names[row["document"]]: row["rule"] for row in dropped if row["rule"] not in copies}
     kept = {names[name] for table in ShardDataset(out / "documents").tables() for name in table["document"].to_pylist()}
     return Result(seconds, kept, reasons)
+
+
+def spec_of(parts: Path, workers: int, vocabulary: int) -> IngestSpec:
+    """Gopher's rules and fuzzy deduplication, on the JSONL files of a folder."""
+    return IngestSpec(
+        source=SourceSpec(kind="table", path=str(parts)),
+        quality=QualitySpec(gopher=GopherSpec(use=True), repetition=RepetitionSpec(use=True)),
+        fuzzy_dedup=FuzzyDedupSpec(use=True, bands=14, band_rows=8, survivor="first"),  # datatrove's sketch and choice
+        tokenizer=TokenizerSpec(vocabulary=vocabulary),
+        unit_bytes=4_000_000,
+        workers=workers,
+    )
 
 
 def _ids(parts: Path) -> dict[str, str]:

@@ -1,52 +1,207 @@
-"""What an ingestion knows of its documents, without what they hold: where each is, and why others are not in it."""
+"""What an ingestion knows of its documents, without what they hold: where each is, and why others are not in it.
+
+    read units --Part.of--> parts --dropping, with_splits--> parts: a small file each, of the rows that stay
+                                  `--> dropped-*.arrow, a file for each part and step that lost documents
+
+Nothing here goes with the number of documents: of a part only the names of its files are held, and whatever is asked
+of it is read from them. Only one part, or the losses of a few, are looked at at a time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, groupby, islice, pairwise
+from operator import itemgetter
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.units import KEPT_FILE, Unit, kept_documents
+from foundation_core.data.filters import DROPPED
+from foundation_core.data.shards import read_arrow
+from foundation_core.data.spill import Scratch
+from foundation_core.data.units import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, Unit, kept_documents
+from foundation_core.files import full_disk_said
+
+LOSS = pa.schema({"row": pa.int64(), "survivor": pa.int64(), "value": pa.float64()})
+"""A document that is dropped as a copy: its row among all documents, that of the one that stays, and the value."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """What a read unit gives to the corpus: document, group, bytes, split and row of each document that stays."""
+    """What a read unit gives to the corpus.
+
+    Args:
+        beside: where its files are, with what their names begin with. Not in the unit, which others may use too.
+        rows_file: of the rows of the unit's documents that stay, and their splits. None: all of them.
+        dropped_files: of the documents that do not.
+    """
 
     read: Unit
-    index: pa.Table
+    beside: Path
+    rows_file: Path | None = None
+    dropped_files: tuple[Path, ...] = ()
 
     @staticmethod
-    def of(read: Unit) -> Part:
-        """All documents that a unit kept."""
-        kept = read.table(KEPT_FILE).select(["document", "group", "bytes", "sha256"])
-        return Part(read, kept.append_column("row", pa.array(range(len(kept)), pa.int64())))
+    def of(read: Unit, beside: Path) -> Part:
+        """All documents that a unit kept, and those that it dropped."""
+        dropped = read.folder / DROPPED_FILE
+        return Part(read, beside, dropped_files=(dropped,) if dropped.exists() else ())
+
+    def rewritten(self, by: Unit) -> Part:
+        """The same documents as another unit has them: none else."""
+        return Part(by, self.beside, dropped_files=self.dropped_files)
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    @property
+    def index(self) -> pa.Table:
+        """Document, group, bytes, sha256, row and, once it is known, split of each document that stays."""
+        chosen = self._chosen
+        index = self.read.table(KEPT_FILE).select(["document", "group", "bytes", "sha256"])
+        if self.rows_file is not None:
+            index = index.take(chosen["row"])
+        for name in chosen.schema.names:
+            index = index.append_column(name, chosen[name])
+        return index
+
+    @property
+    def _chosen(self) -> pa.Table:
+        if self.rows_file is not None:
+            return read_arrow(self.rows_file)
+        return pa.table({"row": pa.array(range(len(self.read.table(KEPT_FILE))), pa.int64())})
 
     def rows(self, split: str | None = None) -> pa.Array:
         """Rows of the unit's kept documents that stay, of one split or of all."""
-        index = self.index if split is None else self.index.filter(pc.field("split") == split)
-        return index["row"].combine_chunks()
+        chosen = self._chosen if split is None else self._chosen.filter(pc.field("split") == split)
+        return chosen["row"].combine_chunks()
 
     def documents(self, split: str | None = None) -> pa.Table:
         """The documents that stay, of one split or of all."""
         return kept_documents(self.read, self.rows(split))
 
+    def dropped(self) -> pa.Table:
+        """The documents that do not stay, sorted by document."""
+        return pa.concat_tables([DROPPED.empty_table(), *map(read_arrow, self.dropped_files)]).sort_by("document")
 
-def staying(parts: Sequence[Part], stays: pa.Array) -> list[Part]:
-    """The parts with the documents that stay.
+    def without(self, step: str, gone: pa.Array, dropped: pa.Table) -> Part:
+        """The part without some documents, which are written beside it.
 
-    Args:
-        stays: for each document of all parts, in their order.
-    """
-    starts = accumulate((len(part.index) for part in parts), initial=0)
-    return [
-        Part(part.read, part.index.filter(stays.slice(start, len(part.index))))
-        for part, start in zip(parts, starts, strict=False)
-    ]
+        Args:
+            step: that drops them; its name is part of the files' names.
+            gone: for each document that stayed so far, whether it does not any longer.
+            dropped: the same documents, as rows of `DROPPED`.
+        """
+        if not len(dropped):
+            return self
+        path = self._file(f"dropped-{step}")
+        _write(path, dropped.cast(DROPPED))
+        stay = self._written(step, self._chosen.filter(pc.invert(gone)))
+        return replace(stay, dropped_files=(*self.dropped_files, path))
+
+    def with_splits(self, splits: Sequence[str]) -> Part:
+        """The part, with the split of each document that stays."""
+        return self._written("split", self._chosen.append_column("split", pa.array(splits, pa.string())))
+
+    def _written(self, step: str, chosen: pa.Table) -> Part:
+        path = self._file(f"rows-{step}")
+        _write(path, chosen)
+        return replace(self, rows_file=path)
+
+    def _file(self, name: str) -> Path:
+        return self.beside.with_name(f"{self.beside.name}-{name}.arrow")
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    """Write what every start writes anew, and nobody trusts after an interruption: without a hash, without a sync."""
+    try:
+        path.unlink(missing_ok=True)  # an earlier one may be mapped
+        with full_disk_said(path), open(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+class Places:
+    """Where the documents of parts are, counted over all parts in their order."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.starts = list(accumulate(map(len, parts), initial=0))
+
+    @property
+    def documents(self) -> int:
+        """Documents of all parts."""
+        return self.starts[-1]
+
+    def each(self) -> Iterator[tuple[Part, pa.Array]]:
+        """Every part with the rows of its documents, among all."""
+        for part, (first, last) in zip(self.parts, pairwise(self.starts), strict=True):
+            yield part, pa.array(range(first, last), pa.int64())
+
+    def of(self, row: int) -> tuple[int, int]:
+        """The number of a document's part, and its place in it."""
+        number = bisect_right(self.starts, row) - 1
+        return number, row - self.starts[number]
+
+    def names(self, rows: pa.ChunkedArray) -> pa.ChunkedArray:
+        """The ids of some documents; rows may repeat."""
+        wanted = pc.unique(rows).sort()
+        names = []
+        for number, places in groupby(map(self.of, wanted.to_pylist()), key=itemgetter(0)):
+            part, inside = self.parts[number], pa.array([place for _, place in places], pa.int64())
+            names.append(part.read.table(KEPT_FILE)["document"].take(part.rows().take(inside)))
+        return pa.chunked_array([chunk for some in names for chunk in some.chunks], pa.string()).take(
+            pc.index_in(rows, wanted)
+        )
+
+
+class Losses:
+    """The documents that a step drops as copies of others, on disk until all are known."""
+
+    def __init__(self, places: Places, scratch: Scratch, step: str) -> None:
+        count = min(len(places.parts), scratch.parts_of(places.documents, LOSS)) or 1
+        self._places, self._step = places, step
+        self._firsts = [len(places.parts) * number // count for number in range(count)]
+        self._records = scratch.partitions(f"{step}-losses", LOSS, count)
+
+    def add(self, losses: pa.Table) -> None:
+        """Some of them, as rows of `LOSS`."""
+        bounds = [self._places.starts[first] for first in self._firsts[1:]]
+        numbers = [bisect_right(bounds, row) for row in losses["row"].to_pylist()]
+        self._records.add(losses, pa.array(numbers, pa.int64()))
+
+    def dropped(self, rule: str) -> list[Part]:
+        """The parts without them."""
+        parts = []
+        for number, (first, behind) in enumerate(pairwise([*self._firsts, len(self._places.parts)])):
+            lost = self._records.held(number).sort_by("row")
+            lost = lost.append_column("kept", self._places.names(lost["survivor"]))
+            rows = lost["row"].to_pylist()
+            cuts = [bisect_left(rows, start) for start in self._places.starts[first : behind + 1]]
+            for part, (start, stop) in zip(range(first, behind), pairwise(cuts), strict=True):
+                parts.append(self._without(part, lost.slice(start, stop - start), rule))
+            self._records.remove(number)
+        return parts
+
+    def _without(self, number: int, lost: pa.Table, rule: str) -> Part:
+        part, start = self._places.parts[number], self._places.starts[number]
+        if not len(lost):
+            return part
+        places = pc.subtract(lost["row"], start).combine_chunks()
+        gone = pc.is_in(pa.array(range(len(part)), pa.int64()), places)
+        dropped = part.index.select(["document", "group"]).take(places)
+        columns = {"rule": pa.repeat(rule, len(lost)), "value": lost["value"], "kept": lost["kept"]}
+        for name, column in columns.items():
+            dropped = dropped.append_column(name, column)
+        return part.without(self._step, gone, dropped)
 
 
 class Removed(NamedTuple):
@@ -59,28 +214,69 @@ class Removed(NamedTuple):
 
 @dataclass(frozen=True)
 class Corpus:
-    """All that is known of the documents but for what they hold."""
+    """All that is known of the documents but for what they hold.
+
+    Args:
+        reads: the units that were read; the parts may come of others by now.
+    """
 
     parts: Sequence[Part]
-    dropped: pa.Table
-    quarantined: pa.Table
+    reads: Sequence[Unit] = ()
     removed: Removed | None = None
     cleaned: Mapping[str, int] = field(default_factory=dict)
 
-    @property
-    def index(self) -> pa.Table:
-        """Document, group, bytes, split and row of every document that stays."""
-        return pa.concat_tables(part.index for part in self.parts)
+    def indices(self) -> Iterator[pa.Table]:
+        """Document, group, bytes, sha256, row and split of every document that stays, part by part."""
+        return (part.index for part in self.parts)
 
+    def dropped(self) -> Iterator[pa.Table]:
+        """The documents that were dropped, sorted by document, some at a time."""
+        return _merged([part for part in self.parts if part.dropped_files])
+
+    def quarantined(self) -> Iterator[pa.Table]:
+        """The documents that could not be read, unit by unit."""
+        return (read.table(QUARANTINED_FILE) for read in self.reads)
+
+    def quarantined_first(self, count: int) -> list[dict[str, str]]:
+        """The first of them."""
+        rows = (row for table in self.quarantined() for row in table.slice(0, count).to_pylist())
+        return list(islice(rows, count))
+
+    def counts(self) -> dict[str, int]:
+        """How many documents were kept, dropped and quarantined."""
+        return {
+            "kept": sum(map(len, self.parts)),
+            "dropped": sum(self.dropped_by_rule.values()),
+            "quarantined": sum(map(len, self.quarantined())),
+        }
+
+    @cached_property
     def dropped_by_rule(self) -> dict[str, int]:
         """How many documents each rule dropped, most first."""
-        return _counted(self.dropped["rule"])
+        return _counted(read_arrow(file)["rule"] for part in self.parts for file in part.dropped_files)
 
+    @cached_property
     def quarantined_by_reason(self) -> dict[str, int]:
         """How many documents could not be read for each reason, most first."""
-        return _counted(self.quarantined["reason"])
+        return _counted(table["reason"] for table in self.quarantined())
 
 
-def _counted(column: pa.ChunkedArray) -> dict[str, int]:
-    counts = column.value_counts().to_pylist()
-    return {row["values"]: row["counts"] for row in sorted(counts, key=lambda row: (-row["counts"], row["values"]))}
+def _merged(parts: Sequence[Part]) -> Iterator[pa.Table]:
+    """What parts dropped, sorted. Parts follow each other by id, but for sources that order theirs in another way."""
+    ranges = [(dropped["document"][0].as_py(), dropped["document"][-1].as_py(), part)
+              for part in parts if len(dropped := part.dropped())]  # fmt: skip
+    ranges.sort(key=lambda one: one[:2])
+    at = 0
+    while at < len(ranges):
+        first, last = at, ranges[at][1]
+        while at < len(ranges) and ranges[at][0] <= last:
+            last, at = max(last, ranges[at][1]), at + 1
+        tables = [part.dropped() for _, _, part in ranges[first:at]]
+        yield tables[0] if len(tables) == 1 else pa.concat_tables(tables).sort_by("document")
+
+
+def _counted(columns: Iterable[pa.ChunkedArray]) -> dict[str, int]:
+    counts = Counter[str]()
+    for column in columns:
+        counts.update({row["values"]: row["counts"] for row in column.value_counts().to_pylist()})
+    return dict(sorted(counts.items(), key=lambda row: (-row[1], row[0])))

@@ -1,39 +1,44 @@
-"""Exact deduplication: of documents with the same normalised text one stays, the one with the smallest id."""
+"""Exact deduplication: of documents with the same normalised text one stays, the one with the smallest id.
+
+digests of the texts --by a range of digests--> those that are there twice --by part--> dropped, with what stays
+"""
 
 from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.filters import DROPPED
+from foundation_core.data.corpus import Losses, Part, Places
+from foundation_core.data.spill import Scratch, repeats
 
 RULE = "copies <= 1"
 """Rule under which a copy is dropped; its value is the number of copies, the one that stays included."""
+_DIGEST = pa.schema({"key": pa.binary(32), "row": pa.int64()})
+_FIRST_BITS = struct.Struct(">I28x")
 
 
-def exact_copies(index: pa.Table) -> tuple[pa.Array, pa.Table]:
-    """Which rows stay, as a mask in the order of the index, and the others as dropped documents that name what stays.
+def without_copies(parts: Sequence[Part], scratch: Scratch) -> list[Part]:
+    """The parts without exact copies, which are dropped and name what stays.
 
     Args:
-        index: document, group and sha256 (of the text) of every document; no text is needed.
+        parts: in the order of document ids.
+        scratch: an open folder, and the memory to look for copies in.
     """
-    order = pc.sort_indices(index["document"])
-    documents, digests = index["document"].take(order), index["sha256"].take(order)
-    texts = digests.combine_chunks().dictionary_encode().indices
-    rows = pa.array(range(len(index)), pa.int64())
-    groups = pa.table({"text": texts, "row": rows}).group_by("text", use_threads=False)
-    of_text = groups.aggregate([("row", "min"), ("row", "count")]).sort_by("text")
-
-    survivor = of_text["row_min"].take(texts)
-    copy = pc.not_equal(survivor, rows)
-    dropped = pa.table(
-        {
-            "document": documents.filter(copy),
-            "group": index["group"].take(order).filter(copy),
-            "rule": pa.repeat(RULE, pc.sum(copy).as_py() or 0),
-            "value": pc.cast(of_text["row_count"].take(texts).filter(copy), pa.float64()),
-            "kept": documents.take(survivor).filter(copy),
-        },
-        schema=DROPPED,
-    )
-    return pc.invert(pc.is_in(index["document"], dropped["document"].combine_chunks())), dropped
+    places = Places(parts)
+    digests = scratch.partitions("digests", _DIGEST, scratch.parts_of(places.documents, _DIGEST))
+    for part, rows in places.each():
+        data = bytes.fromhex("".join(part.index["sha256"].to_pylist()))
+        keys = pa.FixedSizeBinaryArray.from_buffers(_DIGEST.field("key").type, len(rows), [None, pa.py_buffer(data)])
+        ranges = [first * digests.count >> 32 for (first,) in _FIRST_BITS.iter_unpack(data)]
+        digests.add(pa.table([keys, rows], schema=_DIGEST), pa.array(ranges, pa.int64()))
+    losses = Losses(places, scratch, "exact")
+    for number in range(digests.count):
+        _, found = repeats(digests, number, "row")
+        for some in found:
+            copies = pa.table({"row": some.records["row"], "survivor": some.first, "value": some.count})
+            losses.add(copies.filter(pc.not_equal(copies["row"], copies["survivor"])))
+        digests.remove(number)
+    return losses.dropped(RULE)

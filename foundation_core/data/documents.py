@@ -265,12 +265,12 @@ def source_content(files: Iterable[SourceFile]) -> str:
     return content.hexdigest()
 
 
-def sampled(files: Sequence[SourceFile], count: int, unit_bytes: int) -> list[SourceFile]:
+def sampled(files: Sequence[SourceFile], count: int, unit_bytes: int) -> Iterator[SourceFile]:
     """About `count` documents, spread over the files and their parts; of a part, its first ones."""
     parts = [part for file in files for part in file.parts(unit_bytes)]
     chosen = parts[:: max(1, len(parts) // count)]
     each = -(-count // max(1, len(chosen)))
-    return [entry for part in chosen for entry in islice(part.entries(), each)]
+    return (entry for part in chosen for entry in islice(part.entries(), each))
 
 
 def _listed(source: str, found: Iterable[tuple[PurePath, Place]]) -> list[SourceFile]:

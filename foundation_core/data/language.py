@@ -6,7 +6,7 @@ Source of the model: fastText's lid.176.ftz, 176 languages (Joulin et al. 2016).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -44,7 +44,7 @@ def probabilities(text: str) -> dict[str, float]:
     )
 
 
-def shares(texts: Sequence[str]) -> dict[str, float]:
+def shares(texts: Iterable[str]) -> dict[str, float]:
     """The share of the texts that are in each language, the largest first."""
     likeliest = (max(found, key=found.__getitem__) for found in map(probabilities, texts) if found)
     counts = Counter(likeliest)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from foundation_core.data.corpus import Part, Removed
 from foundation_core.data.filters import DROPPED
 from foundation_core.data.shards import arrow_bytes, read_arrow
-from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit, kept_documents
+from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit
 from foundation_core.specs import ParagraphDedupSpec
 
 DIGESTS_FILE, LENGTHS_FILE, REPEATS_FILE, GONE_FILE = (
@@ -55,11 +55,10 @@ class Work(Protocol):
 
 @dataclass(frozen=True)
 class DigestPiece:
-    """The paragraphs of some rows of a read unit, to be digested."""
+    """The paragraphs of a part, to be digested."""
 
     unit: Unit
-    read: Unit
-    rows: tuple[int, ...]
+    part: Part
     least_characters: int
 
 
@@ -89,8 +88,7 @@ class RewritePiece:
     """
 
     unit: Unit
-    read: Unit
-    rows: tuple[int, ...]
+    part: Part
     number: int
     repeats: tuple[Path, ...]
     sketch: Callable[[pa.Array], pa.Array] | None
@@ -98,27 +96,28 @@ class RewritePiece:
 
 def without_repeats(
     parts: Sequence[Part], spec: ParagraphDedupSpec, sketch: Callable[[pa.Array], pa.Array] | None, work: Work
-) -> tuple[list[Part], pa.Table, Removed]:
-    """The parts without repeated paragraphs, the documents that would lose too much and are dropped, what was removed.
+) -> tuple[list[Part], Removed]:
+    """The parts without repeated paragraphs and the documents that would lose too much, and what was removed.
 
     Args:
         parts: in the order of document ids.
     """
     digests = [
-        DigestPiece(_unit(work, "digest", number, part), part.read, _rows(part), spec.least_characters)
+        DigestPiece(_unit(work, "digest", number, part), part, spec.least_characters)
         for number, part in enumerate(parts)
     ]
     work.finish("digest", digest_unit, digests)
     units = [piece.unit for piece in digests]
     repeats = _match(units, None, work)
-    lost = [_lost(part, number, units[number], repeats) for number, part in enumerate(parts)]
-    gone = [share > spec.most_lost_fraction for share in lost]
-    if any(which.any() for which in gone):
-        repeats = _match(units, _committed_gone(parts, gone, units, work), work)
-    dropped = [_dropped(part, share, which, spec) for part, share, which in zip(parts, lost, gone, strict=True)]
-    stay = [Part(part.read, part.index.filter(pa.array(~which))) for part, which in zip(parts, gone, strict=True)]
-    rewritten, removed = _rewritten(stay, repeats, sketch, work)
-    return rewritten, pa.concat_tables(dropped), removed
+    stay, gone = list[Part](), list[NDArray[np.int64]]()
+    for number, part in enumerate(parts):
+        lost = _lost(part, number, units[number], repeats)
+        which = lost > spec.most_lost_fraction
+        stay.append(part.without("paragraphs", pa.array(which), _dropped(part, lost, which, spec)))
+        gone.append(number << _ROW_BITS | part.rows().to_numpy()[which])
+    if any(len(some) for some in gone):
+        repeats = _match(units, _committed_gone(gone, units, work), work)
+    return _rewritten(stay, repeats, sketch, work)
 
 
 def _rewritten(
@@ -129,11 +128,12 @@ def _rewritten(
         found = _repeats_of(number, repeats)
         if len(found.row):
             unit = _unit(work, "rewrite", number, part)
-            pieces[number] = RewritePiece(unit, part.read, _rows(part), number, tuple(repeats), sketch)
+            pieces[number] = RewritePiece(unit, part, number, tuple(repeats), sketch)
             sizes = len(found.row), int(found.characters.sum()), len(np.unique(found.row))
             removed = Removed(*(before + more for before, more in zip(removed, sizes, strict=True)))
     work.finish("rewrite", rewrite_unit, list(pieces.values()))
-    return [Part.of(pieces[number].unit) if number in pieces else part for number, part in enumerate(parts)], removed
+    rewritten = [part.rewritten(pieces[number].unit) if number in pieces else part for number, part in enumerate(parts)]
+    return rewritten, removed
 
 
 def _match(digests: Sequence[Unit], gone: Unit | None, work: Work) -> list[Path]:
@@ -154,7 +154,7 @@ def _match(digests: Sequence[Unit], gone: Unit | None, work: Work) -> list[Path]
 def digest_unit(piece: DigestPiece) -> None:
     """Commit the digests of a part's longer paragraphs, sorted, and the characters of each of its texts."""
     found, lengths = list[tuple[bytes, int, int, int]](), list[int]()
-    for row, text in zip(piece.rows, _texts(piece.read, piece.rows), strict=True):
+    for row, text in _texts(piece.part):
         paragraphs = [paragraph.strip() for paragraph in _BETWEEN.split(text)[::2]]
         lengths.append(sum(map(len, paragraphs)))
         for number, paragraph in enumerate(paragraphs):
@@ -199,10 +199,10 @@ def rewrite_unit(piece: RewritePiece) -> None:
     found = _repeats_of(piece.number, piece.repeats)
     for row, paragraph in zip(found.row.tolist(), found.paragraph.tolist(), strict=True):
         removed.setdefault(row, set()).add(paragraph)
-    documents = kept_documents(piece.read, pa.array(piece.rows, pa.int64()))
+    documents, rows = piece.part.documents(), piece.part.rows().to_pylist()
     texts = [
         _without(text, removed[row]) if row in removed else text
-        for row, text in zip(piece.rows, documents["text"].to_pylist(), strict=True)
+        for row, text in zip(rows, documents["text"].to_pylist(), strict=True)
     ]
     data = [text.encode() for text in texts]
     columns = {
@@ -264,17 +264,11 @@ def _lost(part: Part, number: int, digests: Unit, repeats: Sequence[Path]) -> ND
     return np.asarray(lost[rows] / np.maximum(lengths, 1), np.float64)
 
 
-def _committed_gone(
-    parts: Sequence[Part], gone: Sequence[NDArray[np.bool_]], known: Sequence[Unit], work: Work
-) -> Unit:
+def _committed_gone(gone: Sequence[NDArray[np.int64]], known: Sequence[Unit], work: Work) -> Unit:
     """The documents that are dropped, as a file for those who match again."""
     unit = work.unit("gone", 0, [unit.identity for unit in known])
     if not unit.finished():
-        documents = [
-            number << _ROW_BITS | part.rows().to_numpy()[which]
-            for number, (part, which) in enumerate(zip(parts, gone, strict=True))
-        ]
-        unit.commit({GONE_FILE: arrow_bytes(pa.table({"document": np.concatenate(documents)}))})
+        unit.commit({GONE_FILE: arrow_bytes(pa.table({"document": np.concatenate(gone)}))})
     return unit
 
 
@@ -291,11 +285,7 @@ def _unit(work: Work, phase: str, number: int, part: Part) -> Unit:
     return work.unit(phase, number, part.index["document"].to_pylist())
 
 
-def _rows(part: Part) -> tuple[int, ...]:
-    return tuple(part.rows().to_pylist())
-
-
-def _texts(read: Unit, rows: Sequence[int]) -> Iterator[str]:
-    """The texts of some rows, one after another."""
-    texts = read.table(KEPT_FILE)["text"]
-    return (texts[row].as_py() for row in rows)
+def _texts(part: Part) -> Iterator[tuple[int, str]]:
+    """The rows that stay and their texts, one after another."""
+    texts = part.read.table(KEPT_FILE)["text"]
+    return ((row, texts[row].as_py()) for row in part.rows().to_pylist())

@@ -15,16 +15,15 @@ from foundation_core.specs import SourceSpec
 
 
 class Several:
-    """The sources that a spec names, in the order of their names."""
+    """The sources that a spec names, in the order of their documents."""
 
     def __init__(self, spec: SourceSpec) -> None:
         if not spec.parts:
             raise ConfigError(
                 "source.kind=several needs source.parts", fix="name the sources, each with its kind and path"
             )
-        self.parts: dict[str, Source] = {
-            name: open_source(SourceSpec(**dict(part))) for name, part in sorted(spec.parts.items())
-        }
+        in_order = sorted(spec.parts.items(), key=lambda part: f"{part[0]}/")  # as the ids of their documents begin
+        self.parts: dict[str, Source] = {name: open_source(SourceSpec(**dict(part))) for name, part in in_order}
         kinds = {(source.modality, source.captioned) for source in self.parts.values()}
         if len(kinds) > 1:
             found = ", ".join(f"{name} has {_items(source)}" for name, source in self.parts.items())

@@ -183,8 +183,12 @@ class ShardDataset:
             self.table(shard)
 
     def tables(self) -> Iterator[pa.Table]:
-        """Every shard, in order."""
-        return (self.table(shard) for shard in range(self.shards))
+        """Every shard, in order; one that was not open before is closed behind its turn."""
+        for shard in range(self.shards):
+            was_open = shard in self._tables
+            yield self.table(shard)
+            if not was_open:
+                self._tables.pop(shard, None)
 
 
 def remove_dataset(folder: Path) -> None:

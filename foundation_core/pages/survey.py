@@ -3,8 +3,8 @@
     columns without texts, whole or shard by shard --> losses, lengths, groups, tokens, clusters
     a sample of the texts, document by document ----> words, languages
 
-Memory goes with the number of documents, like the index that the ingestion itself holds, and not with their texts. A
-column that is not there leaves out what would be said of it.
+Memory goes with the number of documents that were dropped, and with the largest shard; not with what was kept. A column
+that is not there leaves out what would be said of it.
 """
 
 from __future__ import annotations

@@ -11,31 +11,28 @@ result is the same to the byte. A committed unit is never done again, so an inte
 
 from __future__ import annotations
 
+import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.corpus import Corpus, Part, staying
-from foundation_core.data.dedup import exact_copies
+from foundation_core.data.corpus import Corpus
 from foundation_core.data.documents import SourceFile, open_source, sampled, source_content
 from foundation_core.data.features import FEATURES_FILE, Features, measure
 from foundation_core.data.filters import DROPPED, Rule, rules_of
 from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader, read_files
 from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
-from foundation_core.data.split import SPLITS, split_of
+from foundation_core.data.split import SPLITS
 from foundation_core.data.steps.chain import steps_of
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
 from foundation_core.data.units import (
-    DROPPED_FILE,
-    QUARANTINED_FILE,
     TOKENS,
     TOKENS_FILE,
     EncodePiece,
@@ -44,11 +41,13 @@ from foundation_core.data.units import (
     encode_unit,
     read_unit,
 )
-from foundation_core.errors import ConfigError, DataError, Stopped
+from foundation_core.errors import ConfigError, DiskFullError, Stopped
 from foundation_core.files import committed, sha256_file, sha256_json
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context, Inputs
+from foundation_core.stages.ingest_choice import chosen, split, training_texts
+from foundation_core.stages.ingest_needs import with_need
 from foundation_core.stages.ingest_summary import report, show_card, summarise
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
@@ -56,6 +55,8 @@ from foundation_core.train.threads import one_thread
 if TYPE_CHECKING:
     from foundation_core.data.contamination import Checked
 
+_CHOICE = "choice"
+"""Folder of what is known of the corpus while the stage runs."""
 _SAMPLED = 200
 """Texts whose language is looked at."""
 _BYTES_PER_TOKEN = 4  # so that shards of documents and values and shards of tokens are about as many
@@ -104,9 +105,19 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     Raises:
         ConfigError: no such source, modality or measure, or a vocabulary that the documents cannot fill.
         DataError: the source is missing, empty, unreadable in too large a part, or filtered out as a whole.
+        DiskFullError: there is no room for it; the finished units are kept.
         SetupError: a library that the modality needs is not installed.
         Stopped: somebody asked; the finished units are kept.
     """
+    try:
+        return _ingested(spec, inputs, context)
+    except DiskFullError as error:
+        raise with_need(error, spec, context.folder) from error
+    finally:
+        shutil.rmtree(context.folder / _CHOICE, ignore_errors=True)
+
+
+def _ingested(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     start = time.perf_counter()
     compiled = spec.fuzzy_dedup.use or bool(spec.quality.filters())
     context.pool.prepare([read_unit.__module__, *(["foundation_core.data.ready"] if compiled else [])])
@@ -122,7 +133,10 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
 
     items = reader.modality.items(files)
     _check_language(job, items)
-    corpus = _split(spec, _deduplicated(job, _read(job, items)), items)
+    reads = _read(job, items)
+    context.events.phase("copies")
+    corpus = chosen(spec, reads, _sketch(job), job, context.folder / _CHOICE)
+    corpus = split(spec, corpus, items)
     tokens = _tokens(job, corpus) if reader.has_text else None
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None
     described = {"description": source.description, "language": source.language, "licence": source.licence}
@@ -184,8 +198,8 @@ def _check_language(job: _Job, items: Sequence[SourceFile]) -> None:
     if job.spec.quality.filters() and job.spec.quality.least_language_share:
         from foundation_core.data.language import check_language, shares
 
-        sample, _ = read_files(sampled(items, _SAMPLED, job.spec.unit_bytes), job.reader)
-        check_language(job.spec.quality, shares(sample["text"].to_pylist()))
+        sample = (read_files([item], job.reader)[0] for item in sampled(items, _SAMPLED, job.spec.unit_bytes))
+        check_language(job.spec.quality, shares(text for one in sample for text in one["text"].to_pylist()))
 
 
 def _read(job: _Job, items: Sequence[SourceFile]) -> list[Unit]:
@@ -239,72 +253,6 @@ def _stop_if_asked(where: str, context: Context) -> None:
         raise Stopped(f"ingest stopped. {where}", fix="run the same command again to continue")
 
 
-def _deduplicated(job: _Job, reads: Sequence[Unit]) -> Corpus:
-    spec, removed = job.spec, None
-    parts = [Part.of(read) for read in reads]
-    dropped = [read.table(DROPPED_FILE) for read in reads]
-    if spec.exact_dedup:
-        stays, copies = exact_copies(pa.concat_tables(part.index for part in parts))
-        parts, dropped = staying(parts, stays), [*dropped, copies]
-    if spec.paragraph_dedup.use:
-        from foundation_core.data.paragraphs import without_repeats  # numpy, which few ingestions need
-
-        parts, lost, removed = without_repeats(parts, spec.paragraph_dedup, _sketch(job), job)
-        dropped.append(lost)
-    if spec.fuzzy_dedup.use:
-        from foundation_core.data.near import near_copies_of  # compiled code, which few ingestions need
-
-        stays, copies = near_copies_of(parts, spec.fuzzy_dedup)
-        parts, dropped = staying(parts, stays), [*dropped, copies]
-    quarantined = pa.concat_tables(read.table(QUARANTINED_FILE) for read in reads)
-    facts, cleaned = [read.facts() for read in reads], Counter[str]()
-    for one in facts:
-        cleaned.update(one["changes"])
-    corpus = Corpus(
-        parts, pa.concat_tables(dropped).sort_by("document"), quarantined, removed, dict(sorted(cleaned.items()))
-    )
-    _check_corpus(spec, corpus, sum(one["documents"] for one in facts))
-    return corpus
-
-
-def _check_corpus(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
-    kept, dropped, quarantined = len(corpus.index), len(corpus.dropped), len(corpus.quarantined)
-    if documents_in != kept + dropped + quarantined:
-        raise DataError(
-            f"{documents_in} documents went in; {kept} kept + {dropped} dropped + {quarantined} quarantined came out"
-        )
-    if quarantined > spec.quarantine_fraction * documents_in:
-        first = "; ".join(f"{row['document']}: {row['reason']}" for row in corpus.quarantined.slice(0, 3).to_pylist())
-        raise DataError(
-            f"{quarantined} of {documents_in} documents cannot be read: {first}",
-            allowed=f"at most {spec.quarantine_fraction:.1%} (ingest.quarantine_fraction)",
-            fix="repair or remove these files, or narrow source.pattern to the files that can be read",
-        )
-    if not kept:
-        rules = ", ".join(f"{rule!r} dropped {count}" for rule, count in corpus.dropped_by_rule().items())
-        raise DataError(
-            f"no document is left of {documents_in}: {rules or 'none dropped'}, {quarantined} quarantined",
-            fix="loosen ingest.quality or ingest.filters, or choose another source",
-        )
-
-
-def _split(spec: IngestSpec, corpus: Corpus, items: Sequence[SourceFile]) -> Corpus:
-    allowed = {item.document: item.splits for item in items if item.splits != SPLITS}
-    parts = []
-    for part in corpus.parts:
-        documents = part.index["document"].to_pylist()
-        splits = [split_of(document, spec.split, allowed.get(document, SPLITS)) for document in documents]
-        parts.append(Part(part.read, part.index.append_column("split", pa.array(splits, pa.string()))))
-    split = replace(corpus, parts=parts)
-    counts = {name: pc.sum(pc.equal(split.index["split"], name)).as_py() for name in SPLITS}
-    if not all(counts.values()):
-        raise DataError(
-            "a split has no document: " + ", ".join(f"{count} {name}" for name, count in counts.items()),
-            fix="add documents, give that split a larger fraction, or choose another ingest.split.seed",
-        )
-    return split
-
-
 def _tokens(job: _Job, corpus: Corpus) -> _Tokens:
     """The tokens of every text or caption."""
     tokenizer = _tokenizer(job, corpus)
@@ -317,12 +265,12 @@ def _tokens(job: _Job, corpus: Corpus) -> _Tokens:
 
 
 def _tokenizer(job: _Job, corpus: Corpus) -> Path:
-    """The tokenizer's file, trained on the training documents alone."""
+    """The tokenizer's file, trained on training documents alone."""
     job.context.events.phase("tokenizer")
     unit = Unit(job.context.folder / "units" / "tokenizer", sha256_json([job.work, "tokenizer"]))
     if not unit.finished():
         _stop_if_asked("The tokenizer is not trained yet; all that was read is kept", job.context)
-        texts = (text for part in corpus.parts for text in part.documents("train")["text"].to_pylist())
+        texts = training_texts(corpus, job.spec.tokenizer.training_bytes, job.reader.value_bytes)
         tokenizer = make_tokenizer(texts, job.spec.tokenizer)
         unit.commit({TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()})
     return unit.folder / TOKENIZER_FILE
@@ -366,8 +314,10 @@ def _write(
         for shards in writers:
             remove_dataset(shards.folder)  # an earlier attempt may have ended between this and its result
             stack.enter_context(shards)
-        dropped.write(corpus.dropped)
-        quarantined.write(corpus.quarantined)
+        for some in corpus.dropped():
+            dropped.write(some)
+        for some in corpus.quarantined():
+            quarantined.write(some)
         for number, part in enumerate(corpus.parts):
             _stop_if_asked("All units are finished and kept; the shards are not written yet", context)
             splits = part.index["split"]

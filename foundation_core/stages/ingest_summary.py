@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Mapping
-from itertools import islice
+from heapq import nsmallest
+from itertools import accumulate, islice
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from foundation_core.data.corpus import Corpus
 from foundation_core.data.fertility import fertility
@@ -22,6 +22,7 @@ from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 
 _SHOWN = 50
+_QUANTILES = {"smallest": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "largest": 1.0}
 
 
 def summarise(
@@ -33,28 +34,27 @@ def summarise(
         rows: the tokens or samples of each split.
         source: what is known of it.
     """
-    index = corpus.index
-    counts = {"kept": len(index), "dropped": len(corpus.dropped), "quarantined": len(corpus.quarantined)}
-    groups = index.group_by("group", use_threads=False).aggregate([("document", "count")])
-    groups = groups.sort_by([("document_count", "descending"), ("group", "ascending")])
-    quantiles = pc.quantile(index["bytes"], [0, 0.1, 0.5, 0.9, 1], interpolation="lower").to_pylist()
-    splits = {split: _split_summary(index, reader, dataset, split) for split, dataset in rows.items()}
+    counts, sizes, groups = corpus.counts(), Counter[tuple[str, int]](), Counter[str]()
+    for index in corpus.indices():
+        sizes.update(zip(index["split"].to_pylist(), index["bytes"].to_pylist(), strict=True))
+        groups.update(index["group"].to_pylist())
+    splits = {split: _split_summary(sizes, reader, dataset, split) for split, dataset in rows.items()}
     tokens, text_bytes = (sum(of[name] for of in splits.values()) for name in ("tokens", "text_bytes"))
     summary = {
         "source": dict(source),
         "reading": reader.modality.reading,
         "documents": {"in": sum(counts.values()), **counts},
-        "bytes": pc.sum(index["bytes"]).as_py(),
+        "bytes": sum(size * count for (_, size), count in sizes.items()),
         "text_bytes": text_bytes,
         "tokens": tokens,
         "bytes_per_token": text_bytes / tokens if tokens else 0.0,
         "splits": splits,
-        "document_bytes": dict(zip(("smallest", "p10", "median", "p90", "largest"), quantiles, strict=True)),
+        "document_bytes": _quantiles(sizes),
         "group_count": len(groups),
-        "groups": {row["group"]: row["document_count"] for row in groups.slice(0, _SHOWN).to_pylist()},
-        "dropped_by_rule": corpus.dropped_by_rule(),
-        "quarantined_by_reason": dict(islice(corpus.quarantined_by_reason().items(), _SHOWN)),
-        "quarantined_first": corpus.quarantined.slice(0, 5).to_pylist(),
+        "groups": dict(nsmallest(_SHOWN, groups.items(), key=lambda group: (-group[1], group[0]))),
+        "dropped_by_rule": corpus.dropped_by_rule,
+        "quarantined_by_reason": dict(islice(corpus.quarantined_by_reason.items(), _SHOWN)),
+        "quarantined_first": corpus.quarantined_first(5),
     }
     if corpus.cleaned:
         summary["cleaned"] = dict(corpus.cleaned)
@@ -72,8 +72,24 @@ def summarise(
     return summary
 
 
-def _split_summary(index: pa.Table, reader: Reader, dataset: ShardDataset, split: Split) -> dict[str, int]:
-    content_bytes = pc.sum(index.filter(pc.field("split") == split)["bytes"]).as_py()
+def _quantiles(sizes: Mapping[tuple[str, int], int]) -> dict[str, int]:
+    """The sizes at some shares of the documents, each of a document: the lower one of two between which a share lies.
+
+    Args:
+        sizes: how many documents of each split have so many bytes; held for each different size, not for each document.
+    """
+    counts = Counter[int]()
+    for (_, size), count in sizes.items():
+        counts[size] += count
+    ordered = sorted(counts)
+    ends = list(accumulate(counts[size] for size in ordered))
+    return {name: ordered[bisect_right(ends, int(share * (ends[-1] - 1)))] for name, share in _QUANTILES.items()}
+
+
+def _split_summary(
+    sizes: Mapping[tuple[str, int], int], reader: Reader, dataset: ShardDataset, split: Split
+) -> dict[str, int]:
+    content_bytes = sum(size * count for (name, size), count in sizes.items() if name == split)
     text_bytes = content_bytes - dataset.rows * reader.value_bytes
     return {"documents": dataset.rows, "text_bytes": text_bytes, "tokens": dataset.tokens, "shards": dataset.shards}
 

@@ -145,6 +145,12 @@ def test_a_model_that_cannot_fit_is_refused_with_the_numbers(recipe: PipelineSpe
         checked_plan(recipe.model_copy(update={"pretrain": model}), elsewhere, "0" * 64)
 
 
+def test_an_ingestion_that_cannot_fit_is_refused_with_the_numbers(recipe: PipelineSpec, tmp_path: Path) -> None:
+    ingest = recipe.ingest.model_copy(update={"workers": 100_000})
+    with pytest.raises(SetupError, match=r"100000 workers on units of 0\.0 GB need about \d+\.\d GB, with 0\.1 GB"):
+        checked_plan(recipe.model_copy(update={"ingest": ingest}), Settings(tmp_path), "0" * 64)
+
+
 def test_a_disk_that_cannot_hold_it_is_refused_with_the_numbers(
     recipe: PipelineSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

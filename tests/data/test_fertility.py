@@ -30,10 +30,10 @@ def corpus_of(folder: Path, texts: list[tuple[str, str]]) -> Corpus:
         ]
         unit = Unit(folder / f"read-{first}", "read")
         unit.commit({KEPT_FILE: arrow_bytes(pa.Table.from_pylist(rows))})
-        part = Part.of(unit)
-        splits = pa.array([split for _, split in texts[first : first + 2]], pa.string())
-        parts.append(Part(unit, part.index.append_column("split", splits)))
-    return Corpus(parts, pa.table({}), pa.table({}))
+        parts.append(
+            Part.of(unit, folder / f"part-{first}").with_splits([split for _, split in texts[first : first + 2]])
+        )
+    return Corpus(parts)
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import unicodedata
 from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation_core.data import filters
-from foundation_core.data.dedup import exact_copies
+from foundation_core.data.dedup import without_copies
 from foundation_core.data.modalities import Reader, Text
 from foundation_core.errors import ConfigError
 from foundation_core.specs import FilterSpec, IngestSpec
+from tests.support.deduplication import ROOM, Dropped, dropped_of, exact_copies_in_memory, scratch_parts
 
 
 def documents(texts: list[str]) -> pa.Table:
@@ -92,25 +92,22 @@ def test_an_unknown_measure_is_refused_with_the_known_ones() -> None:
         of(FilterSpec(measure="beauty", at_least=1))
 
 
-def test_of_copies_the_smallest_id_stays_whatever_the_order_and_the_others_name_it() -> None:
-    table = documents(["x", "y", "x", "z", "x", "y"])
-    for seed in range(5):
-        shuffled = table.take(random.Random(seed).sample(range(len(table)), len(table)))
-        stays, dropped = exact_copies(shuffled)
-        assert sorted(shuffled.filter(stays)["document"].to_pylist()) == ["s/0", "s/1", "s/3"]
-        assert [(row["document"], row["value"], row["kept"]) for row in dropped.to_pylist()] == [
-            ("s/2", 3.0, "s/0"),
-            ("s/4", 3.0, "s/0"),
-            ("s/5", 2.0, "s/1"),
-        ]
+def copies(texts: list[str], per_part: int = 4, memory_bytes: int = ROOM) -> Dropped:
+    with scratch_parts(texts, per_part, memory_bytes=memory_bytes) as (parts, scratch):
+        return dropped_of(without_copies(parts, scratch))
+
+
+@given(
+    texts=st.lists(st.text("xyz", max_size=2), max_size=12),
+    per_part=st.integers(1, 12),
+    memory_bytes=st.sampled_from([1, 400, 4000, ROOM]),
+)
+@settings(max_examples=40)
+def test_of_copies_the_smallest_id_stays_and_the_others_name_it_for_any_parts_and_any_memory(
+    texts: list[str], per_part: int, memory_bytes: int
+) -> None:
+    assert copies(texts, per_part, memory_bytes) == exact_copies_in_memory(texts)
 
 
 def test_texts_that_differ_in_one_character_are_no_copies() -> None:
-    stays, dropped = exact_copies(documents(["x = 1", "x = 1 ", "x = 2"]))
-    assert stays.to_pylist() == [True, True, True]
-    assert len(dropped) == 0
-
-
-def test_no_document_has_no_copy() -> None:
-    stays, dropped = exact_copies(documents([]))
-    assert (len(stays), len(dropped)) == (0, 0)
+    assert copies(["x = 1", "x = 1 ", "x = 2", "x = 1"]) == {3: (0, 2.0)}

@@ -10,13 +10,17 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from foundation_core.data.corpus import Places
 from foundation_core.data.minhash import Sketch, similarity
-from foundation_core.data.near import near_copies
+from foundation_core.data.near import Ranks, without_near_copies
 from foundation_core.data.shards import ShardDataset
-from foundation_core.errors import ConfigError
+from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import FuzzyDedupSpec, SourceSpec
 from foundation_core.stages.ingest import ingest
+from tests.support.deduplication import ROOM, Dropped, dropped_of, near_copies_in_memory, scratch_parts
 
 Build = Callable[..., Any]
 SPEC = FuzzyDedupSpec(use=True)
@@ -28,18 +32,10 @@ def column(texts: list[str]) -> pa.Array:
     return pa.array(texts, pa.large_string())
 
 
-def documents(texts: list[str]) -> pa.Table:
-    rows = [{"document": f"d/{at:04d}", "group": "", "bytes": len(text.encode())} for at, text in enumerate(texts)]
-    return pa.Table.from_pylist(rows)
-
-
-def found(texts: list[str], spec: FuzzyDedupSpec = SPEC) -> dict[int, tuple[int, float]]:
+def found(texts: list[str], spec: FuzzyDedupSpec = SPEC, per_part: int = 50, memory_bytes: int = ROOM) -> Dropped:
     """Of each dropped text the one that stays in its place, and their similarity."""
-    keys = pa.chunked_array([Sketch.of(spec)(column(texts))])
-    stays, dropped = near_copies(documents(texts), keys, texts.__getitem__, spec)
-    rows = {int(row["document"][2:]): (int(row["kept"][2:]), row["value"]) for row in dropped.to_pylist()}
-    assert [row for row, stay in enumerate(stays.to_pylist()) if not stay] == sorted(rows)
-    return rows
+    with scratch_parts(texts, per_part, spec, memory_bytes) as (parts, scratch):
+        return dropped_of(without_near_copies(parts, spec, scratch))
 
 
 def varied(text: str, share: float, seed: int) -> str:
@@ -72,6 +68,41 @@ def test_what_is_dropped_is_a_copy_of_what_stays_and_what_stays_is_no_copy_of_an
     copies = sum(value >= SPEC.similarity for value in likeness)
     assert copies <= 0.02 * len(gone)  # each such pair has 16 keys of 7 that all differ: 2% of pairs at the bound
     assert max(likeness) > 0.5  # the control: texts that are alike, but not enough, all stay
+
+
+@pytest.mark.parametrize("survivor", ["longest", "first"])
+@pytest.mark.parametrize(("per_part", "memory_bytes"), [(1000, ROOM), (50, 20_000), (7, 1024)])
+def test_it_is_the_choice_made_in_memory_for_any_parts_and_any_memory(
+    texts: list[str], survivor: Any, per_part: int, memory_bytes: int
+) -> None:
+    spec = SPEC.model_copy(update={"survivor": survivor})
+    assert found(texts, spec, per_part, memory_bytes) == near_copies_in_memory(texts, spec)
+    assert found(texts, spec) != near_copies_in_memory(texts[1:], spec)  # the negative control
+
+
+@given(
+    picked=st.lists(st.integers(0, 11), max_size=14),
+    per_part=st.integers(1, 14),
+    memory_bytes=st.sampled_from([1, 300, 3000, ROOM]),
+    survivor=st.sampled_from(["longest", "first"]),
+)
+@settings(max_examples=25)
+def test_chains_of_small_changes_are_cut_as_in_memory(
+    picked: list[int], per_part: int, memory_bytes: int, survivor: Any
+) -> None:
+    chain = [" ".join(f"w{at}" for at in range(number, number + 60)) for number in range(12)]
+    spec = SPEC.model_copy(update={"survivor": survivor})
+    some = [chain[number] for number in picked]
+    assert found(some, spec, per_part, memory_bytes) == near_copies_in_memory(some, spec)
+
+
+def test_documents_that_no_64_bits_can_rank_are_refused() -> None:
+    with scratch_parts(["x" * 40] * 3, 1, SPEC) as (parts, _):
+        places = Places(parts)
+        assert Ranks.of(places, SPEC).row(5) == 1
+        places.starts.append(1 << 60)
+        with pytest.raises(DataError, match="cannot be ranked by length"):
+            Ranks.of(places, SPEC)
 
 
 def test_fewer_keys_miss_copies_that_more_keys_find(texts: list[str]) -> None:

@@ -10,19 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation_core.data import paragraphs
-from foundation_core.data.corpus import Corpus, Part, Removed
+from foundation_core.data.corpus import Corpus, Removed
 from foundation_core.data.paragraphs import without_repeats
-from foundation_core.data.shards import ShardDataset, arrow_bytes
-from foundation_core.data.units import KEPT_FILE, Unit
+from foundation_core.data.shards import ShardDataset
+from foundation_core.data.units import Unit
 from foundation_core.errors import ConfigError
 from foundation_core.specs import FuzzyDedupSpec, ParagraphDedupSpec, SourceSpec
 from foundation_core.stages.ingest import ingest
+from tests.support.deduplication import parts_of
 from tests.support.ingestion import ProcessPool, killed_at_renames
 
 Build = Callable[..., Any]
@@ -44,35 +44,16 @@ class Here:
             function(piece)
 
 
-def parts_of(folder: Path, texts: Sequence[str], per_part: int) -> list[Part]:
-    rows = [
-        {
-            "document": f"d/{number:04d}",
-            "group": "",
-            "bytes": len(text.encode()),
-            "sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "text": text,
-        }
-        for number, text in enumerate(texts)
-    ]
-    parts = []
-    for first in range(0, len(rows), per_part):
-        table = pa.Table.from_pylist(rows[first : first + per_part])
-        unit = Unit(folder / f"read-{first}", "read")
-        unit.commit({KEPT_FILE: arrow_bytes(table.set_column(4, "text", table["text"].cast(pa.large_string())))})
-        parts.append(Part.of(unit))
-    return parts
-
-
 def deduplicated(
     texts: Sequence[str], per_part: int = 2, spec: ParagraphDedupSpec = SPEC
 ) -> tuple[dict[str, str], dict[str, float], Removed]:
     """The texts that stay, the share of each that is dropped, and what was removed."""
     with TemporaryDirectory() as folder:
         parts = parts_of(Path(folder), texts, per_part)
-        stay, dropped, removed = without_repeats(parts, spec, None, Here(Path(folder)))
+        stay, removed = without_repeats(parts, spec, None, Here(Path(folder)))
         rows = [row for part in stay for row in part.documents().to_pylist()]
-        index = Corpus(stay, dropped, dropped).index.to_pylist()
+        index = [row for table in Corpus(stay).indices() for row in table.to_pylist()]
+        dropped = [row for table in Corpus(stay).dropped() for row in table.to_pylist()]
     for row, known in zip(rows, index, strict=True):
         data = row["text"].encode()
         assert (row["bytes"], row["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
@@ -81,7 +62,7 @@ def deduplicated(
         ]
     return (
         {row["document"]: row["text"] for row in rows},
-        {row["document"]: row["value"] for row in dropped.to_pylist()},
+        {row["document"]: row["value"] for row in dropped},
         removed,
     )
 

@@ -65,6 +65,13 @@ def test_the_order_of_the_names_does_not_matter_and_the_content_does(parts: dict
     assert key(parts) != before
 
 
+def test_files_come_in_the_order_of_their_ids_whatever_the_names(parts: dict[str, Any]) -> None:
+    named = {"web": parts["books"], "web-2": parts["books"], "web.old": parts["books"]}
+    ids = [file.document for file in open_source(_spec(named).source).files()]
+    assert ids == sorted(ids)
+    assert list(dict.fromkeys(name.split("/")[0] for name in ids)) == ["web-2", "web.old", "web"] != sorted(named)
+
+
 def test_sources_that_cannot_be_one_are_refused(parts: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"needs source\.parts"):
         open_source(SourceSpec(kind="several"))

@@ -219,6 +219,24 @@ def test_a_manifest_that_is_newer_or_edited_is_refused(tmp_path: Path, change: d
         ShardDataset(tmp_path)
 
 
+def test_shards_that_are_gone_through_do_not_stay_in_memory(tmp_path: Path) -> None:
+    dataset = write(tmp_path, rows(25), shard_size=10)
+
+    def mapped() -> int:
+        return sum(str(tmp_path) in line for line in Path("/proc/self/maps").read_text().splitlines())
+
+    most = 0
+    for table in dataset.tables():
+        most = max(most, mapped())
+        del table
+    assert dataset.shards > 2
+    assert (most, mapped()) == (1, 0)
+    held = [dataset.table(shard) for shard in range(dataset.shards)]  # the control: what is asked for by number stays
+    del held
+    list(dataset.tables())
+    assert mapped() == dataset.shards
+
+
 def test_a_full_disk_is_said_and_leaves_nothing_readable(little_disk: Callable[[str], Path]) -> None:
     disk = little_disk("128k")
     with pytest.raises(SetupError, match="no room left on the disk"):

@@ -1,0 +1,135 @@
+"""Which documents stay, and in which split: what an ingestion decides between reading and writing.
+
+    read units --exact copies--> --repeated paragraphs--> --near copies--> corpus --by id--> splits
+
+What it needs to know of all documents at once lies on disk, in partitions that fit `ingest.work_memory_bytes`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from foundation_core.data.corpus import Corpus, Part
+from foundation_core.data.dedup import without_copies
+from foundation_core.data.documents import SourceFile
+from foundation_core.data.spill import Scratch
+from foundation_core.data.split import SPLITS, place_of, split_of
+from foundation_core.data.units import Unit
+from foundation_core.errors import DataError
+from foundation_core.files import full_disk_said
+from foundation_core.specs import IngestSpec
+
+if TYPE_CHECKING:
+    from foundation_core.data.paragraphs import Work
+
+
+def chosen(
+    spec: IngestSpec, reads: Sequence[Unit], sketch: Callable[[pa.Array], pa.Array] | None, work: Work, folder: Path
+) -> Corpus:
+    """The documents of all units that stay, and why the others do not.
+
+    Args:
+        sketch: computed of texts that change, for fuzzy deduplication.
+        work: how pieces of work are done.
+        folder: for what is known of the corpus as long as it is needed; what is in it is removed.
+
+    Raises:
+        DataError: the account does not come out even, too much cannot be read, or nothing is left.
+        DiskFullError: there is no room in the folder.
+    """
+    _empty(folder)
+    parts, removed = [Part.of(read, folder / f"{number:06d}") for number, read in enumerate(reads)], None
+    scratch = Scratch(folder / "copies", spec.work_memory_bytes)
+    if spec.exact_dedup:
+        with scratch.opened():
+            parts = without_copies(parts, scratch)
+    if spec.paragraph_dedup.use:
+        from foundation_core.data.paragraphs import without_repeats  # numpy, which few ingestions need
+
+        parts, removed = without_repeats(parts, spec.paragraph_dedup, sketch, work)
+    if spec.fuzzy_dedup.use:
+        from foundation_core.data.near import without_near_copies  # compiled code, which few ingestions need
+
+        with scratch.opened():
+            parts = without_near_copies(parts, spec.fuzzy_dedup, scratch)
+    documents, cleaned = 0, Counter[str]()
+    for facts in (read.facts() for read in reads):
+        documents += facts["documents"]
+        cleaned.update(facts["changes"])
+    corpus = Corpus(parts, reads, removed, dict(sorted(cleaned.items())))
+    _check(spec, corpus, documents)
+    return corpus
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with full_disk_said(folder):
+        folder.mkdir(parents=True)
+
+
+def _check(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
+    kept, dropped, quarantined = corpus.counts().values()
+    if documents_in != kept + dropped + quarantined:
+        raise DataError(
+            f"{documents_in} documents went in; {kept} kept + {dropped} dropped + {quarantined} quarantined came out"
+        )
+    if quarantined > spec.quarantine_fraction * documents_in:
+        first = "; ".join(f"{row['document']}: {row['reason']}" for row in corpus.quarantined_first(3))
+        raise DataError(
+            f"{quarantined} of {documents_in} documents cannot be read: {first}",
+            allowed=f"at most {spec.quarantine_fraction:.1%} (ingest.quarantine_fraction)",
+            fix="repair or remove these files, or narrow source.pattern to the files that can be read",
+        )
+    if not kept:
+        rules = ", ".join(f"{rule!r} dropped {count}" for rule, count in corpus.dropped_by_rule.items())
+        raise DataError(
+            f"no document is left of {documents_in}: {rules or 'none dropped'}, {quarantined} quarantined",
+            fix="loosen ingest.quality or ingest.filters, or choose another source",
+        )
+
+
+def split(spec: IngestSpec, corpus: Corpus, items: Sequence[SourceFile]) -> Corpus:
+    """The corpus with the split of every document.
+
+    Raises:
+        DataError: a split has no document.
+    """
+    allowed = {item.document: item.splits for item in items if item.splits != SPLITS}
+    parts, counts = [], Counter[str]()
+    for part in corpus.parts:
+        documents = part.index["document"].to_pylist()
+        splits = [split_of(document, spec.split, allowed.get(document, SPLITS)) for document in documents]
+        counts.update(splits)
+        parts.append(part.with_splits(splits))
+    if not all(counts[name] for name in SPLITS):
+        raise DataError(
+            "a split has no document: " + ", ".join(f"{counts[name]} {name}" for name in SPLITS),
+            fix="add documents, give that split a larger fraction, or choose another ingest.split.seed",
+        )
+    return replace(corpus, parts=parts)
+
+
+def training_texts(corpus: Corpus, most_bytes: int, value_bytes: int) -> Iterator[str]:
+    """Texts of training documents for a tokenizer: all, or of more than so many bytes a sample of about as many.
+
+    A hash of its id alone says whether a document is in a sample of a given share.
+
+    Args:
+        value_bytes: of each document, beside its text.
+    """
+    sizes = (index.filter(pc.field("split") == "train")["bytes"] for index in corpus.indices())
+    share = most_bytes / max(1, sum((pc.sum(some).as_py() or 0) - value_bytes * len(some) for some in sizes))
+    for part in corpus.parts:
+        documents = part.documents("train").select(["document", "text"])
+        if share < 1:
+            places = [place_of(document, "tokenizer") for document in documents["document"].to_pylist()]
+            documents = documents.filter(pa.array([place < share for place in places], pa.bool_()))
+        yield from documents["text"].to_pylist()

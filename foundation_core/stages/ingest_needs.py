@@ -1,0 +1,44 @@
+"""What an ingestion needs of a machine: room on the disk and memory, by arithmetic on its spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from foundation_core.data.documents import open_source
+from foundation_core.errors import DiskFullError
+from foundation_core.specs import IngestSpec
+
+DISK_FACTOR = 4.0
+"""Bytes on disk for each byte of the source, if all is kept: the text and its tokens, in units and in shards."""
+
+
+FIRST_BYTES, WORKER_BYTES, UNIT_FACTOR = 450_000_000, 450_000_000, 10
+"""Memory of the first process; of a worker with rules and sketches, before it reads; and for each byte of its unit."""
+
+
+def memory_bytes(spec: IngestSpec) -> int:
+    """What all processes hold together, about; the size of the source has no part in it.
+
+    `python -m benchmarks.ingest.memory` measures it.
+    """
+    workers = spec.workers * (WORKER_BYTES + UNIT_FACTOR * spec.unit_bytes)
+    return FIRST_BYTES + spec.work_memory_bytes + workers
+
+
+def with_need(error: DiskFullError, spec: IngestSpec, folder: Path) -> DiskFullError:
+    """The error for a disk that filled, with what the whole ingestion takes and what of it is there.
+
+    Args:
+        folder: of the result.
+    """
+    source = sum(file.bytes for file in open_source(spec.source).files())
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return DiskFullError(
+        f"{error.found}\n  The ingestion of {_mb(source)} takes about {_mb(round(DISK_FACTOR * source))} in {folder};"
+        f" {_mb(there)} are there, and what is finished is kept",
+        fix=error.fix,
+    )
+
+
+def _mb(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
