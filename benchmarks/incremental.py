@@ -1,0 +1,104 @@
+"""What an ingestion costs when a folder joined, beside one from nothing: `python -m benchmarks.incremental [NAME]`.
+
+    the standard library without email --ingest--> result          in a data folder
+    with it, the tokenizer kept --ingest--> result          in that data folder and in a new one, in turns
+
+NAME is the folder that joins (default: email). Prints seconds of the stage and of its phases, units that were there and
+units that were done, shards that are the same to the byte, and the room on the disk.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from cluster.pools import ProcessPool
+from foundation_core.alone import alone
+from foundation_core.data.documents import FOREIGN
+from foundation_core.data.shards import ShardDataset
+from foundation_core.events import read_events
+from foundation_core.specs import IngestSpec, SourceSpec, TokenizerSpec
+from foundation_core.stages.ingest import ingest
+from foundation_core.store import StageResult
+
+ROUNDS = 3
+UNIT_BYTES = 100_000
+"""Small, for a small corpus of 12 MB: as many units as 120 MB have by default."""
+
+
+def ingested(home: Path, name: str, spec: IngestSpec) -> StageResult:
+    """The result of an ingestion in a data folder."""
+    context = replace(alone(home / "ingest" / name), shared=home, pool=ProcessPool())
+    return ingest(spec, {}, context)
+
+
+def same_shards(first: Path, second: Path) -> tuple[int, int]:
+    """How many shards of the second result the first one has too, to the byte, and how many the second has."""
+    of = [
+        [shard["sha256"] for path in sorted(folder.glob("tokens/*")) for shard in ShardDataset(path).manifest["shards"]]
+        for folder in (first, second)
+    ]
+    return sum(shard in set(of[0]) for shard in of[1]), len(of[1])
+
+
+def phases(folder: Path) -> str:
+    """Seconds of each phase of an ingestion."""
+    events = [event for _, event in read_events(folder)]
+    begun = [(event["name"], event["time"]) for event in events if event["kind"] == "phase"]
+    ends = [time for _, time in begun[1:]] + [events[-1]["time"]]
+    return ", ".join(f"{name} {end - start:.1f}" for (name, start), end in zip(begun, ends, strict=True))
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def others(folder: str, names: list[str]) -> set[str]:
+    """Files that are no Python."""
+    return {name for name in names if not name.endswith(".py") and not Path(folder, name).is_dir()}
+
+
+def main(name: str) -> None:
+    """Measure and print."""
+    with TemporaryDirectory() as folder:
+        raw, later = Path(folder, "raw"), Path(folder, "later")
+        ignored = shutil.ignore_patterns(*FOREIGN, "config-*", "_sysconfigdata*")
+        shutil.copytree(
+            sysconfig.get_paths()["stdlib"],
+            raw,
+            ignore=lambda where, names: {*ignored(where, names), *others(where, names)},
+        )
+        shutil.move(raw / name, later / name)
+        files = list(raw.rglob("*.py"))
+        spec = IngestSpec(source=SourceSpec(kind="folder", path=str(raw)), shard_tokens=100_000, unit_bytes=UNIT_BYTES)
+        ingested(Path(folder, "warm-up"), "0", spec)
+        home = Path(folder, "home")
+        ingested(home, "before", spec)
+        text_bytes = size_of(raw)
+        print(f"from nothing: {size_of(home) / text_bytes:.1f} bytes on the disk for each byte of {text_bytes:,}")
+        kept = TokenizerSpec(kind="existing", path=str(home / "ingest" / "before" / "tokenizer.json"))
+        shutil.copytree(later, raw, dirs_exist_ok=True)
+        joined = spec.model_copy(update={"tokenizer": kept})
+        for number in range(ROUNDS):
+            again = Path(folder, f"home-{number}")
+            shutil.copytree(home, again)
+            before, new = size_of(again), Path(folder, f"new-{number}")
+            result, fresh = ingested(again, "after", joined), ingested(new, "after", joined)
+            assert result.outputs == fresh.outputs
+            same, shards = same_shards(again / "ingest" / "before", again / "ingest" / "after")
+            print(
+                f"{phases(again / 'ingest' / 'after')} against {phases(new / 'ingest' / 'after')};\n"
+                f"{len(list(later.rglob('*.py')))} files joined {len(files)}: {result.seconds:.2f} s, from nothing"
+                f" {fresh.seconds:.2f} s ({fresh.seconds / result.seconds:.1f} times as long); units"
+                f" {result.summary['units']}; {same} of {shards} shards of tokens are the same;"
+                f" {(size_of(again) - before) / text_bytes:.1f} more bytes on the disk for each byte"
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else "email")
