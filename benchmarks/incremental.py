@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 from cluster.pools import ProcessPool
 from foundation_core.alone import alone
-from foundation_core.data.documents import FOREIGN
+from foundation_core.data.documents import BUILT, FOREIGN
 from foundation_core.data.shards import ShardDataset
 from foundation_core.events import read_events
 from foundation_core.specs import IngestSpec, SourceSpec, TokenizerSpec
@@ -59,20 +59,19 @@ def size_of(folder: Path) -> int:
 
 
 def others(folder: str, names: list[str]) -> set[str]:
-    """Files that are no Python."""
-    return {name for name in names if not name.endswith(".py") and not Path(folder, name).is_dir()}
+    """What is no part of the library itself: tests, installed packages, files that are no Python."""
+    return {
+        name
+        for name in names
+        if name in FOREIGN or name.startswith(BUILT) or not (name.endswith(".py") or Path(folder, name).is_dir())
+    }
 
 
 def main(name: str) -> None:
     """Measure and print."""
     with TemporaryDirectory() as folder:
         raw, later = Path(folder, "raw"), Path(folder, "later")
-        ignored = shutil.ignore_patterns(*FOREIGN, "config-*", "_sysconfigdata*")
-        shutil.copytree(
-            sysconfig.get_paths()["stdlib"],
-            raw,
-            ignore=lambda where, names: {*ignored(where, names), *others(where, names)},
-        )
+        shutil.copytree(sysconfig.get_paths()["stdlib"], raw, ignore=others)
         shutil.move(raw / name, later / name)
         files = list(raw.rglob("*.py"))
         spec = IngestSpec(source=SourceSpec(kind="folder", path=str(raw)), shard_tokens=100_000, unit_bytes=UNIT_BYTES)
