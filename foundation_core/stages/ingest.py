@@ -7,7 +7,8 @@ modality of the source what its items hold and knows none by name.
 
 Units are worked on in any order by any number of workers, and put together in the order of the document ids: the
 result is the same to the byte. A committed unit is never done again, by this ingestion or a later one of the data
-folder (`ingest_units`): an interruption costs one unit a worker, and new files cost little more than themselves.
+folder (`ingest_units`): an interruption costs one unit a worker, and of new files only these and their neighbours are
+read.
 """
 
 from __future__ import annotations
