@@ -160,6 +160,7 @@ def _run_alone(job: Job, events: EventLog) -> None:
         stop=StopFile(Path(job.folder)),
         pool=RayPool() if STAGES[job.stage].on_ray else ProcessPool(),
         engine=TorchEngine,
+        shared=Path(job.folder).parents[1],
     )
     with system_metrics(context.tracker, context.folder):
         result = call_stage(job, context)

@@ -53,6 +53,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         "card": Command("card", "the data card of an ingestion: what it kept, lost and holds"),
         "peek": Command("peek", "documents of a data set: tokens, packed rows, shards, what was lost nearby"),
         "verify": Command("verify", "whether every file of a data set is what its manifest says"),
+        "prune": Command("prune", "remove units of work that no ingestion has used for a while"),
     },
     "use a model": {
         "generate": Command("generate", "text from a published model"),

@@ -67,6 +67,9 @@ class SourceSpec(OneSourceSpec):
     parts: dict[str, OneSourceSpec] = Field({})
     """Sources of kind=several, by the names that their documents keep. A document without a label gets its source's
     name as its group, which pretrain.mixture can weigh."""
+    withdrawn: tuple[str, ...] = ()
+    """Documents that are left out although they are there, by id, in which * and ? may stand for others
+    (folder/letters/*), and sources, by their names in parts. What was dropped as a copy of one of them comes back."""
 
     @property
     def kind_of_items(self) -> str:
@@ -79,6 +82,13 @@ class SourceSpec(OneSourceSpec):
         if wrong := [name for name in parts if not re.fullmatch(r"[\w.-]+", name)]:
             raise ValueError(f"the name {wrong[0]!r} of a source must be of letters, digits, _ . and - alone")
         return parts
+
+    @field_validator("withdrawn")
+    @classmethod
+    def _names_something(cls, withdrawn: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(withdrawn):
+            raise ValueError("withdrawn holds an empty text; it names documents by id, or sources by name")
+        return withdrawn
 
     @model_validator(mode="after")
     def _has_parts_where_they_are_read(self) -> Self:
@@ -241,9 +251,11 @@ class IngestSpec(Spec):
     series: SeriesSpec = SeriesSpec()
     """How tables of numbers become values."""
     shard_tokens: int = Field(1_000_000, ge=1024)
-    """Tokens after which a new shard begins; of images, audio and series four bytes of values count as one."""
+    """Tokens of an average shard; none of several documents has more than twice as many. Of images, audio and series
+    four bytes of values count as one."""
     unit_bytes: int = placement(1_000_000, ge=1024)
-    """Raw bytes that are read as one unit: the most that an interruption can lose."""
+    """Raw bytes that are read as one unit, on average; no unit of several documents has more than twice as many. An
+    interruption loses one unit a worker, and a new or changed document has one read anew."""
     work_memory_bytes: int = placement(128_000_000, ge=1024)
     """Memory in which copies are looked for among all documents; what does not fit lies on disk meanwhile, in
     partitions that do. Units have memory of their own, which goes with unit_bytes and the number of workers."""

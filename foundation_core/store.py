@@ -13,6 +13,10 @@ from foundation_core.identity import ActionKey, content_hash
 
 RESULT_FILE = "result.json"
 IDS_FILE = "ids.json"
+UNITS_FOLDER = "units"
+"""Folder of the units of work of all ingestions, beside the stages; of one that is alone, in its own."""
+UNITS_FILE = "units.json"
+"""Beside a result: the read units that it was made of, by their names below that folder."""
 RESULT_VERSION = 1
 
 

@@ -79,7 +79,7 @@ def check_against(spec: DecontaminationSpec, unit: Unit) -> Checked:
     Raises:
         ConfigError, DataError: a set cannot be read, or nothing of it can be looked for.
     """
-    if not unit.finished():
+    if not unit.claimed():
         grams, known = _all_grams(spec)
         body = json.dumps([one._asdict() for one in known]).encode()
         unit.commit({GRAMS_FILE: arrow_bytes(grams), SETS_FILE: body})

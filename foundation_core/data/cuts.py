@@ -10,7 +10,8 @@ A row that cannot be read is a `Broken` one in its place. Numbers count from 1.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import orjson
@@ -27,12 +28,15 @@ class Cut(NamedTuple):
 
     Args:
         start, stop: bytes of the unpacked file for lines and CSV; rows for columns.
-        first: number of the first row.
+        first, last: numbers of its first and last row.
+        digest: hex sha256 of its bytes, and of those that name the columns; empty for formats of columns.
     """
 
     start: int
     stop: int
     first: int
+    last: int
+    digest: str = ""
 
 
 class Broken(NamedTuple):
@@ -73,16 +77,19 @@ class Lines:
 
     def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
         """Parts that end with a line."""
-        start, first, place, number = 0, 1, 0, 1
+        start, first, place, number, digest = 0, 1, 0, 1, hashlib.sha256()
         while chunk := stream.read(min(most_bytes, _CHUNK_BYTES)):
             end, lines = chunk.rfind(b"\n") + 1, chunk.count(b"\n")
             number += lines
             if end and place + end - start >= most_bytes:
-                yield Cut(start, place + end, first)
-                start, first = place + end, number
+                digest.update(chunk[:end])
+                yield Cut(start, place + end, first, number - 1, digest.hexdigest())
+                start, first, digest = place + end, number, hashlib.sha256(chunk[end:])
+            else:
+                digest.update(chunk)
             place += len(chunk)
         if place > start:
-            yield Cut(start, place, first)
+            yield Cut(start, place, first, number, digest.hexdigest())
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
         """The objects; a blank line is none."""
@@ -95,7 +102,7 @@ class Lines:
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of the objects in the first lines."""
         found = dict[str, None]()
-        for row in (row for _, row in self.rows(stream, Cut(0, _CHUNK_BYTES, 1), (), _CHUNK_BYTES)):
+        for row in (row for _, row in self.rows(stream, Cut(0, _CHUNK_BYTES, 1, _CHUNK_BYTES), (), _CHUNK_BYTES)):
             if not isinstance(row, Broken):
                 found |= dict.fromkeys(row)
         return list(found)
@@ -132,15 +139,17 @@ class Csv:
 
     def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
         """Parts that end with a record."""
-        records, read = self._records(stream, None)
+        digest = hashlib.sha256()
+        records, read = self._records(stream, None, lambda line: digest.update(line))
         next(records, None)  # the columns
+        columns = digest.copy()
         start, first, number = read[0], 1, 0
         for number, _ in enumerate(records, 1):
             if read[0] - start >= most_bytes:
-                yield Cut(start, read[0], first)
-                start, first = read[0], number + 1
+                yield Cut(start, read[0], first, number, digest.hexdigest())
+                start, first, digest = read[0], number + 1, columns.copy()
         if first <= number:
-            yield Cut(start, read[0], first)
+            yield Cut(start, read[0], first, number, digest.hexdigest())
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
         """The records."""
@@ -165,10 +174,15 @@ class Csv:
             raise ValueError(f"its first line is not CSV: {first.reason}")
         return [name.encode("latin-1").decode("utf-8-sig", "replace") for name in first]
 
-    def _records(self, stream: BinaryIO, left: int | None) -> tuple[Iterator[list[str] | Broken], list[int]]:
+    def _records(
+        self, stream: BinaryIO, left: int | None, see: Callable[[bytes], None] = lambda line: None
+    ) -> tuple[Iterator[list[str] | Broken], list[int]]:
         """The records, and how many bytes were read up to the last one that was given.
 
         Latin-1 gives each byte a character of its own, so that the bytes of a field can be had back.
+
+        Args:
+            see: is shown each line.
         """
         csv.field_size_limit(2**31 - 1)
         read = [0]
@@ -176,6 +190,7 @@ class Csv:
         def lines() -> Iterator[str]:
             while (left is None or read[0] < left) and (line := stream.readline()):
                 read[0] += len(line)
+                see(line)
                 yield line.decode("latin-1")
 
         def records() -> Iterator[list[str] | Broken]:
@@ -204,7 +219,7 @@ class Parquet:
         for group in (facts.row_group(number) for number in range(facts.num_row_groups)):
             end = start + group.num_rows
             rows = max(1, most_bytes * group.num_rows // max(1, group.total_byte_size))
-            yield from (Cut(at, min(end, at + rows), at + 1) for at in range(start, end, rows))
+            yield from (Cut(at, min(end, at + rows), at + 1, min(end, at + rows)) for at in range(start, end, rows))
             start = end
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
@@ -245,7 +260,7 @@ class Arrow:
         start = 0
         for batch in _batches(stream):
             rows, end = max(1, most_bytes * len(batch) // max(1, batch.nbytes)), start + len(batch)
-            yield from (Cut(at, min(end, at + rows), at + 1) for at in range(start, end, rows))
+            yield from (Cut(at, min(end, at + rows), at + 1, min(end, at + rows)) for at in range(start, end, rows))
             start = end
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:

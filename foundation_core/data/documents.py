@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -61,6 +61,10 @@ class SourceFile:
     def entries(self) -> Iterator[SourceFile]:
         """The documents that it holds: itself, unless it is a file of many."""
         yield self
+
+    def may_hold(self, pattern: str) -> bool:
+        """Whether documents of other names that it holds may fit the pattern: no, unless it is a file of many."""
+        return False
 
     def read(self) -> builtins.bytes:
         """The bytes of the item, as its modality reads them: of a text, an image, a recording.
@@ -246,23 +250,39 @@ def open_source(spec: SourceSpec) -> Source:
     return cast(Source, find("sources", spec.kind)(spec))
 
 
-def source_content(files: Iterable[SourceFile]) -> str:
-    """Hex digest of what a source holds: every document's id with the sha256 of its bytes, and no location.
+def source_digests(files: Iterable[SourceFile]) -> dict[str, str]:
+    """The digest of every file of a source, by document id, in their order.
 
     Raises:
         DataError: there is no document at all, or one id stands for two files.
     """
-    content, known = hashlib.sha256(), set[str]()
+    digests = dict[str, str]()
     for file in files:
-        if file.document in known:
+        if file.document in digests:
             raise DataError(f"the source lists {file.document} twice", fix="give each file an id of its own")
-        known.add(file.document)
-        content.update(f"{file.document}\0{file.digest()}\n".encode())
-    if not known:
+        digests[file.document] = file.digest()
+    if not digests:
         raise DataError(
             "the source is empty: no file matches", fix="check source.path and source.pattern, or choose another source"
         )
+    return digests
+
+
+def content_of(digests: Mapping[str, str]) -> str:
+    """Hex digest of what a source holds: every document's id with its digest, and no location."""
+    content = hashlib.sha256()
+    for document, digest in digests.items():
+        content.update(f"{document}\0{digest}\n".encode())
     return content.hexdigest()
+
+
+def source_content(files: Iterable[SourceFile]) -> str:
+    """`content_of` a source's files.
+
+    Raises:
+        DataError: as `source_digests`.
+    """
+    return content_of(source_digests(files))
 
 
 def sampled(files: Sequence[SourceFile], count: int, unit_bytes: int) -> Iterator[SourceFile]:

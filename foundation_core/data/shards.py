@@ -2,6 +2,9 @@
 
     rows --ShardWriter--> shard-00000.arrow, shard-00001.arrow, ..., manifest.json --ShardDataset--> tables
 
+Shards end where hashes of document ids say so (`boundaries`): of two data sets that share most documents, most shards
+are the same to the byte, and the sha256s in the manifests say which.
+
 The manifest is written last. A folder without one is no data set, whatever else lies in it.
 """
 
@@ -16,6 +19,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from foundation_core.data.boundaries import Cutter
 from foundation_core.errors import DataError
 from foundation_core.files import committed, read_json, remove_partial, sha256_file, sha256_json, write_json
 
@@ -44,8 +48,10 @@ class ShardWriter:
     Args:
         source: where the rows come from, for people; it is not part of the content hash.
         tokenizer: sha256 of the tokenizer file, where the rows hold tokens.
-        shard_size: a shard ends with the row that reaches this many bytes of values; tokens for rows that have tokens
-            and no values; bytes of text for rows that have `bytes` and neither; rows otherwise.
+        schema: has a column `document`.
+        shard_size: of an average shard, in bytes of values; in tokens for rows that have tokens and no values; in bytes
+            of text for rows that have `bytes` and neither; in rows otherwise. None has more than twice as much, unless
+            one row has.
 
     Raises:
         DataError: the folder already holds a finished data set.
@@ -55,10 +61,10 @@ class ShardWriter:
     def __init__(
         self, folder: Path, schema: pa.Schema, *, source: Mapping[str, Any], tokenizer: str = "", shard_size: int
     ) -> None:
-        self.folder, self.schema, self.shard_size = folder, schema, shard_size
+        self.folder, self.schema = folder, schema
         self.source, self.tokenizer = dict(source), tokenizer
+        self._cutter = Cutter(shard_size)
         self._waiting: list[pa.Table] = []
-        self._waiting_size = 0
         self._shards: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -70,22 +76,18 @@ class ShardWriter:
     def write(self, rows: pa.Table) -> None:
         """Append rows of the writer's schema."""
         rows = rows.select(self.schema.names).cast(self.schema)
-        while len(rows):
-            reached = pc.add(pc.cumulative_sum(_sizes(rows)), self._waiting_size)
-            fits = pc.sum(pc.less(reached, self.shard_size)).as_py()
-            self._waiting.append(rows.slice(0, fits + 1))
-            self._waiting_size = reached[min(fits, len(rows) - 1)].as_py()
-            if fits < len(rows):
-                self._end_shard()
-            rows = rows.slice(fits + 1)
+        self._waiting.append(rows)
+        for document, size in zip(rows["document"].to_pylist(), _sizes(rows).to_pylist(), strict=True):
+            for count in self._cutter.add(document, size):
+                self._end_shard(count)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
             return
-        if self._waiting:
-            self._end_shard()
+        if waiting := sum(map(len, self._waiting)):
+            self._end_shard(waiting)
         manifest = {
             "version": MANIFEST_VERSION,
             "rows": sum(shard["rows"] for shard in self._shards),
@@ -98,8 +100,10 @@ class ShardWriter:
         content = _content(manifest["schema"], self.tokenizer, self._shards)
         write_json(self.folder / MANIFEST, {**manifest, "content": content, "shards": self._shards})
 
-    def _end_shard(self) -> None:
-        table = pa.concat_tables(self._waiting)
+    def _end_shard(self, count: int) -> None:
+        """Write a shard of the first rows that wait."""
+        waiting = pa.concat_tables(self._waiting)
+        table, self._waiting = waiting.slice(0, count), [waiting.slice(count)]
         data = arrow_bytes(table)
         name = f"shard-{len(self._shards):05d}.arrow"
         with committed(self.folder / name) as sink:
@@ -113,7 +117,6 @@ class ShardWriter:
                 "sha256": hashlib.sha256(data).hexdigest(),
             }
         )
-        self._waiting, self._waiting_size = [], 0
 
 
 class ShardDataset:

@@ -8,6 +8,7 @@ Listing a table costs one pass over its bytes; no row becomes an object before a
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -76,7 +77,11 @@ class TextTable(SourceFile):
         kind, _ = table_format(self.path)
         try:
             with open_table(self.path, self.reading.most_expansion) as stream:
+                whole = ""
                 for cut in CUT[kind].cuts(stream, unit_bytes):
+                    if not cut.digest:  # rows of columns have no bytes of their own
+                        whole = whole or self.digest()
+                        cut = cut._replace(digest=whole)
                     yield TablePart(
                         f"{self.document}/{cut.first:09d}", self.path, cut.stop - cut.start, "", source=self.source,
                         licence=self.licence, table=self, cut=cut,
@@ -95,6 +100,18 @@ class TablePart(SourceFile):
 
     table: TextTable
     cut: Cut
+
+    def digest(self) -> str:
+        """Hex sha256 of its bytes and of the names of what is read of it: rows that join behind it change nothing."""
+        return hashlib.sha256(f"{self.table.columns!r}{self.cut.digest}".encode()).hexdigest()
+
+    def may_hold(self, pattern: str) -> bool:
+        """Whether a row of it may have an id that fits the pattern; of an id without wildcards, whether one has."""
+        rows, literal = f"{self.table.document}/", re.split(r"[*?[]", pattern, maxsplit=1)[0]
+        if literal != pattern:
+            return rows.startswith(literal) or literal.startswith(rows)
+        number = pattern.removeprefix(rows)
+        return number != pattern and number.isdecimal() and self.cut.first <= int(number) <= self.cut.last
 
     def entries(self) -> Iterator[SourceFile]:
         """Its rows as documents; one that cannot be read as a refused one."""

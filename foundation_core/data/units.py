@@ -1,15 +1,23 @@
-"""Units of work: parts of a corpus that are read and encoded apart, in any order, each committed by its last file.
+"""Units of work: parts of a corpus that are read and encoded apart, in any order, each committed by a rename.
+
+    all that decides a unit --hash--> units/read/3f/9a02... <--found again by any ingestion of the data folder
 
 The functions here run in worker processes; this module imports no torch, so that such a process starts in a blink.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
+import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pyarrow as pa
 
@@ -20,12 +28,15 @@ from foundation_core.data.modalities import Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
 from foundation_core.data.steps.chain import cleaned
 from foundation_core.data.steps.step import Step
+from foundation_core.data.withdrawal import NOTHING_WITHDRAWN, Withdrawal
 from foundation_core.errors import DataError
-from foundation_core.files import committed, read_json, sha256_file, write_json
+from foundation_core.files import PARTIAL, committed, read_json, sha256_file, sha256_json, write_json
 
 TOKENS = pa.schema({"document": pa.string(), "group": pa.string(), "tokens": pa.large_list(pa.int32())})
 """An encoded document; its last token is the end token."""
 
+UNIT_FILE = "unit.json"
+"""The file of a unit that says what the others must be."""
 KEPT_FILE, DROPPED_FILE, QUARANTINED_FILE, SKETCHES_FILE, TOKENS_FILE = (
     f"{name}.arrow" for name in ("kept", "dropped", "quarantined", "sketches", "tokens")
 )
@@ -33,7 +44,7 @@ KEPT_FILE, DROPPED_FILE, QUARANTINED_FILE, SKETCHES_FILE, TOKENS_FILE = (
 
 @dataclass(frozen=True)
 class Unit:
-    """A folder of files that count once its `unit.json` names them and the work that made them.
+    """A folder of files, which counts if its `unit.json` names them and the work that made them.
 
     Args:
         identity: digest of everything that decides the files; another identity makes them worthless.
@@ -42,29 +53,68 @@ class Unit:
     folder: Path
     identity: str
 
+    @staticmethod
+    def of(root: Path, phase: str, decides: Any) -> Unit:
+        """The unit that is named by all that decides it.
+
+        Args:
+            root: of all units.
+            phase: of the work, which is a folder below it.
+            decides: as JSON has it.
+        """
+        identity = sha256_json([phase, decides])
+        return Unit(root / phase.replace(" ", "-") / identity[:2] / identity[2:32], identity)
+
     def finished(self) -> bool:
         """Whether this work was done and its files are still what they were."""
-        path = self.folder / "unit.json"
         try:
-            body = read_json(path)
-        except DataError:
+            body = read_json(self.folder / UNIT_FILE)
+            return body["identity"] == self.identity and all(
+                sha256_file(self.folder / name) == digest for name, digest in body["files"].items()
+            )
+        except (DataError, OSError):
             return False
-        return body["identity"] == self.identity and all(
-            (self.folder / name).exists() and sha256_file(self.folder / name) == digest
-            for name, digest in body["files"].items()
-        )
+
+    def claimed(self) -> bool:
+        """Whether it is finished. If so, it counts as used now, and pruning leaves it alone for a while."""
+        with suppress(OSError):
+            os.utime(self.folder)
+        return self.finished()
 
     def commit(self, files: Mapping[str, Any], **facts: Any) -> None:
-        """Write the files, given as bytes by name, and then the one that makes them count, with facts about them."""
-        for name, data in files.items():
-            with committed(self.folder / name) as sink:
-                sink.write(data)
-        digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        write_json(self.folder / "unit.json", {"identity": self.identity, "files": digests, "facts": facts})
+        """Write the files, given as bytes by name, and facts about them; the folder gets its name when all are there.
+
+        Others may do the same work at the same time: whoever is first gives the name.
+        """
+        made = self.folder.with_name(f"{self.folder.name}-{uuid4().hex}{PARTIAL}")
+        try:
+            for name, data in files.items():
+                with committed(made / name) as sink:
+                    sink.write(data)
+            digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+            write_json(made / UNIT_FILE, {"identity": self.identity, "files": digests, "facts": facts})
+            self._name(made)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+
+    def _name(self, made: Path) -> None:
+        while True:
+            try:
+                os.replace(made, self.folder)
+                return
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            if self.finished():
+                return
+            with suppress(FileNotFoundError):  # damaged, and perhaps removed by another who found it so
+                damaged = made.with_name(f"{self.folder.name}-{uuid4().hex}{PARTIAL}")
+                os.replace(self.folder, damaged)
+                shutil.rmtree(damaged, ignore_errors=True)
 
     def facts(self) -> dict[str, Any]:
         """What was said of a finished unit."""
-        found: dict[str, Any] = read_json(self.folder / "unit.json")["facts"]
+        found: dict[str, Any] = read_json(self.folder / UNIT_FILE)["facts"]
         return found
 
     def table(self, name: str) -> pa.Table:
@@ -79,6 +129,7 @@ class ReadPiece:
     Args:
         steps: that change texts before they are measured.
         sketch: what is computed of each text that is kept, for fuzzy deduplication. None: nothing.
+        withdrawal: of documents in files of many; the other files are not in it.
     """
 
     unit: Unit
@@ -87,6 +138,7 @@ class ReadPiece:
     rules: tuple[Rule, ...]
     steps: tuple[Step, ...] = ()
     sketch: Callable[[pa.Array], pa.Array] | None = None
+    withdrawal: Withdrawal = NOTHING_WITHDRAWN
 
 
 @dataclass(frozen=True)
@@ -109,7 +161,8 @@ def read_unit(piece: ReadPiece) -> None:
     Raises:
         DataError: a document is in none of the three, or in two.
     """
-    documents, quarantined = read_files(piece.files, piece.reader)
+    withdrawn = Counter[str]()
+    documents, quarantined = read_files(piece.withdrawal.leaves(piece.files, withdrawn), piece.reader)
     documents, changes = cleaned(documents, piece.steps)
     kept, dropped = apply_filters(documents, piece.rules)
     read = [name for table in (documents, quarantined) for name in table["document"].to_pylist()]
@@ -124,7 +177,10 @@ def read_unit(piece: ReadPiece) -> None:
     if piece.sketch is not None:
         tables[SKETCHES_FILE] = pa.table({"keys": piece.sketch(kept["text"].combine_chunks())})
     piece.unit.commit(
-        {name: arrow_bytes(table) for name, table in tables.items()}, documents=len(read), changes=changes
+        {name: arrow_bytes(table) for name, table in tables.items()},
+        documents=len(read),
+        changes=changes,
+        withdrawn=dict(sorted(withdrawn.items())),
     )
 
 

@@ -13,6 +13,8 @@ from foundation_core.data.shards import MANIFEST, ShardDataset, read_arrow
 from foundation_core.data.split import SPLITS
 from foundation_core.data.units import KEPT_FILE
 from foundation_core.errors import DataError
+from foundation_core.files import read_json
+from foundation_core.store import UNITS_FILE, UNITS_FOLDER
 
 DOCUMENTS, DROPPED, QUARANTINED = "documents", "dropped", "quarantined"
 _FOLDERS = ("tokens", "samples")
@@ -82,7 +84,7 @@ def _of(schema: pa.Schema, table: pa.Table) -> pa.Schema:
 def texts_of(corpus: Corpus, documents: Iterable[str], characters: int) -> dict[str, str]:
     """How the texts of some documents begin, by id.
 
-    The text of a dropped document is found as long as the units of work are still beside the result.
+    The text of a dropped document is found as long as the units of work are there: until nobody uses them, and prunes.
     """
     missing = set(documents)
     found = dict[str, str]()
@@ -102,5 +104,8 @@ def texts_of(corpus: Corpus, documents: Iterable[str], characters: int) -> dict[
 
 def _tables_with_texts(corpus: Corpus) -> Iterator[pa.Table]:
     yield from corpus.documents.tables()
-    for path in sorted(corpus.folder.glob(f"units/read-*/{KEPT_FILE}")):
-        yield read_arrow(path)
+    known = corpus.folder / UNITS_FILE
+    for name in read_json(known)["read"] if known.exists() else ():
+        for root in (corpus.folder, *corpus.folder.parents[1:2]):  # of an ingestion that is alone, or of a data folder
+            if (path := root / UNITS_FOLDER / name / KEPT_FILE).exists():
+                yield read_arrow(path)

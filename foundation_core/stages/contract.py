@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from foundation_core.events import EventLog
-from foundation_core.store import Result, StageResult
+from foundation_core.store import UNITS_FOLDER, Result, StageResult
 from foundation_core.tracking.base import Tracker
 from foundation_core.train.engine import EngineFactory
 from foundation_core.train.precision import Precision, choose_precision
@@ -43,6 +43,7 @@ class Context:
 
     Args:
         folder: where the stage writes; it alone writes there.
+        shared: folder of what several stages of a data folder may find again. None: the stage's own folder.
         engine: builds the training engine around a model.
         choose_precision: decides a number format; the same one on every rank.
     """
@@ -56,6 +57,12 @@ class Context:
     rank: int = 0
     world: int = 1
     choose_precision: Callable[[str], Precision] = choose_precision
+    shared: Path | None = None
+
+    @property
+    def units(self) -> Path:
+        """Folder of units of work."""
+        return (self.shared or self.folder) / UNITS_FOLDER
 
 
 Stage = Callable[[Any, Inputs, Context], StageResult]

@@ -80,7 +80,7 @@ def test_a_stage_that_cannot_end_well_says_why(
 def test_a_fault_of_ours_becomes_a_readable_failure(ingest_job: Jobs, capfd: pytest.CaptureFixture[str]) -> None:
     job = ingest_job()
     Path(job.folder).mkdir(parents=True)
-    (Path(job.folder) / "units").write_text("a file where a folder is due")
+    (Path(job.folder).parents[1] / "units").write_text("a file where a folder is due")
     assert run(job) == 1
     error = _error(job)
     assert type(error) is FoundationError
@@ -114,7 +114,7 @@ def test_a_stop_request_ends_the_job_as_stopped(ingest_job: Jobs) -> None:
 
 def test_what_an_interrupted_job_left_half_written_is_removed(ingest_job: Jobs) -> None:
     job = ingest_job(**NOWHERE)
-    left = Path(job.folder) / "units" / "read-00000" / "kept.arrow.partial"
+    left = Path(job.folder) / "documents" / "shard-00000.arrow.partial"
     left.parent.mkdir(parents=True)
     left.write_bytes(b"half")
     run(job)

@@ -20,7 +20,7 @@ from foundation_core.specs import FilterSpec, IngestSpec, SourceSpec, SplitSpec,
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import StageResult
-from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, killed_at_renames
+from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, finished_units, killed_at_renames
 
 Build = Callable[..., Context]
 BuildSpec = Callable[..., IngestSpec]
@@ -144,7 +144,7 @@ def test_stopped_it_keeps_finished_units_and_continues_to_the_same_bytes(
     for _ in range(3):
         with pytest.raises(Stopped, match="run the same command again"):
             ingest(little_spec(), {}, serial_context(folder, stop=StopAfter(3)))
-        done = {path: path.stat().st_mtime_ns for path in folder.glob("units/*/unit.json")}
+        done = finished_units(folder)
         assert len(done) > len(finished)
         assert {path: done[path] for path in finished} == finished  # none was done again
         finished = done
@@ -160,16 +160,16 @@ def test_killed_before_a_rename_it_continues_to_the_same_bytes(
     digests: Digests,
 ) -> None:
     spec = little_spec()
-    reads = len(list(reference[0].glob("units/read-*")))
-    # in the first unit; between units; before the commits of the tokenizer, of an encoded unit and of a data set
-    points = [1, 4 * (reads // 2) + 3, 4 * reads + 1, 4 * reads + 5, 4 * reads + 2 + 2 * reads + 4]
+    reads, encodes = (len(finished_units(reference[0], phase)) for phase in ("read", "encode"))
+    # in the first unit; in one amid others; before the commits of the tokenizer, of an encoded unit and of a data set
+    points = [1, 5 * (reads // 2) + 4, 5 * reads + 3, 5 * reads + 6, 5 * reads + 4 + 3 * encodes + 4]
     killed_at_renames(spec, tmp_path, points)
     for point in points:
         folder = tmp_path / str(point)
         with pytest.raises(DataError, match="not a finished data set"):
             ShardDataset(folder / "tokens" / "train")
-        finished = {path: path.stat().st_mtime_ns for path in folder.glob("units/*/unit.json")}
-        assert bool(finished) is (point > 3)
+        finished = finished_units(folder)
+        assert bool(finished) is (point > 4)
         ingest(spec, {}, serial_context(folder))
         assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
         assert digests(folder) == digests(reference[0])
@@ -188,7 +188,7 @@ def test_a_full_disk_is_said_and_with_room_again_it_continues_to_the_same_bytes(
     with pytest.raises(SetupError, match="no room left on the disk"):
         ingest(little_spec(), {}, serial_context(folder))
     assert not (folder / "tokens").exists()
-    finished = {path: path.stat().st_mtime_ns for path in folder.glob("units/*/unit.json")}
+    finished = finished_units(folder)
     (disk / "ballast").unlink()
     ingest(little_spec(), {}, serial_context(folder))
     assert len(finished) > 1
@@ -205,7 +205,7 @@ def test_a_unit_that_was_damaged_or_is_of_another_spec_is_done_again(
 ) -> None:
     folder, result = shutil.copytree(reference[0], tmp_path / "copy"), reference[1]
     before = digests(folder)
-    damaged = sorted(folder.glob("units/read-*/kept.arrow"))[1]
+    damaged = sorted(folder.glob("units/read/*/*/kept.arrow"))[1]
     damaged.write_bytes(damaged.read_bytes()[:-8])
     ingest(little_spec(), {}, serial_context(folder))
     assert digests(folder) == before

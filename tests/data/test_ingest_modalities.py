@@ -21,8 +21,8 @@ from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
-from foundation_core.store import StageResult
-from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, killed_at_renames
+from foundation_core.store import Result, StageResult
+from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, finished_units, killed_at_renames
 from tests.support.raw_items import CASES, Case, picture, tone
 
 Build = Callable[..., Context]
@@ -107,7 +107,7 @@ def test_stopped_it_keeps_finished_units_and_continues_to_the_same_bytes(
 ) -> None:
     with pytest.raises(Stopped, match="run the same command again"):
         ingest(reference.spec(), {}, serial_context(tmp_path, stop=StopAfter(1)))
-    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob("units/*/unit.json")}
+    finished = finished_units(tmp_path)
     assert finished
     assert not (tmp_path / "samples").exists()
     ingest(reference.spec(), {}, serial_context(tmp_path))
@@ -118,11 +118,10 @@ def test_stopped_it_keeps_finished_units_and_continues_to_the_same_bytes(
 def test_killed_before_a_rename_it_continues_to_the_same_bytes(
     reference: Reference, tmp_path: Path, serial_context: Build, digests: Digests
 ) -> None:
-    renames = 4 * len(list(reference.folder.glob("units/read-*"))) + 1  # in a unit, behind all of them, at the end
-    renames += (
-        2 * len(list(reference.folder.glob("units/encode-*"))) + 2 * (reference.folder / "tokenizer.json").exists()
-    )
-    points = [1, 4, renames + 2]
+    renames = 5 * len(finished_units(reference.folder, "read")) + 1  # in a unit, behind the first one, at the end
+    renames += 3 * len(finished_units(reference.folder, "encode"))
+    renames += 3 * len(finished_units(reference.folder, "tokenizer"))
+    points = [1, 5, renames + 2]
     killed_at_renames(reference.spec(), tmp_path, points)
     for point in points:
         folder = tmp_path / str(point)

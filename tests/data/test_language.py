@@ -93,7 +93,7 @@ def test_the_stage_refuses_english_rules_on_spanish_texts_and_takes_spanish_ones
 
     with pytest.raises(ConfigError, match=r"language=en, and 0% of the texts are in it: es 100%"):
         ingest(spec(), {}, serial_context(tmp_path / "english"))
-    assert not (tmp_path / "english" / "units").exists()
+    assert not (tmp_path / "english" / "units" / "read").exists()
     result = ingest(spec(language="es"), {}, serial_context(tmp_path / "spanish"))
     assert result.summary["documents"]["kept"] == 60
     with pytest.raises(DataError, match="'stop_words >= 2' dropped 60"):  # what nobody would have been told

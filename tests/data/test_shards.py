@@ -16,7 +16,8 @@ from foundation_core.errors import DataError, SetupError
 
 SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
 
-# Writes three shards in a child for each moment at which a writer can be killed: before its n-th fsync or rename.
+# Writes three shards, for a row of 4/3 of the size always ends one, in a child for each moment at which a writer can be
+# killed: before its n-th fsync or rename.
 KILLED_AT_EVERY_MOMENT = """
 import os, signal, sys
 from pathlib import Path
@@ -28,7 +29,7 @@ SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())
 def write(folder):
     with ShardWriter(folder, SCHEMA, source={}, shard_size=10) as writer:
         for number in range(3):
-            writer.write(pa.table({"document": [f"{number}"], "tokens": [[number] * 10]}, schema=SCHEMA))
+            writer.write(pa.table({"document": [f"{number}"], "tokens": [[number] * 14]}, schema=SCHEMA))
 
 def dying(call, moments=iter(range(10**6))):
     def count(*arguments):
@@ -56,7 +57,7 @@ from foundation_core.data.shards import ShardWriter
 SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
 with ShardWriter(Path(sys.argv[1]), SCHEMA, source={}, shard_size=1000) as writer:
     for number in count():
-        writer.write(pa.table({"document": [f"{number}"], "tokens": [[number] * 1000]}, schema=SCHEMA))
+        writer.write(pa.table({"document": [f"{number}"], "tokens": [[number] * 1400]}, schema=SCHEMA))
         print(number, flush=True)
 """
 
@@ -80,12 +81,29 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_what_was_written_is_read_in_order(tmp_path: Path) -> None:
     dataset = write(tmp_path, rows(11))
     assert pa.concat_tables(dataset.tables()).equals(rows(11))
-    assert (dataset.rows, dataset.tokens, dataset.shards) == (11, 44, 4)
+    assert (dataset.rows, dataset.tokens) == (11, 44)
+    assert dataset.shards > 1
 
 
-def test_a_shard_ends_with_the_row_that_reaches_its_size(tmp_path: Path) -> None:
-    dataset = write(tmp_path, rows(7))
-    assert [shard["rows"] for shard in dataset.manifest["shards"]] == [3, 3, 1]
+def test_shards_have_the_size_that_is_asked_for_on_average_and_never_more_than_twice(tmp_path: Path) -> None:
+    dataset = write(tmp_path, rows(2000, size=10), shard_size=200)
+    tokens = [shard["tokens"] for shard in dataset.manifest["shards"]]
+    assert 150 < sum(tokens) / len(tokens) < 250
+    assert max(tokens) <= 400
+    assert write(tmp_path / "large", rows(3, size=401), shard_size=200).shards == 3  # one row is never cut
+
+
+def test_a_row_that_joins_or_leaves_changes_the_shard_that_it_is_in_and_no_other(tmp_path: Path) -> None:
+    def shards(name: str, table: pa.Table) -> set[str]:
+        return {shard["sha256"] for shard in write(tmp_path / name, table, shard_size=60).manifest["shards"]}
+
+    whole = rows(400)
+    before = shards("before", whole)
+    after = shards("after", pa.concat_tables([whole.slice(0, 201), whole.slice(202)]))
+    assert len(before) > 20
+    assert len(before - after) in (1, 2)  # two where the row had ended one
+    others = whole.set_column(0, "document", pa.array([f"other/{number}" for number in range(400)]))
+    assert not before & shards("others", others)  # the negative control
 
 
 @pytest.mark.parametrize("step", [1, 2, 5, 100])
@@ -134,14 +152,14 @@ def test_a_writer_killed_from_outside_leaves_nothing_readable_and_another_can_st
     assert len(list(tmp_path.glob("shard-*.arrow"))) >= 5
     with pytest.raises(DataError, match="not a finished data set"):
         ShardDataset(tmp_path)
-    write(tmp_path, rows(3))
+    write(tmp_path, rows(3), shard_size=10**6)
     assert sorted(files_of(tmp_path)) == ["manifest.json", "shard-00000.arrow"]
 
 
 def test_a_writer_that_fails_leaves_nothing_readable(tmp_path: Path) -> None:
     def fail_after_two_shards() -> None:
         with ShardWriter(tmp_path, SCHEMA, source={}, shard_size=10) as writer:
-            writer.write(rows(7))
+            writer.write(rows(2, size=14))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -178,7 +196,7 @@ def test_a_shard_that_is_not_what_was_written_is_named_with_its_sha256(tmp_path:
 
 
 def test_an_edit_of_the_same_length_is_found_at_every_look(tmp_path: Path) -> None:
-    write(tmp_path, rows(3))
+    write(tmp_path, rows(3), shard_size=10**6)
     path = tmp_path / "shard-00000.arrow"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cluster.diagnosis import Finding, diagnose
 from cluster.settings import Settings
 from flows.cli import COMMANDS, main
 from flows.commands.submit import _words
+from foundation_core.data.unit_store import in_use
+from foundation_core.data.units import Unit
 from foundation_core.recipe import parse_recipe
 
 
@@ -147,3 +150,24 @@ def test_a_submitted_recipe_means_the_files_from_where_it_was_submitted(
     (farm,) = json.loads(given["ingest.decontamination.sets"])
     assert (farm["path"], farm["text_field"]) == (str(tmp_path / "farm.jsonl"), "question")
     assert _words([], parse_recipe({})) == []
+
+
+def test_pruning_removes_units_that_nobody_used_and_says_what_that_gave(
+    recipes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = recipes.parent / "home" / "results" / "units"
+    for name in ("old", "new"):
+        Unit.of(root, "read", name).commit({"a.arrow": bytes(500_000)})
+    os.utime(Unit.of(root, "read", "old").folder, (0, 0))
+    for options, said in (
+        (["--dry-run"], "would remove 1 units of 0.5 MB, unused for 30 days; 1 of 0.5 MB would stay"),
+        ([], "removed 1 units of 0.5 MB, unused for 30 days; 1 of 0.5 MB are left"),
+        (["--days", "1"], "removed 0 units of 0.0 MB, unused for 1 days; 1 of 0.5 MB are left"),
+    ):
+        assert main(["prune", *options]) == 0
+        assert capsys.readouterr().out.strip() == said
+    with in_use(root):
+        assert main(["prune"]) == 2
+    assert "an ingestion is using the units" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["prune", "--days", "-1"])

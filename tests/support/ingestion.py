@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from foundation_core.files import PARTIAL
 from foundation_core.specs import IngestSpec
 
 # Ingests in a child for each given moment, and kills it before that rename.
@@ -78,6 +79,12 @@ class StopAfter:
     def requested(self) -> bool:
         self.left -= 1
         return self.left < 0
+
+
+def finished_units(folder: Path, phase: str = "*") -> dict[Path, int]:
+    """When the units of a phase were made, in nanoseconds, by the paths of their `unit.json`."""
+    found = folder.glob(f"units/{phase}/*/*/unit.json")
+    return {path: path.stat().st_mtime_ns for path in found if not path.parent.name.endswith(PARTIAL)}
 
 
 def killed_at_renames(spec: IngestSpec, folder: Path, points: Sequence[int]) -> None:

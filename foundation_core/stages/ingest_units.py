@@ -1,0 +1,222 @@
+"""The units of an ingestion: what each is named by, so that any later ingestion of the data folder finds it again.
+
+    documents, how they are read --> units/read/..       (nothing of other documents)
+    training texts, tokenizer's spec --> units/tokenizer/..
+    tokenizer, texts that stay --> units/encode/..
+
+Units end where hashes of document ids say so, and where the source changes: a document that joins, leaves or changes
+has one unit done anew, or two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from foundation_core.data.boundaries import cut
+from foundation_core.data.corpus import Corpus, Part
+from foundation_core.data.documents import SourceFile
+from foundation_core.data.filters import Rule
+from foundation_core.data.modalities import Reader
+from foundation_core.data.steps.chain import steps_of
+from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
+from foundation_core.data.units import KEPT_FILE, EncodePiece, ReadPiece, Unit, encode_unit, read_unit
+from foundation_core.data.withdrawal import Withdrawal
+from foundation_core.errors import Stopped
+from foundation_core.files import sha256_file, sha256_json, write_json
+from foundation_core.identity import ActionKey
+from foundation_core.shape import SampleShape
+from foundation_core.specs import IngestSpec
+from foundation_core.stages.contract import Context
+from foundation_core.stages.ingest_choice import training_texts
+from foundation_core.store import UNITS_FILE
+
+_BEHIND_READING = (
+    "exact_dedup", "paragraph_dedup", "fuzzy_dedup", "split", "tokenizer", "shard_tokens", "quarantine_fraction",
+)  # fmt: skip
+"""Fields of an `IngestSpec` that are of use when all units are read; sketches are made before, and said apart."""
+_OF_THE_LIST = ("pattern", "parts", "withdrawn")
+"""Fields of a `SourceSpec` that say which documents there are: a unit names its own."""
+_OF_TOKENIZERS = ("tokenizers", "fastokens", "sentencepiece")
+_OF_ENCODING = ("pyarrow", "tokenizers", "fastokens")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One ingestion.
+
+    Args:
+        source: what its source says of its items: modality, and whether they have captions.
+        done: for each phase, how many units were there already and how many were done.
+    """
+
+    spec: IngestSpec
+    reader: Reader
+    source: Sequence[Any]
+    rules: tuple[Rule, ...]
+    key: ActionKey
+    context: Context
+    done: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def unit(self, phase: str, number: int, documents: Sequence[str]) -> Unit:
+        """A unit of work of a phase that depends on all documents: another ingestion has no use for it."""
+        return Unit.of(self.context.units, phase, [self.key.digest, number, documents])
+
+    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
+        """Do every piece whose unit is not finished yet."""
+        context = self.context
+        context.events.phase(phase)
+        waiting = [piece for piece in pieces if not piece.unit.claimed()]
+        there = done = len(pieces) - len(waiting)
+        self.done[phase] = {"reused": there, "done": len(waiting)}
+        if there:
+            context.events.say(f"{phase}: {there} of {len(pieces)} units were there already")
+        if waiting:  # a pool may cost processes even for nothing
+            for _ in context.pool.map(function, waiting, self.spec.workers):
+                done += 1
+                context.events.progress(done, len(pieces), "units")
+                self.stop_if_asked(f"{phase}: {done} of {len(pieces)} units are finished and kept")
+
+    def stop_if_asked(self, where: str) -> None:
+        """Leave if somebody asked.
+
+        Raises:
+            Stopped: somebody did.
+        """
+        if self.context.stop.requested():
+            raise Stopped(f"ingest stopped. {where}", fix="run the same command again to continue")
+
+    @property
+    def shape(self) -> SampleShape:
+        """What one sample looks like."""
+        return self.reader.shape(vocabulary_of(self.spec.tokenizer))
+
+
+def evaluation_sets_unit(key: ActionKey, root: Path) -> Unit:
+    """The unit that holds what documents are checked against."""
+    return Unit.of(root, "evaluation sets", [_code(key), key.parts["spec"]["decontamination"], _sets(key)])
+
+
+def read(
+    job: Job, items: Sequence[SourceFile], digests: Mapping[str, str], sketch: Callable[[pa.Array], pa.Array] | None
+) -> list[Unit]:
+    """The units of all items, read and filtered, in the order of ids.
+
+    Args:
+        items: what workers read apart.
+        digests: of those of them whose digest is known.
+        sketch: what fuzzy deduplication compares.
+    """
+    steps, withdrawal, reads = steps_of(job.spec), Withdrawal(job.spec.source.withdrawn), list[ReadPiece]()
+    for source, some in groupby(items, lambda item: item.source):
+        reading = _reading(job, source)
+        for files in cut(some, job.spec.unit_bytes, lambda item: (item.document, item.bytes)):
+            within = Withdrawal({pattern for file in files for pattern in withdrawal.within(file).patterns})
+            known = [_named(file, digests, job.reader) for file in files]
+            unit = Unit.of(job.context.units, "read", [reading, within.patterns, known])
+            reads.append(ReadPiece(unit, files, job.reader, job.rules, steps, sketch, within))
+    job.finish("read", read_unit, reads)
+    units = [piece.unit for piece in reads]
+    names = [unit.folder.relative_to(job.context.units).as_posix() for unit in units]
+    write_json(job.context.folder / UNITS_FILE, {"read": names})
+    return units
+
+
+def _named(file: SourceFile, digests: Mapping[str, str], reader: Reader) -> list[str]:
+    """All that decides what is read of a file, beside the spec. Its splits do not: they are looked up later."""
+    digest = digests.get(file.document) or file.digest()
+    return [file.document, digest, file.group, file.source, file.licence or reader.licence]
+
+
+def _reading(job: Job, source: str) -> Any:
+    """All that decides how documents of a source are read and judged."""
+    spec = job.key.parts["spec"]
+    of_source = spec["source"]["parts"].get(source, spec["source"])
+    return [
+        _code(job.key),
+        list(job.source),
+        {name: value for name, value in spec.items() if name not in ("source", *_BEHIND_READING)},
+        {name: value for name, value in of_source.items() if name not in _OF_THE_LIST},
+        _sets(job.key),
+        spec["fuzzy_dedup"] if job.spec.fuzzy_dedup.use else None,
+    ]
+
+
+def _code(key: ActionKey) -> Any:
+    """The code and the libraries, but for those of tokenizers."""
+    return [key.parts["code"], {name: of for name, of in key.parts["libraries"].items() if name not in _OF_TOKENIZERS}]
+
+
+def _sets(key: ActionKey) -> Any:
+    """The digests of the evaluation sets."""
+    return {name: digest for name, digest in key.parts["inputs"].items() if name not in ("source", "tokenizer")}
+
+
+class Tokens(NamedTuple):
+    """The tokenizer's file, and the unit of tokens of each part."""
+
+    tokenizer: Path
+    units: Sequence[Unit]
+
+
+def encoded(job: Job, corpus: Corpus) -> Tokens:
+    """The tokens of every text or caption."""
+    tokenizer = _tokenizer(job, corpus)
+    libraries = {name: job.key.parts["libraries"][name] for name in _OF_ENCODING}
+    made_by = [job.key.parts["code"], libraries, sha256_file(tokenizer)]
+    waiting = [
+        EncodePiece(
+            Unit.of(job.context.units, "encode", [made_by, _texts(part)]), part.read, tuple(part.rows().to_pylist()),
+            tokenizer,
+        )
+        for part in corpus.parts
+    ]  # fmt: skip
+    job.finish("encode", encode_unit, waiting)
+    return Tokens(tokenizer, [piece.unit for piece in waiting])
+
+
+def _texts(part: Part) -> str:
+    """A digest of the documents of a part that stay, and of what they hold."""
+    kept = part.read.table(KEPT_FILE).select(["document", "group", "sha256"]).take(part.rows())
+    return sha256_json([column.to_pylist() for column in kept.columns])
+
+
+def _tokenizer(job: Job, corpus: Corpus) -> Path:
+    """The tokenizer's file, trained on the training documents alone, or the existing one."""
+    job.context.events.phase("tokenizer")
+    key = job.key.parts
+    decides = [key["code"], key["libraries"], key["spec"]["tokenizer"], key["inputs"].get("tokenizer")]
+    if job.spec.tokenizer.kind != "existing":
+        decides.append(_training_texts(corpus))
+    unit = Unit.of(job.context.units, "tokenizer", decides)
+    if not unit.claimed():
+        job.stop_if_asked("The tokenizer is not trained yet; all that was read is kept")
+        texts = training_texts(corpus, job.spec.tokenizer.training_bytes, job.reader.value_bytes)
+        tokenizer = make_tokenizer(texts, job.spec.tokenizer)
+        unit.commit({TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()})
+    return unit.folder / TOKENIZER_FILE
+
+
+def _training_texts(corpus: Corpus) -> str:
+    """A digest of the training documents, in their order: ids, which decide what a sample holds, and texts."""
+    digest = hashlib.sha256()
+    for part in corpus.parts:
+        known = part.read.table(KEPT_FILE).select(["document", "sha256"]).take(part.rows("train"))
+        digest.update(sha256_json([column.to_pylist() for column in known.columns]).encode())
+    return digest.hexdigest()
+
+
+def withdrawn_by(reads: Sequence[Unit]) -> Counter[str]:
+    """What was left out of the units, by the pattern that names it."""
+    withdrawn = Counter[str]()
+    for unit in reads:
+        withdrawn.update(unit.facts()["withdrawn"])
+    return withdrawn
