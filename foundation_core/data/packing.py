@@ -44,6 +44,9 @@ COMPILED_FROM_TOKENS = 20_000_000
 """Tokens of a data set from which on its rows are made by machine code: a smaller one saves less than importing numba
 costs. Both ways give the same rows."""
 
+_COUNTED_BY_CODE_DOCUMENTS = 5_000_000
+"""Documents from which on rows are counted by machine code, too: a training on fewer starts before it is loaded."""
+
 _NO_PIECES = Pieces(*torch.empty(3, 0, dtype=torch.int64))
 
 
@@ -103,6 +106,9 @@ class Windows:
     ) -> None:
         self._is_compiled = dataset.tokens >= COMPILED_FROM_TOKENS if compiled is None else compiled
         self.dataset, self.context_tokens, self.packing, self.groups = dataset, context_tokens, packing, groups
+        if packing != "cut" or groups is not None:
+            for shard in range(dataset.shards):  # all before the first count, whose memory is in one piece then
+                dataset.unverified(shard)
         of = [None] if groups is None else groups
         self._cells = [self._cell(shard, group) for group in of for shard in range(dataset.shards)]
         rows = torch.tensor([cell.size.rows for cell in self._cells], dtype=torch.int64)
@@ -245,7 +251,8 @@ class Windows:
             rows = row_count(tokens, self.context_tokens)
             filled = tokens + rows - 1 if rows else 0  # two rows share a token
         else:
-            rows = packed_rows(documents, self.context_tokens, self.packing, self._code)
+            code = self._code if self.dataset.rows >= _COUNTED_BY_CODE_DOCUMENTS else None
+            rows = packed_rows(documents, self.context_tokens, self.packing, code)
             pieces = pieces_of(documents, self.context_tokens)
             filled = int((documents.length + pieces - 1)[pieces > 0].sum())
         return _Cell(shard, group, Size(rows, tokens, count), filled)

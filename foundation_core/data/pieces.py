@@ -167,7 +167,15 @@ def packed_rows(documents: Documents, context_tokens: int, packing: Packing, cod
     count = pieces_of(documents, context_tokens)
     if packing == "one_document":
         return int(count.sum())
-    *_, (_, rows) = _fitted(_cut_lengths(documents, count, context_tokens), count, context_tokens, code)
+    if code is not None:
+        *_, (_, rows) = _fitted(_cut_lengths(documents, count, context_tokens), count, context_tokens, code)
+        return rows
+    rows, last = 0, documents.length - (count - 1) * context_tokens
+    for parts, ends in zip(torch.split(count, WINDOW_DOCUMENTS), torch.split(last, WINDOW_DOCUMENTS), strict=True):
+        there = parts > 0
+        sizes = torch.bincount(ends[there], minlength=context_tokens + 2)
+        sizes[context_tokens + 1] += (parts[there] - 1).sum()  # what is cut off a long document fills a row
+        rows += fitted_rows(sizes.tolist(), context_tokens + 1)
     return rows
 
 
@@ -208,6 +216,38 @@ def best_fit(sizes: Tensor, capacity: int, first: int = 0, code: ModuleType | No
         found = torch.empty_like(sizes)
         first = code.best_fit(ordered.values.numpy(), capacity, first, found.numpy())
     return torch.empty_like(sizes).scatter_(0, ordered.indices, found), first
+
+
+def fitted_rows(sizes: list[int], capacity: int) -> int:
+    """How many rows best fit makes of so many pieces of each size.
+
+    The fullest row that a piece fits into stays the fullest for the next one of its size, until none fits any more. So
+    rows with the same room are filled together, and no piece is looked at alone.
+    """
+    rows, rooms = [0] * (capacity + 1), 0  # rows by the room that is left in them; a bit for each room
+    opened = 0
+    for size in range(capacity, 1, -1):
+        left = sizes[size]
+        while left:
+            fitting = rooms >> size
+            room = size + (fitting & -fitting).bit_length() - 1 if fitting else capacity
+            each = room // size  # pieces that such a row takes
+            filled, rest = divmod(left, each)
+            if fitting and filled >= rows[room]:
+                filled, rest = rows[room], 0
+            used = filled + (rest > 0)
+            if fitting:
+                rows[room] -= used
+                if not rows[room]:
+                    rooms ^= 1 << room
+            else:
+                opened += used
+            left -= filled * each + rest
+            for many, remaining in ((filled, room - each * size), (int(rest > 0), room - rest * size)):
+                if many and remaining > 1:
+                    rows[remaining] += many
+                    rooms |= 1 << remaining
+    return opened
 
 
 def _placed(sizes: list[int], capacity: int, first: int) -> tuple[list[int], int]:

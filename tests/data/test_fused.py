@@ -17,7 +17,7 @@ from foundation_core.data import fused
 from foundation_core.data.loader import Loader
 from foundation_core.data.mixture import Mixture, Phase
 from foundation_core.data.packing import COMPILED_FROM_TOKENS, Windows
-from foundation_core.data.pieces import best_fit
+from foundation_core.data.pieces import best_fit, fitted_rows
 from foundation_core.data.shards import ShardDataset, ShardWriter
 from foundation_core.data.units import TOKENS
 from foundation_core.spec_loading import Packing
@@ -88,7 +88,7 @@ def test_best_fit_is_that_of_python(sizes: list[int], capacity: int, first: int)
     pieces = torch.tensor(sizes, dtype=torch.int64)
     (found, following), (expected, last) = (best_fit(pieces, capacity, first, code) for code in (fused, None))
     assert found.equal(expected)
-    assert following == last
+    assert following == last == first + fitted_rows(torch.bincount(pieces, minlength=capacity + 1).tolist(), capacity)
 
 
 def test_rows_that_are_not_there_are_refused_before_memory_is_read(
