@@ -107,6 +107,7 @@ class Windows:
         self._is_compiled = dataset.tokens >= COMPILED_FROM_TOKENS if compiled is None else compiled
         self.dataset, self.context_tokens, self.packing, self.groups = dataset, context_tokens, packing, groups
         if packing != "cut" or groups is not None:
+            dataset.prepare(range(dataset.shards))
             for shard in range(dataset.shards):  # all before the first count, whose memory is in one piece then
                 dataset.unverified(shard)
         of = [None] if groups is None else groups
@@ -178,8 +179,7 @@ class Windows:
         """The rows in one pass over all shards."""
         assert self._code is not None, "gather asks for it"
         if self._unopened:
-            for cell in torch.unique(torch.searchsorted(self._ends, indices, right=True)).tolist():
-                self._stream(cell)
+            self._opened(torch.unique(torch.searchsorted(self._ends, indices, right=True)).tolist())
         # one piece of memory: malloc gives three that are freed together back to the system, and clearing pages anew
         # takes three times as long as writing the rows
         batch = torch.empty((3, len(indices), self.context_tokens + 1), dtype=torch.int32)
@@ -198,7 +198,7 @@ class Windows:
         numbers = torch.split((indices - self._firsts[cells])[by_cell], counts.tolist())
         back = torch.empty_like(by_cell).scatter_(0, by_cell, torch.arange(len(by_cell)))
 
-        streams = [self._stream(cell) for cell in found.tolist()]
+        streams = self._opened(found.tolist())
         pieces = [stream.plan.pieces(rows) for stream, rows in zip(streams, numbers, strict=True)]
         together = Pieces(*(torch.cat(parts) for parts in zip(_NO_PIECES, *pieces, strict=True)))
         tokens = self._tokens(streams, numbers, _padded(together, self.context_tokens + 1))
@@ -218,6 +218,11 @@ class Windows:
             row += len(mine)
         places.fill(tokens, 0)
         return tokens
+
+    def _opened(self, cells: Sequence[int]) -> list[_Stream]:
+        if self._unopened:
+            self.dataset.prepare({self._cells[cell].shard for cell in cells})
+        return [self._stream(cell) for cell in cells]
 
     def _stream(self, cell: int) -> _Stream:
         if cell not in self._streams:
