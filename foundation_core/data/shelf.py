@@ -173,17 +173,18 @@ class StoreShelf:
                 pass
 
 
-def store_shelf(spec: ShardStoreSpec, home: Path) -> StoreShelf | None:
+def store_shelf(spec: ShardStoreSpec, corpus: Path) -> StoreShelf | None:
     """The shelf of a copy of an ingest result; None where the shards lie in the data folder.
 
     Args:
-        home: the data folder.
+        corpus: the result's folder, which lies in the data folder as results/ingest/NAME.
 
     Raises:
         ConfigError: there is no such store.
     """
     if spec.address is None:
         return None
+    home = corpus.absolute().parents[2]
     folder = Path(spec.cache_folder).expanduser() if spec.cache_folder else home / "cache" / "shards"
     return StoreShelf(ShardCache(folder, spec.cache_bytes), located(spec.address))
 
@@ -218,7 +219,7 @@ def _stream(shard: Mapping[str, Any], source: Place, sink: BinaryIO) -> None:
     if size != shard["bytes"]:
         raise _changed(shard, source, f"it is {size} bytes long")
     sink.seek(0)
-    with source.open() as stream:
+    with source.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             state.update(chunk)
             sink.write(chunk)

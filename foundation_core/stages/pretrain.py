@@ -47,7 +47,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     """Train a model from scratch and keep the weights that are best on validation."""
     context.events.phase("pretrain")
     groups = [mixed.group for mixed in spec.mixture.groups] or None
-    shelf = store_shelf(spec.shards, inputs["corpus"].folder.parents[2])
+    shelf = store_shelf(spec.shards, inputs["corpus"].folder)
     corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf)
     objective = corpus.objective(spec)
     model = build(spec.model, corpus.shape)

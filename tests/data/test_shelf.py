@@ -264,7 +264,8 @@ def test_processes_share_one_folder_and_bring_each_shard_once(
 
 
 def test_a_spec_without_an_address_has_no_shelf(tmp_path: Path) -> None:
-    assert store_shelf(ShardStoreSpec(), tmp_path) is None
-    found = store_shelf(ShardStoreSpec(address="s3://bucket/corpus"), tmp_path)
+    corpus = tmp_path / "results" / "ingest" / "corpus-012345678901"
+    assert store_shelf(ShardStoreSpec(), corpus) is None
+    found = store_shelf(ShardStoreSpec(address="s3://bucket/corpus"), corpus)
     assert found is not None
     assert (found.cache.folder, str(found.place)) == (tmp_path / "cache" / "shards", "s3://bucket/corpus")
