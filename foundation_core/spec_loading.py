@@ -8,12 +8,26 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from foundation_core.spec_base import Spec
+from foundation_core.spec_base import Spec, placement
 
 Packing = Literal["cut", "best_fit", "one_document"]
 
 PARTS = 10_000
 """Parts of a mixture's whole: weights are multiples of one, so that a period of so many samples holds them exactly."""
+
+
+class ShardStoreSpec(Spec):
+    """Shards in a store, kept in a folder of this machine while they are used. Off without an address."""
+
+    address: str | None = placement(None)
+    """A copy of the ingest result's folder, such as s3://bucket/corpus: pretraining reads its shards, not those in
+    the data folder. Manifests, and so the hashes that are compared, are those in the data folder."""
+    cache_folder: str | None = placement(None)
+    """Where shards are kept, for all workers of a machine. Empty: cache/shards in the data folder; name a folder of a
+    local disk where the data folder is shared over a network."""
+    cache_bytes: int = placement(100_000_000_000, ge=1)
+    """The most that is kept there. It must hold the corpus, as every batch reads everywhere in it; shards of other
+    corpora leave first, the longest unused one before the others."""
 
 
 class MixedGroupSpec(Spec):

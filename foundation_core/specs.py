@@ -23,7 +23,7 @@ from foundation_core.spec_ingest import (
     SplitSpec,
     TokenizerSpec,
 )
-from foundation_core.spec_loading import MixedGroupSpec, MixtureSpec, Packing, WeightChangeSpec
+from foundation_core.spec_loading import MixedGroupSpec, MixtureSpec, Packing, ShardStoreSpec, WeightChangeSpec
 from foundation_core.spec_quality import (
     FilterSpec,
     FuzzyDedupSpec,
@@ -37,8 +37,9 @@ __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
     "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "MixedGroupSpec",
     "MixtureSpec", "ModelSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec",
-    "QualitySpec", "RepetitionSpec", "Role", "SeriesSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec",
-    "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves", "placement", "presentation",
+    "QualitySpec", "RepetitionSpec", "Role", "SeriesSpec", "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec",
+    "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves", "placement",
+    "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain
@@ -210,6 +211,8 @@ class PretrainSpec(Spec):
     """CPU threads of each worker."""
     micro_batch_rows: int = placement(8, ge=1)
     """Rows of one forward pass of one worker; smaller saves memory, the gradient stays the same."""
+    shards: ShardStoreSpec = placement(ShardStoreSpec())
+    """Where the corpus's shards lie, if not in the data folder."""
     prefetch_steps: int = placement(2, ge=0)
     """Steps whose rows are made ready beside the training, by a thread of each worker; 0 has no such thread."""
     engine: Literal["deepspeed", "torch"] = placement("deepspeed")

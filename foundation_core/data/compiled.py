@@ -12,6 +12,8 @@ from foundation_core.errors import SetupError
 
 try:
     import numba
+    from numba import types
+    from numba.extending import intrinsic
 except ImportError as error:
     raise SetupError(
         "rules and fuzzy deduplication of texts need numba, which is not installed",
@@ -29,6 +31,33 @@ def compiled(function: Function) -> Function:
 def inlined(function: Function) -> Function:
     """The same for a step of one: its code is put where it is called, as a call costs more than such a step."""
     return cast(Function, numba.njit(cache=True, nogil=True, forceinline=True)(function))
+
+
+@inlined
+def int32_at(address: int, length: int) -> Any:
+    """The int32 numbers at an address of memory; whoever calls keeps them alive."""
+    return numba.carray(_int32s(address), length)
+
+
+@inlined
+def int64_at(address: int, length: int) -> Any:
+    """The int64 numbers at an address of memory; whoever calls keeps them alive."""
+    return numba.carray(_int64s(address), length)
+
+
+def _pointer(kind: Any) -> Any:
+    """A function that compiled code calls with an address to get a pointer to numbers of a kind."""
+
+    def typed(context: Any, address: Any) -> Any:
+        def cast_address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+        return types.CPointer(kind)(types.int64), cast_address
+
+    return intrinsic(typed)
+
+
+_int32s, _int64s = _pointer(types.int32), _pointer(types.int64)
 
 
 def _folder() -> Path:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from foundation_core.data.order import SampleOrder
+from foundation_core.data.order import Ahead, SampleOrder
 
 _PADDING = {"segment": -1, "sample": -1}
 """What a row of padding holds; 0 where nothing is said here."""
@@ -47,7 +47,7 @@ class Loader:
         world: int = 1,
         change: Callable[[Batch], Batch] | None = None,
     ) -> None:
-        self.rows, self.order, self.change = rows, order, change
+        self.rows, self.order, self.change = rows, Ahead(order), change
         self.batch_rows, self.micro_batch_rows = batch_rows, micro_batch_rows
         share, remainder = divmod(batch_rows, world)
         self._first_row = rank * share + min(rank, remainder)

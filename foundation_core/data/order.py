@@ -12,11 +12,14 @@ from __future__ import annotations
 import hashlib
 import struct
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+_AHEAD_TAKES, _AHEAD_SAMPLES = 32, 16_384
 _ROUNDS = 6  # four suffice for large domains; the small ones of small corpora mix better with two more
 
 
@@ -50,6 +53,21 @@ class Order(SampleOrder):
         return torch.cat(parts)
 
 
+class Ahead(SampleOrder):
+    """The same order, found for many samples at once: that costs hardly more than it costs for a few."""
+
+    def __init__(self, order: SampleOrder) -> None:
+        self.order = order
+        self._first, self._found = 0, torch.empty(0, dtype=torch.int64)
+
+    def take(self, start: int, count: int) -> Tensor:
+        """Record indices of samples start, start + 1, ..., (count,) int64."""
+        if not self._first <= start <= start + count <= self._first + len(self._found):
+            ahead = max(count, min(_AHEAD_TAKES * count, _AHEAD_SAMPLES))
+            self._first, self._found = start, self.order.take(start, ahead)
+        return self._found[start - self._first :][:count]
+
+
 def _keys(seed: int, epoch: int) -> tuple[int, ...]:
     digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=4 * _ROUNDS).digest()
     return struct.unpack(f"<{_ROUNDS}I", digest)
@@ -57,17 +75,22 @@ def _keys(seed: int, epoch: int) -> tuple[int, ...]:
 
 def _permuted(index: Tensor, size: int, keys: tuple[int, ...]) -> Tensor:
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
-    index = _feistel(index, half_bits, keys)
-    while (outside := index >= size).any():
-        index[outside] = _feistel(index[outside], half_bits, keys)
+    mask = (1 << half_bits) - 1
+    if len(index) > mask:  # a round has fewer arguments than there are indices: each is found once
+        tables = [mixed(torch.arange(mask + 1) ^ key) & mask for key in keys]
+        rounds: list[Callable[[Tensor], Tensor]] = [partial(table.index_select, 0) for table in tables]
+    else:
+        rounds = [lambda half, key=key: mixed(half ^ key) & mask for key in keys]  # type: ignore[misc]
+    index = _feistel(index, half_bits, rounds)
+    while len(outside := (index >= size).nonzero().squeeze(1)):
+        index[outside] = _feistel(index[outside], half_bits, rounds)
     return index
 
 
-def _feistel(index: Tensor, half_bits: int, keys: tuple[int, ...]) -> Tensor:
-    mask = (1 << half_bits) - 1
-    left, right = index >> half_bits, index & mask
-    for key in keys:
-        left, right = right, left ^ (mixed(right ^ key) & mask)
+def _feistel(index: Tensor, half_bits: int, rounds: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:
+    left, right = index >> half_bits, index & ((1 << half_bits) - 1)
+    for mix in rounds:
+        left, right = right, left ^ mix(right)
     return (left << half_bits) | right
 
 

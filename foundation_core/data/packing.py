@@ -14,6 +14,8 @@ Legend: N rows, P pieces of documents, T context tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from types import ModuleType
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -22,10 +24,28 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from foundation_core.data.pieces import Cut, Documents, Packed, Pieces, Plan, packed, ragged, row_count
+from foundation_core.data.pieces import (
+    Cut,
+    Documents,
+    Pieces,
+    Plan,
+    machine_code,
+    packed,
+    packed_rows,
+    pieces_of,
+    ragged,
+    row_count,
+)
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.spec_loading import Packing
+
+COMPILED_FROM_TOKENS = 20_000_000
+"""Tokens of a data set from which on its rows are made by machine code: a smaller one saves less than importing numba
+costs. Both ways give the same rows."""
+
+_COUNTED_BY_CODE_DOCUMENTS = 5_000_000
+"""Documents from which on rows are counted by machine code, too: a training on fewer starts before it is loaded."""
 
 _NO_PIECES = Pieces(*torch.empty(3, 0, dtype=torch.int64))
 
@@ -39,11 +59,16 @@ class Size(NamedTuple):
 
 
 class _Cell(NamedTuple):
-    """The documents of a shard that are of one group, or all of them."""
+    """The documents of a shard that are of one group, or all of them.
+
+    Args:
+        filled: places of its rows that are no padding.
+    """
 
     shard: int
     group: str | None
     size: Size
+    filled: int
 
 
 class _Stream(NamedTuple):
@@ -64,6 +89,7 @@ class Windows:
 
     Args:
         groups: those whose documents are read, each in rows of its own. None: all documents, whatever their group.
+        compiled: whether rows are made by machine code, where numba is installed. None: of `COMPILED_FROM_TOKENS` on.
 
     Raises:
         ConfigError: no document is of a group.
@@ -76,17 +102,22 @@ class Windows:
         context_tokens: int,
         packing: Packing = "cut",
         groups: Sequence[str] | None = None,
+        compiled: bool | None = None,
     ) -> None:
+        self._is_compiled = dataset.tokens >= COMPILED_FROM_TOKENS if compiled is None else compiled
         self.dataset, self.context_tokens, self.packing, self.groups = dataset, context_tokens, packing, groups
-        self._packed: dict[int, Packed] = {}
-        self._cells: list[_Cell] = []
-        for group in [None] if groups is None else groups:
-            for shard in range(dataset.shards):
-                self._cells.append(_Cell(shard, group, self._size(shard, group)))
+        if packing != "cut" or groups is not None:
+            dataset.prepare(range(dataset.shards))
+            for shard in range(dataset.shards):  # all before the first count, whose memory is in one piece then
+                dataset.unverified(shard)
+        of = [None] if groups is None else groups
+        self._cells = [self._cell(shard, group) for group in of for shard in range(dataset.shards)]
         rows = torch.tensor([cell.size.rows for cell in self._cells], dtype=torch.int64)
         self._ends = rows.cumsum(0)
         self._firsts = self._ends - rows
         self._streams: dict[int, _Stream] = {}
+        self._unopened = int((rows > 0).sum())
+        self._told = torch.zeros((len(self._cells), 5), dtype=torch.int64)  # what `fused` is told of each cell
         if len(self) == 0:
             raise DataError(
                 f"{dataset.folder} holds {dataset.tokens} tokens: there is nothing to predict in it",
@@ -123,11 +154,7 @@ class Windows:
 
     def filled_fraction(self) -> float:
         """Labels and first tokens over all places of all rows; the rest is padding."""
-        places = len(self) * (self.context_tokens + 1)
-        if self.packing == "cut":
-            joints = sum(max(0, cell.size.rows - 1) for cell in self._cells)  # tokens that two rows share
-            return (sum(cell.size.tokens for cell in self._cells if cell.size.rows) + joints) / places
-        return sum(int(plan.length.sum()) for plan in self._packed.values()) / places
+        return sum(cell.filled for cell in self._cells) / (len(self) * (self.context_tokens + 1))
 
     def gather(self, indices: Tensor) -> dict[str, Tensor]:
         """The rows of those numbers, each tensor (N, T + 1) int32: half of what a model's int64 takes on the way.
@@ -136,14 +163,42 @@ class Windows:
             tokens: token ids; 0 where there is padding.
             segment: which document of its row a token belongs to, from 0; -1 for padding.
             position: the token's place in that document's part of the row, from 0; 0 for padding.
+
+        Raises:
+            IndexError: there is no such row.
         """
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
+            raise IndexError(f"rows {int(indices.min())} to {int(indices.max())} of {len(self)}")
+        return self._compiled(indices) if self._code else self._by_torch(indices)
+
+    @cached_property
+    def _code(self) -> ModuleType | None:
+        return machine_code() if self._is_compiled else None
+
+    def _compiled(self, indices: Tensor) -> dict[str, Tensor]:
+        """The rows in one pass over all shards."""
+        assert self._code is not None, "gather asks for it"
+        if self._unopened:
+            self._opened(torch.unique(torch.searchsorted(self._ends, indices, right=True)).tolist())
+        # one piece of memory: malloc gives three that are freed together back to the system, and clearing pages anew
+        # takes three times as long as writing the rows
+        batch = torch.empty((3, len(indices), self.context_tokens + 1), dtype=torch.int32)
+        numbers = [values.numpy() for values in (indices, self._ends, self._told)]
+        if self.packing == "cut":
+            self._code.gather_cut(*numbers, self.context_tokens, *batch.numpy())
+        else:
+            self._code.gather_packed(*numbers, *batch.numpy())
+        return dict(zip(("tokens", "segment", "position"), batch, strict=True))
+
+    def _by_torch(self, indices: Tensor) -> dict[str, Tensor]:
+        """The rows shard by shard."""
         cells = torch.searchsorted(self._ends, indices, right=True)
         by_cell = cells.argsort(stable=True)
         found, counts = torch.unique(cells, return_counts=True)
         numbers = torch.split((indices - self._firsts[cells])[by_cell], counts.tolist())
         back = torch.empty_like(by_cell).scatter_(0, by_cell, torch.arange(len(by_cell)))
 
-        streams = [self._stream(cell) for cell in found.tolist()]
+        streams = self._opened(found.tolist())
         pieces = [stream.plan.pieces(rows) for stream, rows in zip(streams, numbers, strict=True)]
         together = Pieces(*(torch.cat(parts) for parts in zip(_NO_PIECES, *pieces, strict=True)))
         tokens = self._tokens(streams, numbers, _padded(together, self.context_tokens + 1))
@@ -164,32 +219,48 @@ class Windows:
         places.fill(tokens, 0)
         return tokens
 
+    def _opened(self, cells: Sequence[int]) -> list[_Stream]:
+        if self._unopened:
+            self.dataset.prepare({self._cells[cell].shard for cell in cells})
+        return [self._stream(cell) for cell in cells]
+
     def _stream(self, cell: int) -> _Stream:
         if cell not in self._streams:
-            shard, group, size = self._cells[cell]
+            shard, group, size, _ = self._cells[cell]
             table = self.dataset.table(shard)
             tokens, documents = _documents(table, group)
-            plan = self._packed[cell] if cell in self._packed else Cut(documents, self.context_tokens)
-            first, last = int(documents.start[0]), int(documents.start[-1] + documents.length[-1])
+            plan: Plan = Cut(documents, self.context_tokens)
             rows = None
-            if self.packing == "cut" and last - first == size.tokens:
+            if self.packing != "cut":
+                plan = packed(documents, self.context_tokens, self.packing, self._code)
+            elif (first := int(documents.start[0])) + size.tokens == int(documents.start[-1] + documents.length[-1]):
                 inside = (size.tokens - 1) // self.context_tokens
                 rows = tokens[first:].as_strided((inside, self.context_tokens + 1), (self.context_tokens, 1))
             self._streams[cell] = _Stream(tokens, plan, rows)
+            arrays = plan.arrays()
+            addresses = [array.data_ptr() for array in (tokens, *arrays)]
+            self._told[cell, : len(addresses)] = torch.tensor(addresses)
+            self._told[cell, -1] = len(arrays[0])
+            self._unopened -= 1
         return self._streams[cell]
 
-    def _size(self, shard: int, group: str | None) -> Size:
-        """The size of a cell; of packed ones, which rows there are."""
+    def _cell(self, shard: int, group: str | None) -> _Cell:
+        """A cell by its documents' lengths: which rows there are is found when the first of them is read."""
         known = self.dataset.manifest["shards"][shard]
         if self.packing == "cut" and group is None:
-            return Size(row_count(known["tokens"], self.context_tokens), known["tokens"], known["rows"])
-        _, documents = _documents(self.dataset.unverified(shard), group)
-        tokens = int(documents.length.sum())
+            tokens, count = known["tokens"], known["rows"]
+        else:
+            _, documents = _documents(self.dataset.unverified(shard), group)
+            tokens, count = documents.tokens, len(documents.start)
         if self.packing == "cut":
-            return Size(row_count(tokens, self.context_tokens), tokens, len(documents.length))
-        plan = packed(documents, self.context_tokens, self.packing)
-        self._packed[len(self._cells)] = plan
-        return Size(len(plan), tokens, len(documents.length))
+            rows = row_count(tokens, self.context_tokens)
+            filled = tokens + rows - 1 if rows else 0  # two rows share a token
+        else:
+            code = self._code if self.dataset.rows >= _COUNTED_BY_CODE_DOCUMENTS else None
+            rows = packed_rows(documents, self.context_tokens, self.packing, code)
+            pieces = pieces_of(documents, self.context_tokens)
+            filled = int((documents.length + pieces - 1)[pieces > 0].sum())
+        return _Cell(shard, group, Size(rows, tokens, count), filled)
 
 
 class _Places(NamedTuple):
@@ -271,8 +342,8 @@ def _documents(table: pa.Table, group: str | None) -> tuple[Tensor, Documents]:
     """A shard's tokens, end to end, and its documents that are of a group."""
     column = table["tokens"].chunk(0)  # a shard is one record batch
     offsets = from_dlpack(column.offsets)
-    start, length = offsets[:-1], offsets.diff()
-    if group is not None:
-        of_group = torch.tensor(pc.indices_nonzero(pc.equal(table["group"], group)).to_pylist(), dtype=torch.int64)
-        start, length = start[of_group], length[of_group]
-    return from_dlpack(column.values), Documents(start, length)
+    if group is None:
+        return from_dlpack(column.values), Documents(offsets[:-1], offsets)
+    of_group = from_dlpack(pc.indices_nonzero(pc.equal(table["group"], group)).cast(pa.int64()))
+    bounds = torch.nn.functional.pad(offsets.diff()[of_group].cumsum(0), (1, 0))
+    return from_dlpack(column.values), Documents(offsets[:-1][of_group], bounds)

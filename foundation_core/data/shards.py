@@ -10,11 +10,13 @@ The manifest is written last. A folder without one is no data set, whatever else
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
-from collections.abc import Iterator, Mapping
+import mmap
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,6 +27,7 @@ from foundation_core.files import committed, read_json, remove_partial, sha256_f
 
 MANIFEST = "manifest.json"
 MANIFEST_VERSION = 1
+_MADV_POPULATE_READ = 22  # Linux 5.14; Python has no name for it
 
 
 def arrow_bytes(table: pa.Table) -> pa.Buffer:
@@ -40,6 +43,19 @@ def arrow_bytes(table: pa.Table) -> pa.Buffer:
 def read_arrow(path: Path) -> pa.Table:
     """The table of an Arrow file, memory-mapped: only what is looked at is read."""
     return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+class Shelf(Protocol):
+    """Shards that lie elsewhere, and are brought here when they are asked for."""
+
+    def expect(self, content: str, shards: Collection[Mapping[str, Any]]) -> None:
+        """Make sure that there is room for the shards of a data set; each as its manifest has it."""
+
+    def path(self, shard: Mapping[str, Any]) -> Path:
+        """Where a shard lies now, compared with its sha256."""
+
+    def bring(self, shards: Collection[Mapping[str, Any]]) -> None:
+        """Several of them, side by side."""
 
 
 class ShardWriter:
@@ -127,13 +143,14 @@ class ShardDataset:
 
     Args:
         verify: whether to compare sha256s at all.
+        shelf: where the shards come from, where only the manifest lies in the folder.
 
     Raises:
         DataError: there is no manifest, a newer version wrote it, or a file is not what the manifest says.
     """
 
-    def __init__(self, folder: Path, verify: bool = True) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, verify: bool = True, shelf: Shelf | None = None) -> None:
+        self.folder, self.shelf = folder, shelf
         self.manifest = _read_manifest(folder)
         self.rows: int = self.manifest["rows"]
         self.tokens: int = self.manifest["tokens"]
@@ -141,6 +158,9 @@ class ShardDataset:
         self.tokenizer: str = self.manifest["tokenizer"]
         self._tables: dict[int, pa.Table] = {}
         self._unverified = set(range(self.shards)) if verify else set[int]()
+        if shelf is not None:
+            shelf.expect(self.content, self.manifest["shards"])
+            return
         for shard in self.manifest["shards"]:
             _check_size(folder / shard["file"], shard)
 
@@ -156,10 +176,17 @@ class ShardDataset:
             DataError: it is not what was written.
         """
         if shard in self._unverified:
-            known = self.manifest["shards"][shard]
-            _check_sha256(self.folder / known["file"], known)
+            if self.shelf is None:  # what a shelf brings is compared there
+                known = self.manifest["shards"][shard]
+                _check_sha256(self.folder / known["file"], known)
             self._unverified.discard(shard)
+            _map_pages(self.unverified(shard))
         return self.unverified(shard)
+
+    def prepare(self, shards: Collection[int]) -> None:
+        """Have several shards here that are soon asked for: from a shelf they come side by side."""
+        if self.shelf is not None:
+            self.shelf.bring([self.manifest["shards"][shard] for shard in shards if shard not in self._tables])
 
     def unverified(self, shard: int) -> pa.Table:
         """One shard as it lies there: for what is counted before the first row is read.
@@ -169,7 +196,7 @@ class ShardDataset:
         """
         if shard not in self._tables:
             known = self.manifest["shards"][shard]
-            path = self.folder / known["file"]
+            path = self.folder / known["file"] if self.shelf is None else self.shelf.path(known)
             try:
                 self._tables[shard] = read_arrow(path)
             except (OSError, pa.ArrowInvalid) as error:
@@ -200,6 +227,15 @@ def remove_dataset(folder: Path) -> None:
     for shard in folder.glob("shard-*.arrow"):
         shard.unlink()
     remove_partial(folder)
+
+
+def _map_pages(table: pa.Table) -> None:
+    """Map the pages of a shard that was read just now: one call for all of them saves a fault for each."""
+    for buffer in (found for column in table.columns for chunk in column.chunks for found in chunk.buffers()):
+        if buffer is not None and buffer.size >= mmap.PAGESIZE:
+            before = buffer.address % mmap.PAGESIZE
+            start, size = ctypes.c_void_p(buffer.address - before), ctypes.c_size_t(buffer.size + before)
+            ctypes.CDLL(None).madvise(start, size, _MADV_POPULATE_READ)  # an older kernel does nothing
 
 
 def _sizes(rows: pa.Table) -> pa.Array:

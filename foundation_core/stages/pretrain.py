@@ -19,6 +19,7 @@ from foundation_core.cost.flops import FORMULA, flops_per_token
 from foundation_core.data.loader import Batch, Loader
 from foundation_core.data.order import Order
 from foundation_core.data.prefetch import Prefetched
+from foundation_core.data.shelf import store_shelf
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
@@ -46,7 +47,8 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     """Train a model from scratch and keep the weights that are best on validation."""
     context.events.phase("pretrain")
     groups = [mixed.group for mixed in spec.mixture.groups] or None
-    corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups)
+    shelf = store_shelf(spec.shards, inputs["corpus"].folder)
+    corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf)
     objective = corpus.objective(spec)
     model = build(spec.model, corpus.shape)
     initialize(model, spec.seed)

@@ -14,6 +14,7 @@ from foundation_core.data.loader import Rows
 from foundation_core.data.packing import Windows
 from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shelf import StoreShelf
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer, token_bytes
 from foundation_core.errors import ConfigError
@@ -43,7 +44,11 @@ class TrainingData:
 
     @staticmethod
     def open(
-        corpus: Result, context_tokens: int, packing: Packing = "cut", groups: Sequence[str] | None = None
+        corpus: Result,
+        context_tokens: int,
+        packing: Packing = "cut",
+        groups: Sequence[str] | None = None,
+        shelf: StoreShelf | None = None,
     ) -> TrainingData:
         """Memory-map the shards; each is compared with its sha256 when it is first read.
 
@@ -52,6 +57,7 @@ class TrainingData:
             packing: how the training's rows are made of texts; those of the other splits are always cut, so that
                 scores can be compared.
             groups: those that the training's rows are of, each in rows of its own. None: all documents.
+            shelf: a copy of the corpus's folder in a store, which its shards are read from.
 
         Raises:
             ConfigError: the rows are no texts, and a packing or groups are asked for.
@@ -59,14 +65,18 @@ class TrainingData:
         folder = corpus.folder
         path = folder / TOKENIZER_FILE
         tokenizer = load_tokenizer(path) if path.exists() else None
-        if (folder / "tokens").is_dir():
+        kind = "tokens" if (folder / "tokens").is_dir() else "samples"
+
+        def dataset(split: Split) -> ShardDataset:
+            return ShardDataset(folder / kind / split, shelf=shelf and shelf / f"{kind}/{split}")
+
+        if kind == "tokens":
             assert tokenizer is not None, "a text corpus has a tokenizer"
-            datasets = {split: ShardDataset(folder / "tokens" / split) for split in SPLITS}
 
             def rows(split: Split) -> Windows:
                 if split == "train":
-                    return Windows(datasets[split], context_tokens, packing, groups)
-                return Windows(datasets[split], context_tokens)
+                    return Windows(dataset(split), context_tokens, packing, groups)
+                return Windows(dataset(split), context_tokens)
 
             shape = SampleShape(vocabulary=tokenizer.get_vocab_size())
             return TrainingData(
@@ -78,9 +88,7 @@ class TrainingData:
                 fix="remove them from the recipe",
             )
         features = load_features(folder)
-        samples = {
-            split: Samples(ShardDataset(folder / "samples" / split), features, context_tokens) for split in SPLITS
-        }
+        samples = {split: Samples(dataset(split), features, context_tokens) for split in SPLITS}
         return TrainingData(samples, features.shape, tokenizer, packed=False, content=corpus.content)
 
     @property

@@ -17,7 +17,15 @@ from foundation_core.events import read_events
 from foundation_core.files import read_json, sha256_file
 from foundation_core.model.families import build
 from foundation_core.objectives.language import NextToken
-from foundation_core.specs import MixedGroupSpec, MixtureSpec, ModelSpec, OptimizerSpec, PretrainSpec, TrunkSpec
+from foundation_core.specs import (
+    MixedGroupSpec,
+    MixtureSpec,
+    ModelSpec,
+    OptimizerSpec,
+    PretrainSpec,
+    ShardStoreSpec,
+    TrunkSpec,
+)
 from foundation_core.stages import pretrain as stage
 from foundation_core.stages.contract import Context
 from foundation_core.stages.pretrain import MODEL_FILE, WEIGHTS_FILE, pretrain
@@ -99,6 +107,21 @@ def test_the_outputs_are_the_model_and_its_weights(finished: tuple[Path, StageRe
     body = read_json(folder / MODEL_FILE)
     assert ModelSpec.model_validate(body["model"]) == MODEL
     assert body["shape"] == SHAPE.to_json()
+
+
+def test_shards_may_lie_elsewhere_and_the_result_is_the_same(
+    finished: tuple[Path, StageResult], corpus: Result, tmp_path: Path, serial_context: Contexts, untimed: None
+) -> None:
+    shutil.copytree(corpus.folder, tmp_path / "copy")
+    shutil.copytree(corpus.folder, tmp_path / "manifests", ignore=shutil.ignore_patterns("shard-*.arrow"))
+    inputs = {"corpus": replace(corpus, folder=tmp_path / "manifests")}
+    shards = ShardStoreSpec(address=str(tmp_path / "copy"), cache_folder=str(tmp_path / "cache"))
+    there = SPEC.model_copy(update={"shards": shards})
+    assert pretrain(there, inputs, serial_context(tmp_path / "there")).outputs == finished[1].outputs
+    assert list((tmp_path / "cache").glob("*.arrow"))
+    assert there.meaning() == SPEC.meaning()
+    with pytest.raises(DataError, match="is not there"):  # the negative control
+        pretrain(SPEC, inputs, serial_context(tmp_path / "here"))
 
 
 def test_utilisation_is_the_flops_of_training_over_those_of_the_product(finished: tuple[Path, StageResult]) -> None:
