@@ -72,6 +72,11 @@ class Corpus:
         """Document, group, bytes, split and row of every document that stays."""
         return pa.concat_tables(part.index for part in self.parts)
 
+    def encodings(self) -> dict[str, int]:
+        """How many of the texts were read in each encoding, most first."""
+        columns = (part.read.table(KEPT_FILE)["encoding"].take(part.rows()) for part in self.parts)
+        return _counted(pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string()))
+
     def dropped_by_rule(self) -> dict[str, int]:
         """How many documents each rule dropped, most first."""
         return _counted(self.dropped["rule"])

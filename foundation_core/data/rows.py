@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-from foundation_core.data.documents import SourceFile
+from foundation_core.data.documents import SourceFile, is_listed
 from foundation_core.data.places import Place, below, located
 from foundation_core.data.tables import Row, is_table, read_table, table_format
 from foundation_core.errors import ConfigError, DataError
@@ -69,7 +69,7 @@ class TableSource:
             yield self.path
             return
         for path in self.path.glob(self.spec.pattern or "**/*"):
-            if path.is_file() and (self.spec.pattern or is_table(path)):
+            if is_listed(path) and (self.spec.pattern or is_table(path)):
                 table_format(path)
                 yield path
 

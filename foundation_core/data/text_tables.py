@@ -7,13 +7,12 @@ Listing a table costs one pass over its bytes; no row becomes an object before a
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from foundation_core.data.cuts import CUT, Broken, Cut, Fields
-from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, reason_of, refused
+from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, content_digest, file_bytes, reason_of, refused
 from foundation_core.data.formats.base import check_size
 from foundation_core.data.rows import TableSource
 from foundation_core.data.tables import open_table, table_format
@@ -46,14 +45,7 @@ class TextTable(SourceFile):
 
     def digest(self) -> str:
         """Hex sha256 of its bytes and of the names of what is read of it; or why it cannot be read."""
-        digest = hashlib.sha256(repr(self.columns).encode())
-        try:
-            with self.path.open("rb") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-        except OSError as error:
-            return reason_of(error)
-        return digest.hexdigest()
+        return content_digest(self.path, repr(self.columns))
 
     def require(self) -> None:
         """Refuse, with the columns there are, if it lacks one that is read. A table that cannot be read lacks none.
@@ -77,8 +69,9 @@ class TextTable(SourceFile):
         try:
             with open_table(self.path, self.reading.most_expansion) as stream:
                 for cut in CUT[kind].cuts(stream, unit_bytes):
+                    size = cut.stop - cut.start
                     yield TablePart(
-                        f"{self.document}/{cut.first:09d}", self.path, cut.stop - cut.start, "", source=self.source,
+                        f"{self.document}/{cut.first:09d}+{size}", self.path, size, "", source=self.source,
                         licence=self.licence, table=self, cut=cut,
                     )  # fmt: skip
         except (OSError, EOFError, ValueError) as error:
@@ -178,7 +171,7 @@ class Tables(TableSource):
         columns = Columns(self.spec.text_field, self.spec.label_field, self.spec.licence_field)
         found = [
             TextTable(
-                f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", columns=columns,
+                f"{self.name}/{self.below(path)}", path, file_bytes(path), "", columns=columns,
                 reading=self.spec.reading,
             )
             for path in self.tables()
