@@ -49,8 +49,11 @@ Row = tuple[int, Fields | Broken]
 class Format(Protocol):
     """A way to hold rows."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """The parts, none of much more than `most_bytes`.
+
+        Args:
+            most_row_bytes: the `most_bytes` of `rows`.
 
         Raises:
             ValueError: the file is no such table.
@@ -61,7 +64,7 @@ class Format(Protocol):
 
         Args:
             names: the columns that are wanted.
-            most_bytes: of a line that is read as a whole; what stands behind them in it is skipped.
+            most_bytes: of a line or a record that is read as a whole; what stands behind them in it is skipped.
         """
 
     def columns(self, stream: BinaryIO) -> list[str]:
@@ -71,7 +74,7 @@ class Format(Protocol):
 class Lines:
     """JSON, an object a line."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts that end with a line."""
         start, first, place, number = 0, 1, 0, 1
         while chunk := stream.read(min(most_bytes, _CHUNK_BYTES)):
@@ -130,9 +133,9 @@ class Csv:
     def __init__(self, delimiter: str = ",") -> None:
         self.delimiter = delimiter
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts that end with a record."""
-        records, read = self._records(stream, None)
+        records, read = self._records(stream, None, most_row_bytes)
         next(records, None)  # the columns
         start, first, number = read[0], 1, 0
         for number, _ in enumerate(records, 1):
@@ -146,7 +149,7 @@ class Csv:
         """The records."""
         columns = self.columns(stream)
         stream.seek(cut.start)
-        records, _ = self._records(stream, cut.stop - cut.start)
+        records, _ = self._records(stream, cut.stop - cut.start, most_bytes)
         for number, record in enumerate(records, cut.first):
             if isinstance(record, Broken):
                 yield number, record
@@ -159,32 +162,45 @@ class Csv:
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of the first record."""
         stream.seek(0)
-        records, _ = self._records(stream, None)
+        records, _ = self._records(stream, None, _CHUNK_BYTES)
         first = next(records, [])
         if isinstance(first, Broken):
             raise ValueError(f"its first line is not CSV: {first.reason}")
         return [name.encode("latin-1").decode("utf-8-sig", "replace") for name in first]
 
-    def _records(self, stream: BinaryIO, left: int | None) -> tuple[Iterator[list[str] | Broken], list[int]]:
+    def _records(
+        self, stream: BinaryIO, left: int | None, most_bytes: int
+    ) -> tuple[Iterator[list[str] | Broken], list[int]]:
         """The records, and how many bytes were read up to the last one that was given.
 
-        Latin-1 gives each byte a character of its own, so that the bytes of a field can be had back.
+        Latin-1 gives each byte a character of its own, so that the bytes of a field can be had back. Behind a record
+        of more than `most_bytes`, such as one whose quote is never closed, it goes on with the next line.
         """
         csv.field_size_limit(2**31 - 1)
-        read = [0]
+        read, begun = [0], 0
 
         def lines() -> Iterator[str]:
-            while (left is None or read[0] < left) and (line := stream.readline()):
+            while (left is None or read[0] < left) and (line := stream.readline(most_bytes + 1)):
                 read[0] += len(line)
+                if read[0] - begun > most_bytes:
+                    while not line.endswith(b"\n") and (line := stream.readline(_CHUNK_BYTES)):
+                        read[0] += len(line)
+                    raise _TooLong
                 yield line.decode("latin-1")
 
         def records() -> Iterator[list[str] | Broken]:
+            nonlocal begun
             reader = csv.reader(lines(), delimiter=self.delimiter, strict=True)
             while True:
+                begun = read[0]
                 try:
                     record = next(reader, None)
                 except csv.Error as error:
                     yield Broken(f"not CSV: {error}")
+                    continue
+                except _TooLong:
+                    reader = csv.reader(lines(), delimiter=self.delimiter, strict=True)
+                    yield Broken(f"a record of more than {most_bytes:,} bytes")
                     continue
                 if record is None:
                     return
@@ -194,10 +210,14 @@ class Csv:
         return records(), read
 
 
+class _TooLong(Exception):
+    """A record has more bytes than it may."""
+
+
 class Parquet:
     """Apache Parquet."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts of as many rows as take the bytes, by what the file says of each row group."""
         facts = _opened(stream).metadata
         start = 0
@@ -240,7 +260,7 @@ def _opened(stream: BinaryIO) -> pq.ParquetFile:
 class Arrow:
     """Arrow's own file or stream format."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts of as many rows as take the bytes, none over the end of a batch."""
         start = 0
         for batch in _batches(stream):

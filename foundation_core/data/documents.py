@@ -232,8 +232,25 @@ def source_folder(spec: SourceSpec) -> Place:
 
 
 def files_below(source: str, root: Place, pattern: str) -> list[SourceFile]:
-    """The files of a folder that match a pattern, sorted by document id; a link that leads to nothing is one, too."""
-    return _listed(source, ((below(root, path), path) for path in root.glob(pattern) if is_listed(path)))
+    """The files of a folder that match a pattern, sorted by document id.
+
+    What cannot be looked into, a link that leads to nothing or a folder that is closed to us, is a file that cannot be
+    read: nobody knows what is lost there.
+    """
+    found = [path for path in root.glob(pattern) if is_listed(path)]
+    if isinstance(root, Path):
+        found += _closed_folders(root, PurePath(pattern).parts)
+    return _listed(source, ((below(root, path), path) for path in found))
+
+
+def _closed_folders(root: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """The folders that a pattern with ** would lead into if they were not closed; `Path.glob` passes them over."""
+    if "**" not in pattern:
+        return
+    closed = list[OSError]()
+    for _ in os.walk(root.joinpath(*pattern[: pattern.index("**")]), onerror=closed.append):
+        pass
+    yield from (Path(error.filename) for error in closed if isinstance(error, PermissionError))
 
 
 def is_listed(path: Place) -> bool:

@@ -68,7 +68,7 @@ class TextTable(SourceFile):
         kind, _ = table_format(self.path)
         try:
             with open_table(self.path, self.reading.most_expansion) as stream:
-                for cut in CUT[kind].cuts(stream, unit_bytes):
+                for cut in CUT[kind].cuts(stream, unit_bytes, self.reading.most_document_bytes):
                     size = cut.stop - cut.start
                     yield TablePart(
                         f"{self.document}/{cut.first:09d}+{size}", self.path, size, "", source=self.source,

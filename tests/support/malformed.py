@@ -50,15 +50,15 @@ class File:
         kept: of documents that must be kept, by what stands behind the file's id: words of their texts.
         lost: of documents that must be quarantined, what stands behind the file's id.
         documents: how many it holds; None where that cannot be said.
-        refuses: whether the ingestion must refuse it as a whole.
+        refuses: whether the ingestion must be refused for it; None: it may be.
     """
 
     path: str | bytes
-    data: bytes | str
+    data: bytes | str = field(repr=False)
     kept: Mapping[str, str] = field(default_factory=dict)
     lost: frozenset[str] = frozenset()
     documents: int | None = 1
-    refuses: bool = False
+    refuses: bool | None = False
 
     @property
     def id(self) -> str:
@@ -199,30 +199,35 @@ def _odd_name(draw: Draw, name: str, number: int) -> File:
 class _Member:
     name: str
     data: bytes
-    good: bool
+    word: str = ""
     type: bytes = tarfile.REGTYPE
+
+    @property
+    def good(self) -> bool:
+        """Whether it must be kept: its text has a word that is asked for."""
+        return bool(self.word)
 
 
 @st.composite
 def _members(draw: Draw, number: int) -> list[_Member]:
     """Some members, the first of them good."""
-    made = [_Member("first.txt", words(number).encode(), True)]
+    made = [_Member("first.txt", words(number).encode(), f"heron{number}x")]
     for at in range(draw(st.integers(0, 5))):
-        text = words(number + at + 1).encode()
+        text, word = words(number + at + 1).encode(), f"heron{number + at + 1}x"
         choices = [
-            _Member(f"{at}/good.txt", text, True),
-            _Member(f"./{at}//dotted.txt", text, True),
-            _Member(f"{at}/{'long' * 60}/ü.html", b"<p>" + text + b"</p>", True),
-            _Member(f"{at}.txt.gz", gzip.compress(text, mtime=0), True),
-            _Member(f"{at}.txt", b"\xff" + text, False),
-            _Member(f"../../{at}.txt", text, False),
-            _Member(f"/tmp/{at}.txt", text, False),
-            _Member("first.txt", text, False),
-            _Member(f"{at}.zip", text, False),
-            _Member(f"{at}.txt", b"a" * (MOST_BYTES + 1), False),
-            _Member(f"{at}-link.txt", b"", False, tarfile.SYMTYPE),
-            _Member(f"{at}-copy.txt", b"", False, tarfile.LNKTYPE),
-            _Member(f"{at}-pipe", b"", False, tarfile.FIFOTYPE),
+            _Member(f"{at}/good.txt", text, word),
+            _Member(f"./{at}//dotted.txt", text, word),
+            _Member(f"{at}/{'long' * 60}/ü.html", b"<p>" + text + b"</p>", word),
+            _Member(f"{at}.txt.gz", gzip.compress(text, mtime=0), word),
+            _Member(f"{at}.txt", b"\xff" + text),
+            _Member(f"../../{at}.txt", text),
+            _Member(f"/tmp/{at}.txt", text),
+            _Member("first.txt", text),
+            _Member(f"{at}.zip", text),
+            _Member(f"{at}.txt", b"a" * (MOST_BYTES + 1)),
+            _Member(f"{at}-link.txt", b"", "", tarfile.SYMTYPE),
+            _Member(f"{at}-copy.txt", b"", "", tarfile.LNKTYPE),
+            _Member(f"{at}-pipe", b"", "", tarfile.FIFOTYPE),
         ]
         made.append(draw(st.sampled_from(choices)))
     return made
@@ -239,6 +244,11 @@ def _tar(members: Iterable[_Member], form: int) -> tuple[bytes, list[tuple[int, 
             archive.addfile(info, io.BytesIO(member.data))
             places.append((begin, sink.tell()))
     return sink.getvalue(), places
+
+
+def tarred(members: Mapping[str, bytes]) -> bytes:
+    """A tar file of members."""
+    return _tar((_Member(name, data) for name, data in members.items()), tarfile.PAX_FORMAT)[0]
 
 
 def _zip(members: Iterable[_Member]) -> tuple[bytes, list[tuple[int, int]]]:
@@ -262,8 +272,8 @@ def _name_kept(member: _Member) -> str:
     return "/" + "/".join(part for part in member.name.split("/") if part not in ("", "."))
 
 
-def _keeps(members: Iterable[_Member], number: int) -> dict[str, str]:
-    return {_name_kept(member): f"heron{number + at}x" for at, member in enumerate(members) if member.good}
+def _keeps(members: Iterable[_Member]) -> dict[str, str]:
+    return {_name_kept(member): member.word for member in members if member.good}
 
 
 @st.composite
@@ -278,7 +288,7 @@ def _archive(draw: Draw, name: str, number: int) -> File:
         members = [member for member in members if member.type != tarfile.LNKTYPE]
         data, places = _zip(members)
     path = f"files/{name}{'.tar' if tar else '.zip'}{packing}"
-    kept = _keeps(members, number)
+    kept = _keeps(members)
     fault = draw(st.sampled_from(["none", "cut", "member"]))
     if fault == "none":
         return File(path, PACKINGS[packing](data), kept, documents=len(members))
@@ -288,7 +298,7 @@ def _archive(draw: Draw, name: str, number: int) -> File:
     if fault == "cut":
         cut = draw(st.integers(0, len(data) - 1))
         whole = [member for member, (_, end) in zip(members, places, strict=True) if tar and end <= cut]
-        return File(path, data[:cut], _keeps(whole, number), documents=None)
+        return File(path, data[:cut], _keeps(whole), documents=None)
     damaged = draw(st.integers(0, len(members) - 1))
     begin, end = places[damaged]
     place = draw(st.integers(begin, end - 1)) if end > begin else begin
@@ -336,11 +346,11 @@ def _refused(file: File) -> File:
 
 
 def _hurt(draw: Draw, file: File) -> File:
-    """A table as it is, or cut."""
+    """A table as it is, or cut; then its column may be gone."""
     assert isinstance(file.data, bytes)
     if not draw(st.booleans()):
         return file
-    return File(file.path, file.data[: draw(st.integers(0, len(file.data) - 1))], documents=None)
+    return File(file.path, file.data[: draw(st.integers(0, len(file.data) - 1))], documents=None, refuses=None)
 
 
 @st.composite
