@@ -22,6 +22,10 @@ _BATCH_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 
 
+UNREADABLE = (OSError, EOFError, ValueError, pa.ArrowException)
+"""What is raised where a table is damaged or cut off."""
+
+
 class Cut(NamedTuple):
     """A part of a table.
 
@@ -226,10 +230,12 @@ class Parquet:
             rows = max(1, most_bytes * group.num_rows // max(1, group.total_byte_size))
             yield from (Cut(at, min(end, at + rows), at + 1) for at in range(start, end, rows))
             start = end
+        if start != facts.num_rows:
+            raise ValueError(f"damaged: it states {facts.num_rows} rows, and its groups have {start}")
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
         """The rows; those of a damaged page are one broken row."""
-        file, groups, place = _opened(stream), list[int](), 0
+        file, groups, place, begin = _opened(stream), list[int](), 0, cut.start
         for number in range(file.metadata.num_row_groups):
             end = place + file.metadata.row_group(number).num_rows
             if place <= cut.start < end:  # a part lies within one group
@@ -242,8 +248,9 @@ class Parquet:
                 begin += len(batch)
                 if begin >= cut.stop:
                     return
-        except (pa.ArrowException, OSError):
-            yield max(begin, cut.start) + 1, Broken("this row and those behind it in its part cannot be read")
+        except (pa.ArrowException, OSError, MemoryError):
+            pass  # told like rows that are not there
+        yield max(begin, cut.start) + 1, Broken("this row and those behind it in its part cannot be read")
 
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of its schema."""
@@ -253,7 +260,7 @@ class Parquet:
 def _opened(stream: BinaryIO) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(stream)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise ValueError("not a Parquet file that can be read") from error
 
 
@@ -273,12 +280,14 @@ class Arrow:
         begin = 0
         for batch in _batches(stream):
             if begin <= cut.start < begin + len(batch):
-                wanted = batch.select(list(dict.fromkeys(name.split(".")[0] for name in names)))
+                fields = dict.fromkeys(name.split(".")[0] for name in names)
+                wanted = batch.select([name for name in fields if name in batch.schema.names])
                 for at in range(cut.start, cut.stop, _BATCH_ROWS):
                     few = wanted.slice(at - begin, min(_BATCH_ROWS, cut.stop - at))
                     yield from _rows_of(few, at, cut)
                 return
             begin += len(batch)
+        yield cut.start + 1, Broken("this row and those behind it in its part cannot be read")
 
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of its schema."""
@@ -289,14 +298,23 @@ def _batches(stream: BinaryIO) -> Iterator[pa.RecordBatch]:
     """The record batches of a file or, where it is none, of a stream."""
     stream.seek(0)
     try:
-        file = pa.ipc.open_file(stream)
-        yield from (file.get_batch(number) for number in range(file.num_record_batches))
-    except pa.ArrowException:
+        file = _ipc_file(stream)
+        if file is not None:
+            yield from (file.get_batch(number) for number in range(file.num_record_batches))
+            return
         stream.seek(0)
-        try:
-            yield from pa.ipc.open_stream(stream)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError("not an Arrow file that can be read") from error
+        yield from pa.ipc.open_stream(stream)
+    except (pa.ArrowException, OSError, MemoryError) as error:  # a damaged size may be larger than any memory
+        raise ValueError("not an Arrow file that can be read, from here on") from error
+    if stream.read(1):
+        raise ValueError(f"something stands behind its end, at byte {stream.tell() - 1}")
+
+
+def _ipc_file(stream: BinaryIO) -> pa.ipc.RecordBatchFileReader | None:
+    try:
+        return pa.ipc.open_file(stream)
+    except pa.ArrowException:
+        return None
 
 
 def _rows_of(batch: pa.RecordBatch, begin: int, cut: Cut) -> Iterator[Row]:
@@ -305,15 +323,27 @@ def _rows_of(batch: pa.RecordBatch, begin: int, cut: Cut) -> Iterator[Row]:
     Args:
         begin: rows before the batch.
     """
-    columns = [_values(column) for column in batch.columns]
-    for at in range(max(0, cut.start - begin), min(len(batch), cut.stop - begin)):
+    wanted = range(max(0, cut.start - begin), min(len(batch), cut.stop - begin))
+    try:
+        columns = [_values(column) for column in batch.columns]
+    except pa.ArrowException:
+        yield from ((begin + at + 1, Broken("this row or one beside it is damaged")) for at in wanted)
+        return
+    for at in wanted:
         yield begin + at + 1, {name: column[at] for name, column in zip(batch.schema.names, columns, strict=True)}
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Texts as bytes, for a file may say that they are UTF-8 where they are not; anything else as Python has it."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return list(column.cast(pa.large_binary()).to_pylist())
+    """Texts as bytes, for a file may say that they are UTF-8 where they are not; anything else as Python has it.
+
+    Raises:
+        pa.ArrowException: it leads beyond its own memory, as a file that was damaged may: reading it would be a crash.
+    """
+    if pa.types.is_string(column.type):
+        column = column.view(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.view(pa.large_binary())
+    column.validate(full=True)
     return list(column.to_pylist())
 
 

@@ -78,9 +78,9 @@ class TableSource:
         return below(self.path, path).as_posix() if self.path.is_dir() else path.name
 
     def label(self, row: Row) -> str:
-        """The label of a row, or empty."""
+        """The label of a row, or empty; a lone surrogate in it is spelled out, as UTF-8 has none."""
         label = row.get(self.spec.label_field) if self.spec.label_field else None
-        return "" if label is None else str(label)
+        return "" if label is None else str(label).encode("utf-8", "backslashreplace").decode()
 
     def _items(self, path: Place) -> Iterator[SourceFile]:
         with read_table(path, _BATCH_ROWS) as table:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from foundation_core.data.cuts import CUT, Broken, Cut, Fields
+import pyarrow as pa
+
+from foundation_core.data.cuts import CUT, UNREADABLE, Broken, Cut, Fields
 from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, content_digest, file_bytes, reason_of, refused
 from foundation_core.data.formats.base import check_size
 from foundation_core.data.rows import TableSource
@@ -57,7 +59,7 @@ class TextTable(SourceFile):
         try:
             with open_table(self.path, self.reading.most_expansion) as stream:
                 columns = CUT[kind].columns(stream)
-        except (OSError, EOFError, ValueError):
+        except UNREADABLE:
             return  # its reading says why
         for name in self.columns.names if columns else ():
             if name not in columns and name.split(".")[0] not in columns:
@@ -74,7 +76,7 @@ class TextTable(SourceFile):
                         f"{self.document}/{cut.first:09d}+{size}", self.path, size, "", source=self.source,
                         licence=self.licence, table=self, cut=cut,
                     )  # fmt: skip
-        except (OSError, EOFError, ValueError) as error:
+        except UNREADABLE as error:
             yield refused(replace(self, document=f"{self.document}/rest"), _why(error))
 
     def entries(self) -> Iterator[SourceFile]:
@@ -97,7 +99,7 @@ class TablePart(SourceFile):
             with open_table(self.path, reading.most_expansion) as stream:
                 for number, row in CUT[kind].rows(stream, self.cut, columns.names, reading.most_document_bytes):
                     yield self._entry(number, row)
-        except (OSError, EOFError, ValueError) as error:
+        except UNREADABLE as error:
             yield refused(self._named(number + 1), _why(error))
 
     def _named(self, number: int) -> SourceFile:
@@ -126,7 +128,8 @@ def _why(error: Exception) -> str:
     """Why a table breaks off, in words that name no place on this machine."""
     if isinstance(error, OSError) and error.strerror:
         return reason_of(error)
-    return str(error) if isinstance(error, ValueError) else "the table ends too early, or is damaged here"
+    told = isinstance(error, ValueError) and not isinstance(error, pa.ArrowException)
+    return str(error) if told else "the table ends too early, or is damaged here"
 
 
 def _found(row: Fields, name: str) -> Any:
