@@ -24,7 +24,8 @@ from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE, PAGE_FILE
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
-from tests.support.malformed import GOOD, MOST_BYTES, PACKINGS, File, corpora, good_files, tarred, words, write
+from tests.support.accounted import GOOD, MOST_BYTES, PACKINGS, File, good_files, words, write
+from tests.support.malformed import corpora, tarred
 from tests.support.written import zipped
 
 Contexts = Callable[..., Context]

@@ -22,7 +22,7 @@ from foundation_core.data.documents import SourceFile, open_source, source_conte
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.data.text_archives import ArchivePart
 from foundation_core.specs import IngestSpec, SourceSpec
-from tests.support.malformed import PACKINGS
+from tests.support.accounted import PACKINGS
 
 TEXT = Reader(Text(IngestSpec()), captioned=False)
 TARS = [f".tar{packing}" for packing in PACKINGS]
