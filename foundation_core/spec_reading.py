@@ -17,5 +17,5 @@ class ReadingSpec(Spec):
     """Bytes of a document once it is unpacked, and of the text that comes out of it; a larger one is quarantined. The
     memory of a worker grows with it."""
     most_expansion: int = Field(100, ge=2)
-    """Bytes that may come out of one byte that is packed, in tables and inside of DOCX and ODT; the first MiB is free.
-    Prose packs to a third or a tenth; gzip can reach 1032, and a file that does is made to fill a memory."""
+    """Bytes that may come out of one byte that is packed, in tables, in archives and inside of DOCX and ODT; the first
+    MiB is free. Prose packs to a third or a tenth; gzip can reach 1032, and a file that does is made to fill memory."""

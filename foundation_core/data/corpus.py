@@ -250,6 +250,10 @@ class Corpus:
             "quarantined": sum(map(len, self.quarantined())),
         }
 
+    def encodings(self) -> dict[str, int]:
+        """How many of the texts were read in each encoding, most first."""
+        return _counted(part.read.table(KEPT_FILE)["encoding"].take(part.rows()) for part in self.parts)
+
     @cached_property
     def dropped_by_rule(self) -> dict[str, int]:
         """How many documents each rule dropped, most first."""

@@ -23,6 +23,10 @@ _BATCH_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 
 
+UNREADABLE = (OSError, EOFError, ValueError, pa.ArrowException)
+"""What is raised where a table is damaged or cut off."""
+
+
 class Cut(NamedTuple):
     """A part of a table.
 
@@ -53,8 +57,11 @@ Row = tuple[int, Fields | Broken]
 class Format(Protocol):
     """A way to hold rows."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """The parts, none of much more than `most_bytes`.
+
+        Args:
+            most_row_bytes: the `most_bytes` of `rows`.
 
         Raises:
             ValueError: the file is no such table.
@@ -65,7 +72,7 @@ class Format(Protocol):
 
         Args:
             names: the columns that are wanted.
-            most_bytes: of a line that is read as a whole; what stands behind them in it is skipped.
+            most_bytes: of a line or a record that is read as a whole; what stands behind them in it is skipped.
         """
 
     def columns(self, stream: BinaryIO) -> list[str]:
@@ -75,7 +82,7 @@ class Format(Protocol):
 class Lines:
     """JSON, an object a line."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts that end with a line."""
         start, first, place, number, digest = 0, 1, 0, 1, hashlib.sha256()
         while chunk := stream.read(min(most_bytes, _CHUNK_BYTES)):
@@ -137,10 +144,10 @@ class Csv:
     def __init__(self, delimiter: str = ",") -> None:
         self.delimiter = delimiter
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts that end with a record."""
         digest = hashlib.sha256()
-        records, read = self._records(stream, None, lambda line: digest.update(line))
+        records, read = self._records(stream, None, most_row_bytes, lambda line: digest.update(line))
         next(records, None)  # the columns
         columns = digest.copy()
         start, first, number = read[0], 1, 0
@@ -155,7 +162,7 @@ class Csv:
         """The records."""
         columns = self.columns(stream)
         stream.seek(cut.start)
-        records, _ = self._records(stream, cut.stop - cut.start)
+        records, _ = self._records(stream, cut.stop - cut.start, most_bytes)
         for number, record in enumerate(records, cut.first):
             if isinstance(record, Broken):
                 yield number, record
@@ -168,38 +175,50 @@ class Csv:
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of the first record."""
         stream.seek(0)
-        records, _ = self._records(stream, None)
+        records, _ = self._records(stream, None, _CHUNK_BYTES)
         first = next(records, [])
         if isinstance(first, Broken):
             raise ValueError(f"its first line is not CSV: {first.reason}")
         return [name.encode("latin-1").decode("utf-8-sig", "replace") for name in first]
 
     def _records(
-        self, stream: BinaryIO, left: int | None, see: Callable[[bytes], None] = lambda line: None
+        self, stream: BinaryIO, left: int | None, most_bytes: int, see: Callable[[bytes], None] = lambda line: None
     ) -> tuple[Iterator[list[str] | Broken], list[int]]:
         """The records, and how many bytes were read up to the last one that was given.
 
-        Latin-1 gives each byte a character of its own, so that the bytes of a field can be had back.
+        Latin-1 gives each byte a character of its own, so that the bytes of a field can be had back. Behind a record
+        of more than `most_bytes`, such as one whose quote is never closed, it goes on with the next line.
 
         Args:
             see: is shown each line.
         """
         csv.field_size_limit(2**31 - 1)
-        read = [0]
+        read, begun = [0], 0
 
         def lines() -> Iterator[str]:
-            while (left is None or read[0] < left) and (line := stream.readline()):
+            while (left is None or read[0] < left) and (line := stream.readline(most_bytes + 1)):
                 read[0] += len(line)
                 see(line)
+                if read[0] - begun > most_bytes:
+                    while not line.endswith(b"\n") and (line := stream.readline(_CHUNK_BYTES)):
+                        read[0] += len(line)
+                        see(line)
+                    raise _TooLong
                 yield line.decode("latin-1")
 
         def records() -> Iterator[list[str] | Broken]:
+            nonlocal begun
             reader = csv.reader(lines(), delimiter=self.delimiter, strict=True)
             while True:
+                begun = read[0]
                 try:
                     record = next(reader, None)
                 except csv.Error as error:
                     yield Broken(f"not CSV: {error}")
+                    continue
+                except _TooLong:
+                    reader = csv.reader(lines(), delimiter=self.delimiter, strict=True)
+                    yield Broken(f"a record of more than {most_bytes:,} bytes")
                     continue
                 if record is None:
                     return
@@ -209,10 +228,14 @@ class Csv:
         return records(), read
 
 
+class _TooLong(Exception):
+    """A record has more bytes than it may."""
+
+
 class Parquet:
     """Apache Parquet."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts of as many rows as take the bytes, by what the file says of each row group."""
         facts = _opened(stream).metadata
         start = 0
@@ -221,10 +244,12 @@ class Parquet:
             rows = max(1, most_bytes * group.num_rows // max(1, group.total_byte_size))
             yield from (Cut(at, min(end, at + rows), at + 1, min(end, at + rows)) for at in range(start, end, rows))
             start = end
+        if start != facts.num_rows:
+            raise ValueError(f"damaged: it states {facts.num_rows} rows, and its groups have {start}")
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
         """The rows; those of a damaged page are one broken row."""
-        file, groups, place = _opened(stream), list[int](), 0
+        file, groups, place, begin = _opened(stream), list[int](), 0, cut.start
         for number in range(file.metadata.num_row_groups):
             end = place + file.metadata.row_group(number).num_rows
             if place <= cut.start < end:  # a part lies within one group
@@ -237,8 +262,9 @@ class Parquet:
                 begin += len(batch)
                 if begin >= cut.stop:
                     return
-        except (pa.ArrowException, OSError):
-            yield max(begin, cut.start) + 1, Broken("this row and those behind it in its part cannot be read")
+        except (pa.ArrowException, OSError, MemoryError):
+            pass  # told like rows that are not there
+        yield max(begin, cut.start) + 1, Broken("this row and those behind it in its part cannot be read")
 
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of its schema."""
@@ -248,14 +274,14 @@ class Parquet:
 def _opened(stream: BinaryIO) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(stream)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, MemoryError) as error:
         raise ValueError("not a Parquet file that can be read") from error
 
 
 class Arrow:
     """Arrow's own file or stream format."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
         """Parts of as many rows as take the bytes, none over the end of a batch."""
         start = 0
         for batch in _batches(stream):
@@ -268,12 +294,14 @@ class Arrow:
         begin = 0
         for batch in _batches(stream):
             if begin <= cut.start < begin + len(batch):
-                wanted = batch.select(list(dict.fromkeys(name.split(".")[0] for name in names)))
+                fields = dict.fromkeys(name.split(".")[0] for name in names)
+                wanted = batch.select([name for name in fields if name in batch.schema.names])
                 for at in range(cut.start, cut.stop, _BATCH_ROWS):
                     few = wanted.slice(at - begin, min(_BATCH_ROWS, cut.stop - at))
                     yield from _rows_of(few, at, cut)
                 return
             begin += len(batch)
+        yield cut.start + 1, Broken("this row and those behind it in its part cannot be read")
 
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of its schema."""
@@ -284,14 +312,23 @@ def _batches(stream: BinaryIO) -> Iterator[pa.RecordBatch]:
     """The record batches of a file or, where it is none, of a stream."""
     stream.seek(0)
     try:
-        file = pa.ipc.open_file(stream)
-        yield from (file.get_batch(number) for number in range(file.num_record_batches))
-    except pa.ArrowException:
+        file = _ipc_file(stream)
+        if file is not None:
+            yield from (file.get_batch(number) for number in range(file.num_record_batches))
+            return
         stream.seek(0)
-        try:
-            yield from pa.ipc.open_stream(stream)
-        except (pa.ArrowException, OSError) as error:
-            raise ValueError("not an Arrow file that can be read") from error
+        yield from pa.ipc.open_stream(stream)
+    except (pa.ArrowException, OSError, MemoryError) as error:  # a damaged size may be larger than any memory
+        raise ValueError("not an Arrow file that can be read, from here on") from error
+    if stream.read(1):
+        raise ValueError(f"something stands behind its end, at byte {stream.tell() - 1}")
+
+
+def _ipc_file(stream: BinaryIO) -> pa.ipc.RecordBatchFileReader | None:
+    try:
+        return pa.ipc.open_file(stream)
+    except pa.ArrowException:
+        return None
 
 
 def _rows_of(batch: pa.RecordBatch, begin: int, cut: Cut) -> Iterator[Row]:
@@ -300,15 +337,27 @@ def _rows_of(batch: pa.RecordBatch, begin: int, cut: Cut) -> Iterator[Row]:
     Args:
         begin: rows before the batch.
     """
-    columns = [_values(column) for column in batch.columns]
-    for at in range(max(0, cut.start - begin), min(len(batch), cut.stop - begin)):
+    wanted = range(max(0, cut.start - begin), min(len(batch), cut.stop - begin))
+    try:
+        columns = [_values(column) for column in batch.columns]
+    except pa.ArrowException:
+        yield from ((begin + at + 1, Broken("this row or one beside it is damaged")) for at in wanted)
+        return
+    for at in wanted:
         yield begin + at + 1, {name: column[at] for name, column in zip(batch.schema.names, columns, strict=True)}
 
 
 def _values(column: pa.Array) -> list[Any]:
-    """Texts as bytes, for a file may say that they are UTF-8 where they are not; anything else as Python has it."""
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        return list(column.cast(pa.large_binary()).to_pylist())
+    """Texts as bytes, for a file may say that they are UTF-8 where they are not; anything else as Python has it.
+
+    Raises:
+        pa.ArrowException: it leads beyond its own memory, as a file that was damaged may: reading it would be a crash.
+    """
+    if pa.types.is_string(column.type):
+        column = column.view(pa.binary())
+    elif pa.types.is_large_string(column.type):
+        column = column.view(pa.large_binary())
+    column.validate(full=True)
     return list(column.to_pylist())
 
 

@@ -26,6 +26,8 @@ from foundation_core.errors import ConfigError, DataError
 from foundation_core.plugins import find
 from foundation_core.specs import SourceSpec
 
+_CHUNK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True)
 class SourceFile:
@@ -89,6 +91,18 @@ class SourceFile:
             return hashlib.sha256(self.read()).hexdigest()
         except OSError as error:  # the read quarantines it for the same reason, so the reason is its content
             return reason_of(error)
+
+
+def content_digest(path: Place, said: str = "") -> str:
+    """Hex sha256 of a file's bytes, a chunk in memory, behind what else decides; or why it cannot be read."""
+    digest = hashlib.sha256(said.encode())
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:  # the read quarantines it for the same reason, so the reason is its content
+        return reason_of(error)
+    return digest.hexdigest()
 
 
 def reason_of(error: OSError | ValueError) -> str:
@@ -231,8 +245,38 @@ def _how_to_get(root: str) -> str:
 
 
 def files_below(source: str, root: Place, pattern: str) -> list[SourceFile]:
-    """The files of a folder that match a pattern, sorted by document id."""
-    return _listed(source, ((below(root, path), path) for path in root.glob(pattern) if path.is_file()))
+    """The files of a folder that match a pattern, sorted by document id.
+
+    What cannot be looked into, a link that leads to nothing or a folder that is closed to us, is a file that cannot be
+    read: nobody knows what is lost there.
+    """
+    found = [path for path in root.glob(pattern) if is_listed(path)]
+    if isinstance(root, Path):
+        found += _closed_folders(root, PurePath(pattern).parts)
+    return _listed(source, ((below(root, path), path) for path in found))
+
+
+def _closed_folders(root: Path, pattern: Sequence[str]) -> Iterator[Path]:
+    """The folders that a pattern with ** would lead into if they were not closed; `Path.glob` passes them over."""
+    if "**" not in pattern:
+        return
+    closed = list[OSError]()
+    for _ in os.walk(root.joinpath(*pattern[: pattern.index("**")]), onerror=closed.append):
+        pass
+    yield from (Path(error.filename) for error in closed if isinstance(error, PermissionError))
+
+
+def is_listed(path: Place) -> bool:
+    """Whether a file is, or should be, at a place."""
+    return path.is_file() or (isinstance(path, Path) and path.is_symlink() and not path.exists())
+
+
+def file_bytes(path: Place) -> int:
+    """Bytes of a file; 0 of one that is not there, or no longer: its reading says why."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def open_source(spec: SourceSpec) -> Source:
@@ -299,7 +343,7 @@ def _listed(source: str, found: Iterable[tuple[PurePath, Place]]) -> list[Source
         SourceFile(
             document=f"{source}/{_name(path)}",
             path=place,
-            bytes=place.stat().st_size,
+            bytes=file_bytes(place),
             group=_name(PurePath(path.parts[0])) if len(path.parts) > 1 else "",
         )
         for path, place in found

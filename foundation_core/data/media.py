@@ -87,6 +87,10 @@ class MediaRow(TableItem):
             raise ValueError(f"its caption is no text but {type(text).__name__}")
         if text is None or not text.strip():
             raise ValueError("no caption")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"its caption is not text: a lone surrogate at character {error.start}") from error
         return text
 
     def digest(self) -> str:

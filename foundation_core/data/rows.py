@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
-from foundation_core.data.documents import SourceFile
+from foundation_core.data.documents import SourceFile, is_listed
 from foundation_core.data.places import Place, below, located
 from foundation_core.data.tables import Row, is_table, read_table, table_format
 from foundation_core.errors import ConfigError, DataError
@@ -69,7 +69,7 @@ class TableSource:
             yield self.path
             return
         for path in self.path.glob(self.spec.pattern or "**/*"):
-            if path.is_file() and (self.spec.pattern or is_table(path)):
+            if is_listed(path) and (self.spec.pattern or is_table(path)):
                 table_format(path)
                 yield path
 
@@ -78,9 +78,9 @@ class TableSource:
         return below(self.path, path).as_posix() if self.path.is_dir() else path.name
 
     def label(self, row: Row) -> str:
-        """The label of a row, or empty."""
+        """The label of a row, or empty; a lone surrogate in it is spelled out, as UTF-8 has none."""
         label = row.get(self.spec.label_field) if self.spec.label_field else None
-        return "" if label is None else str(label)
+        return "" if label is None else str(label).encode("utf-8", "backslashreplace").decode()
 
     def _items(self, path: Place) -> Iterator[SourceFile]:
         with read_table(path, _BATCH_ROWS) as table:

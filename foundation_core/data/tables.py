@@ -181,7 +181,7 @@ def _read_jsonl(path: Place, source: BinaryIO, batch_rows: int) -> Table:
                 continue
             try:
                 row = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}:{number} is not JSON: {error}", fix=_REPAIR) from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}:{number} holds a {type(row).__name__}", allowed="an object", fix=_REPAIR)

@@ -1,28 +1,31 @@
-"""Files as texts, whatever they are packed in and whichever format holds the text.
+"""A folder's files as texts, whatever they are packed in and whichever format holds the text.
 
-notes.html.gz --unpacked--> notes.html --extract--> "folder/notes.html.gz", encoding = windows-1252
+notes.html.gz    --text_entry--> "folder/notes.html.gz"
+letters.tar.zst  --TextArchive-> "folder/letters.tar.zst/1898/05.html", ...
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 
+from foundation_core.data.archives.names import is_archive
 from foundation_core.data.documents import (
     NOT_STATED,
     PYTHON_FILES,
-    Entry,
     SourceFile,
+    content_digest,
     files_below,
     reason_of,
     refused,
     source_folder,
 )
 from foundation_core.data.formats.base import check_size
-from foundation_core.data.formats.extract import extract, format_of
-from foundation_core.data.unpacking import unpacked, unpacked_name
+from foundation_core.data.formats.extract import format_of
+from foundation_core.data.text_archives import TextArchive
+from foundation_core.data.text_entries import text_entry
+from foundation_core.data.unpacking import unpacked_name
 from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
 
@@ -41,22 +44,16 @@ class TextFile(SourceFile):
         """The document, read; or as one that cannot be."""
         try:
             check_size(self.bytes, self.reading, "a file")  # before it is read
-            name, data = unpacked(self.path.name, self.path.read_bytes(), self.reading.most_document_bytes)
-            text, encoding = extract(name, data, self.reading)
+            entry = text_entry(self, self.path.name, self.path.read_bytes(), self.reading)
         except (OSError, ValueError) as error:
             yield refused(self, reason_of(error))
             return
-        data = text.encode()
-        yield Entry(
-            self.document, self.path, len(data), self.group, splits=self.splits, source=self.source,
-            licence=self.licence, encoding=encoding, data=data,
-        )  # fmt: skip
+        yield entry
 
     def digest(self) -> str:
         """Hex sha256 of its bytes and of what its text is taken out by; or why it cannot be read."""
         libraries = sorted(format_of(unpacked_name(self.path.name)).libraries)
-        said = "".join(f"{library} {version(library)}\n" for library in libraries)
-        return hashlib.sha256(f"{said}{super().digest()}".encode()).hexdigest() if said else super().digest()
+        return content_digest(self.path, "".join(f"{library} {version(library)}\n" for library in libraries))
 
 
 class Folder:
@@ -79,4 +76,8 @@ class Folder:
         found = files_below("folder", self.root, self.pattern)
         for file in found:
             format_of(unpacked_name(file.path.name))
-        return [TextFile(file.document, file.path, file.bytes, file.group, reading=self._reading) for file in found]
+        return [self._opened(file) for file in found]
+
+    def _opened(self, file: SourceFile) -> SourceFile:
+        opened = TextArchive if is_archive(file.path.name) else TextFile
+        return opened(file.document, file.path, file.bytes, file.group, reading=self._reading)

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from foundation_core.data.cuts import CUT, Broken, Cut, Fields
-from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, reason_of, refused
+import pyarrow as pa
+
+from foundation_core.data.cuts import CUT, UNREADABLE, Broken, Cut, Fields
+from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, content_digest, file_bytes, reason_of, refused
 from foundation_core.data.formats.base import check_size
 from foundation_core.data.rows import TableSource
 from foundation_core.data.tables import open_table, table_format
@@ -47,14 +49,7 @@ class TextTable(SourceFile):
 
     def digest(self) -> str:
         """Hex sha256 of its bytes and of the names of what is read of it; or why it cannot be read."""
-        digest = hashlib.sha256(repr(self.columns).encode())
-        try:
-            with self.path.open("rb") as stream:
-                while chunk := stream.read(_CHUNK_BYTES):
-                    digest.update(chunk)
-        except OSError as error:
-            return reason_of(error)
-        return digest.hexdigest()
+        return content_digest(self.path, repr(self.columns))
 
     def require(self) -> None:
         """Refuse, with the columns there are, if it lacks one that is read. A table that cannot be read lacks none.
@@ -66,7 +61,7 @@ class TextTable(SourceFile):
         try:
             with open_table(self.path, self.reading.most_expansion) as stream:
                 columns = CUT[kind].columns(stream)
-        except (OSError, EOFError, ValueError):
+        except UNREADABLE:
             return  # its reading says why
         for name in self.columns.names if columns else ():
             if name not in columns and name.split(".")[0] not in columns:
@@ -78,15 +73,16 @@ class TextTable(SourceFile):
         try:
             with open_table(self.path, self.reading.most_expansion) as stream:
                 whole = ""
-                for cut in CUT[kind].cuts(stream, unit_bytes):
+                for cut in CUT[kind].cuts(stream, unit_bytes, self.reading.most_document_bytes):
                     if not cut.digest:  # rows of columns have no bytes of their own
                         whole = whole or self.digest()
                         cut = cut._replace(digest=whole)
+                    size = cut.stop - cut.start
                     yield TablePart(
-                        f"{self.document}/{cut.first:09d}", self.path, cut.stop - cut.start, "", source=self.source,
+                        f"{self.document}/{cut.first:09d}+{size}", self.path, size, "", source=self.source,
                         licence=self.licence, table=self, cut=cut,
                     )  # fmt: skip
-        except (OSError, EOFError, ValueError) as error:
+        except UNREADABLE as error:
             yield refused(replace(self, document=f"{self.document}/rest"), _why(error))
 
     def entries(self) -> Iterator[SourceFile]:
@@ -121,7 +117,7 @@ class TablePart(SourceFile):
             with open_table(self.path, reading.most_expansion) as stream:
                 for number, row in CUT[kind].rows(stream, self.cut, columns.names, reading.most_document_bytes):
                     yield self._entry(number, row)
-        except (OSError, EOFError, ValueError) as error:
+        except UNREADABLE as error:
             yield refused(self._named(number + 1), _why(error))
 
     def _named(self, number: int) -> SourceFile:
@@ -150,7 +146,8 @@ def _why(error: Exception) -> str:
     """Why a table breaks off, in words that name no place on this machine."""
     if isinstance(error, OSError) and error.strerror:
         return reason_of(error)
-    return str(error) if isinstance(error, ValueError) else "the table ends too early, or is damaged here"
+    told = isinstance(error, ValueError) and not isinstance(error, pa.ArrowException)
+    return str(error) if told else "the table ends too early, or is damaged here"
 
 
 def _found(row: Fields, name: str) -> Any:
@@ -195,7 +192,7 @@ class Tables(TableSource):
         columns = Columns(self.spec.text_field, self.spec.label_field, self.spec.licence_field)
         found = [
             TextTable(
-                f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", columns=columns,
+                f"{self.name}/{self.below(path)}", path, file_bytes(path), "", columns=columns,
                 reading=self.spec.reading,
             )
             for path in self.tables()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from foundation_core.data.decoding import UTF8
 from foundation_core.files import committed
 from foundation_core.identity import content_hash
 from foundation_core.pages.charts import charts
@@ -54,6 +55,7 @@ def finished_card(folder: Path, spec: IngestSpec, summary: Mapping[str, Any], ou
         "name": folder.name,
         "summary": summary,
         "documents": summary["documents"],
+        "repaired": _repaired(summary),
         "facts": facts,
         "sources": _rows(facts.sources),
         "groups": _rows(facts.groups),
@@ -78,6 +80,12 @@ def write_card(folder: Path, spec: IngestSpec, summary: Mapping[str, Any], outpu
         with committed(folder / CARD_FOLDER / name) as sink:
             sink.write(text.encode())
     return [folder / CARD_FOLDER / name for name in files]
+
+
+def _repaired(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How many texts were read in each encoding but UTF-8."""
+    encodings = summary.get("encodings", {})
+    return [{"name": name, "documents": count} for name, count in encodings.items() if name != UTF8]
 
 
 def _rows(amounts: Amounts) -> list[dict[str, Any]]:

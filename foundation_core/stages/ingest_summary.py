@@ -10,6 +10,7 @@ from itertools import accumulate, islice
 from typing import Any
 
 from foundation_core.data.corpus import Corpus
+from foundation_core.data.decoding import UTF8
 from foundation_core.data.fertility import fertility
 from foundation_core.data.modalities import Reader
 from foundation_core.data.shards import ShardDataset
@@ -61,6 +62,7 @@ def summarise(
     if corpus.removed is not None:
         summary["repeated_paragraphs"] = corpus.removed._asdict()
     if reader.has_text:
+        summary["encodings"] = corpus.encodings()
         summary["tokenizer"] = {
             "sha256": rows["train"].tokenizer,
             "vocabulary": vocabulary_of(spec.tokenizer),
@@ -114,6 +116,10 @@ def report(summary: Mapping[str, Any], name: str, train: ShardDataset, context: 
         f"{documents['in']} documents: {documents['kept']} kept, {documents['dropped']} dropped, "
         f"{documents['quarantined']} quarantined; {said}"
     )
+    old = {name: count for name, count in summary.get("encodings", {}).items() if name != UTF8}
+    if old:
+        named = ", ".join(f"{count} {name}" for name, count in old.items())
+        context.events.say(f"{sum(old.values())} texts were in other encodings than UTF-8 and were repaired: {named}")
 
 
 def show_card(spec: IngestSpec, summary: Mapping[str, Any], outputs: Mapping[str, str], context: Context) -> None:

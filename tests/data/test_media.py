@@ -13,7 +13,7 @@ import pytest
 
 from foundation_core.data.documents import SourceFile, open_source, source_content
 from foundation_core.data.modalities import Reader, open_reader, read_files
-from foundation_core.errors import ConfigError
+from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec, SourceSpec
 from tests.support.raw_items import picture, tone, write_images, write_recordings
 
@@ -138,3 +138,32 @@ def test_a_folder_of_tables_is_one_source_and_its_images_are_no_tables(tmp_path:
 def test_a_column_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no column 'image'"):
         files_of("image_table", _write(tmp_path / "a.jsonl", _rows(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (
+            r'{"picture": "0.png", "says": "a \ud800", "kind": 1}',
+            "its caption is not text: a lone surrogate at character 2",
+        ),
+        (r'{"picture": "\u0000", "says": "a", "kind": 1}', "embedded null byte"),
+        ('{"picture": ".", "says": "a", "kind": 1}', "unreadable: Is a directory"),
+        ('{"picture": {"bytes": 5}, "says": "a", "kind": 1}', "neither bytes nor a path"),
+        (r'{"picture": "0.png", "says": "a", "kind": "\ud800"}', None),
+        ('{"picture": ' + "[" * 100_000, "not JSON"),
+    ],
+)
+def test_a_malformed_row_is_set_aside_or_its_table_refused(tmp_path: Path, line: str, reason: str | None) -> None:
+    path = _write(tmp_path / "a.jsonl", _rows(tmp_path))
+    path.write_text(path.read_text() + line + "\n")
+    fields = {"image_field": "picture", "label_field": "kind", "caption_field": "says"}
+    if reason == "not JSON":
+        with pytest.raises(DataError, match=r"a.jsonl:6 is not JSON"):
+            files_of("image_table", path, **fields)
+        return
+    files = files_of("image_table", path, **fields)
+    source_content(files)
+    documents, quarantined = read_files(files, reader_of("image_table", path, **fields))
+    assert quarantined["reason"].to_pylist() == ([reason] if reason else [])
+    assert len(documents) == 5 + (reason is None)

@@ -171,6 +171,39 @@ def test_a_table_that_is_cut_off_gives_what_can_be_read_and_a_reason(tmp_path: P
             assert len(quarantined) >= 1
 
 
+@settings(max_examples=100, deadline=None)
+@given(name=st.sampled_from(["a.parquet", "a.arrow", "stream.arrow"]), data=st.data())
+def test_a_table_with_changed_bytes_is_read_row_by_row_or_set_aside_and_none_is_lost(
+    name: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    texts = TEXTS[:9]
+    path = _write(tmp_path_factory.mktemp("changed") / name, texts)
+    whole = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(whole)
+    try:
+        (table,) = open_source(_spec(path)).files()
+    except ConfigError:  # the change was in the column's name, which it then lacks
+        return
+    documents, quarantined = read_files(table.parts(2000), TEXT)
+    assert len(documents) == len(texts) or len(quarantined)
+
+
+def test_a_record_of_csv_without_end_takes_no_more_than_its_bound_along(tmp_path: Path) -> None:
+    rows = "".join(f"text {number},{number}\n" for number in range(200))
+    (tmp_path / "a.csv").write_text(f'text,kind\n{rows}"never closed,1\n{rows}')
+    spec = _spec(tmp_path / "a.csv", reading={"most_document_bytes": 300})
+    for unit_bytes in (1, 500, 10**6):
+        (table,) = open_source(spec).files()
+        documents, quarantined = read_files(table.parts(unit_bytes), TEXT)
+        names = [*documents["document"].to_pylist(), *quarantined["document"].to_pylist()]
+        assert len(names) == len(set(names))
+        assert documents["text"].to_pylist()[:200] == [f"text {number}" for number in range(200)]
+        assert len(documents) > 400 - 300 // len("text 0,0\n")
+        assert "a record of more than 300 bytes" in quarantined["reason"].to_pylist()
+
+
 def test_a_packed_table_that_unpacks_to_too_much_is_set_aside_with_the_reason(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "x"}\n' * 1_000_000))
     for most_expansion, rows in ((1000, 1_000_000), (10, 0)):  # the first is the negative control

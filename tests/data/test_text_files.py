@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
+import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from backports import zstd
 
 from foundation_core.data.documents import open_source, source_content
@@ -64,6 +67,29 @@ def test_what_cannot_be_read_is_set_aside_with_the_reason(tmp_path: Path) -> Non
     assert list(read) == ["good.txt"]
     assert set(refused) == {"cut.txt.gz", "bomb.txt.gz", "picture.txt", "thrice.gz.gz.gz", "large.txt"}
     assert all(refused.values())
+
+
+def test_links_to_nothing_and_closed_folders_are_set_aside_and_a_link_to_a_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "good.txt").write_text(SPANISH)
+    for name, leads in {"link.txt": "good.txt", "lost.txt": "nowhere", "loop.txt": "loop.txt", "up": ".."}.items():
+        (tmp_path / name).symlink_to(leads)
+    look = os.scandir
+
+    def closed(path: Any) -> Any:  # no folder is closed to root, who runs these tests in a container
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    read, refused = _read(tmp_path)
+    assert set(read) == {"good.txt", "link.txt"}
+    assert set(refused) == {"lost.txt", "loop.txt", "closed"}
+    assert refused["lost.txt"] == "unreadable: No such file or directory"
+    assert refused["loop.txt"] == "unreadable: Too many levels of symbolic links"
+    assert refused["closed"].startswith("unreadable: ")
 
 
 def test_the_content_is_the_bytes_of_the_files(tmp_path: Path) -> None:

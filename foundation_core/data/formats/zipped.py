@@ -46,24 +46,35 @@ def open_zip(data: bytes, what: str) -> zipfile.ZipFile:
 
 
 def member(archive: zipfile.ZipFile, name: str, limits: ReadingSpec) -> Iterator[bytes]:
-    """What a member holds, in pieces.
+    """What a member of a document holds, in pieces.
 
     Raises:
-        ValueError: it is encrypted, packed in another way than documents are, or unpacks to too much.
+        ValueError: as `unzipped`.
     """
-    info = archive.getinfo(name)
+    return unzipped(archive, archive.getinfo(name), limits, f"its {name}")
+
+
+def unzipped(archive: zipfile.ZipFile, info: zipfile.ZipInfo, limits: ReadingSpec, what: str) -> Iterator[bytes]:
+    """What a member holds, in pieces.
+
+    Args:
+        what: the member in words, for the reason.
+
+    Raises:
+        ValueError: it is encrypted, packed by what zipfile does not bound, or unpacks to too much.
+    """
     if info.flag_bits & 1:
-        raise Refused(f"encrypted: its {name}")
+        raise Refused(f"encrypted: {what}")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # zipfile bounds no other
-        raise Refused(f"its {name} is packed in a way that documents are not")
+        raise Refused(f"{what} is packed by method {info.compress_type}; allowed: stored, deflated")
     most_bytes = max(FREE_BYTES, limits.most_expansion * info.compress_size)
     size = 0
     with archive.open(info) as file:
         while piece := file.read(_CHUNK_BYTES):
             size += len(piece)
-            check_size(size, limits, f"its {name} unpacks to something")
+            check_size(size, limits, f"{what} unpacks to something")
             if size > most_bytes:
-                raise Refused(f"its {name} unpacks to more than {limits.most_expansion} times its size")
+                raise Refused(f"{what} unpacks to more than {limits.most_expansion} times its size")
             yield piece
 
 

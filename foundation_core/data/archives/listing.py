@@ -1,0 +1,98 @@
+"""Archives, listed and read a member at a time: nothing is written, no link is followed, no name leads anywhere.
+
+    texts.tar.zst --members--> Member("a/b.txt", at byte 1,536) --read--> bytes | ValueError(reason)
+                  --cuts-----> parts of bounded bytes, read apart; what has no name of its own, set aside
+
+A place is a byte of an unpacked tar file, or a number in the directory of a zip file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from foundation_core.data.archives.members import Member
+from foundation_core.data.archives.names import archive_kind, long_name
+from foundation_core.data.archives.tar import tar_members
+from foundation_core.data.archives.zip import zip_members
+from foundation_core.data.places import Place
+from foundation_core.data.unpacking import FREE_BYTES, open_unpacked
+from foundation_core.spec_reading import ReadingSpec
+
+
+class Cut(NamedTuple):
+    """A part of an archive.
+
+    Args:
+        start, stop: places.
+        bytes: of its members.
+        left_out: places of members within it that are set aside by their names.
+    """
+
+    start: int
+    stop: int
+    bytes: int
+    left_out: frozenset[int]
+
+
+class Aside(NamedTuple):
+    """What is set aside when an archive is listed: a member by its name, or a place of it without one."""
+
+    place: int
+    name: str
+    reason: str
+
+
+def members(path: Place, limits: ReadingSpec, start: int = 0, stop: int | None = None) -> Iterator[Member]:
+    """The members of an archive from a place to another, folders left out.
+
+    A member without a name is a place that cannot be read, and is met only where the whole archive is walked.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if archive_kind(path.name) == "zip":
+        yield from zip_members(path, limits, start, stop)
+        return
+    with path.open("rb") as stream:
+        yield from tar_members(open_unpacked(long_name(path.name), stream, limits.most_expansion), limits, start, stop)
+
+
+def cuts(path: Place, limits: ReadingSpec, archive_bytes: int, part_bytes: int) -> Iterator[Cut | Aside]:
+    """The parts of an archive, none of much more than `part_bytes`, and what is in none of them.
+
+    Args:
+        archive_bytes: its size. What its members have together is bounded by it, as members may share their bytes.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    known, total = set[bytes](), 0
+    start: int | None = None
+    stop = size = 0
+    left_out = set[int]()
+    for member in members(path, limits):
+        if not member.name:
+            yield Aside(member.start, "", member.refusal)
+            continue
+        name = hashlib.blake2b(member.name.encode(), digest_size=16).digest()
+        twice = name in known
+        known.add(name)
+        total += 0 if twice or member.refusal else member.bytes
+        if total > max(FREE_BYTES, limits.most_expansion * archive_bytes):
+            reason = (
+                f"it and the members before it unpack to more than {limits.most_expansion} times the archive's size"
+            )
+            yield Aside(member.start, "" if twice else member.name, reason)
+            continue
+        if twice:
+            yield Aside(member.start, "", f"a second member is called {member.name!r}")
+            left_out.add(member.start)
+        start = member.start if start is None else start
+        stop, size = member.stop, size + (0 if twice or member.refusal else member.bytes)
+        if size >= part_bytes:
+            yield Cut(start, stop, size, frozenset(left_out))
+            start, size, left_out = None, 0, set()
+    if start is not None:
+        yield Cut(start, stop, size, frozenset(left_out))

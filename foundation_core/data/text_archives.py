@@ -1,0 +1,93 @@
+"""Archives of texts: each member is a document, and a part of an archive is what one worker reads.
+
+    letters.tar.zst --parts--> bytes 0 to 1 M, ... --entries--> "folder/letters.tar.zst/1898/05.html"
+
+What has no path that could be its own (an absolute path, a second member of a name, a damaged place) is called by its
+place: "folder/letters.tar.zst//1536". No member's path has two slashes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from foundation_core.data.archives.listing import Aside, Cut, cuts, members
+from foundation_core.data.archives.members import Member
+from foundation_core.data.documents import SourceFile, content_digest, reason_of, refused
+from foundation_core.data.text_entries import text_entry
+from foundation_core.plugins import find, names
+from foundation_core.spec_reading import ReadingSpec
+
+_PART_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class TextArchive(SourceFile):
+    """An archive."""
+
+    reading: ReadingSpec
+
+    def digest(self) -> str:
+        """Hex sha256 of its bytes and of what texts are taken out by; or why it cannot be read."""
+        return content_digest(self.path, _libraries())
+
+    def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
+        """Parts of its members, and what is set aside while they are listed."""
+        try:
+            for found in cuts(self.path, self.reading, self.bytes, unit_bytes):
+                if isinstance(found, Aside):
+                    yield refused(self.called(found.name or f"/{found.place}"), found.reason)
+                else:
+                    document = f"{self.document}//{found.start}-{found.stop}"
+                    yield ArchivePart(document, self.path, found.bytes, self.group, archive=self, cut=found)
+        except (OSError, ValueError) as error:
+            yield refused(self, reason_of(error))
+
+    def entries(self) -> Iterator[SourceFile]:
+        """Its members as documents."""
+        return (entry for part in self.parts(_PART_BYTES) for entry in part.entries())
+
+    def called(self, name: str, size: int = 0) -> SourceFile:
+        """A document of it. The archive is the first folder of its members, unless it lies in one."""
+        group = self.group or self.path.name
+        return SourceFile(f"{self.document}/{name}", self.path, size, group, source=self.source, licence=self.licence)
+
+
+@dataclass(frozen=True)
+class ArchivePart(SourceFile):
+    """Some members of an archive, one behind the other."""
+
+    archive: TextArchive
+    cut: Cut
+
+    def entries(self) -> Iterator[SourceFile]:
+        """Its members as documents; one that cannot be read as a refused one."""
+        try:
+            for member in members(self.path, self.archive.reading, self.cut.start, self.cut.stop):
+                if member.name and member.start not in self.cut.left_out:
+                    yield self._entry(member)
+        except OSError as error:  # it was there when it was listed
+            yield refused(self, reason_of(error))
+
+    def _entry(self, member: Member) -> SourceFile:
+        document = self.archive.called(member.name, member.bytes)
+        if member.refusal:
+            return refused(document, member.refusal)
+        try:
+            return text_entry(document, member.name, member.read(), self.archive.reading)
+        except (OSError, ValueError) as error:
+            return refused(document, reason_of(error))
+
+
+def _libraries() -> str:
+    """Those of every format, as any may be in an archive."""
+    needed = {library for name in names("formats") for library in find("formats", name).libraries}
+    return "".join(f"{library} {_version(library)}\n" for library in sorted(needed))
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
