@@ -39,7 +39,7 @@ from foundation_core.files import committed, sha256_file
 from foundation_core.identity import ActionKey
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context, Inputs
-from foundation_core.stages.ingest_choice import chosen, split, training_texts
+from foundation_core.stages.ingest_choice import chosen, split
 from foundation_core.stages.ingest_needs import with_need
 from foundation_core.stages.ingest_summary import report, show_card, summarise
 from foundation_core.stages.ingest_units import Job, Tokens, encoded, evaluation_sets_unit, read, withdrawn_by

@@ -9,8 +9,8 @@ from foundation_core.errors import DiskFullError
 from foundation_core.specs import IngestSpec
 
 DISK_FACTOR = 4.2
-"""Bytes on disk for each byte of the source, as `benchmarks.incremental` measures them: the text and its tokens, in units
-and in shards. Units that an earlier ingestion left, and that cost nothing again, are not subtracted."""
+"""Bytes on disk for each byte of the source, as `benchmarks.incremental` measures them: the text and its tokens, in
+units and in shards. Units that an earlier ingestion left, and that cost nothing again, are not subtracted."""
 
 
 FIRST_BYTES, WORKER_BYTES, UNIT_FACTOR = 450_000_000, 450_000_000, 10

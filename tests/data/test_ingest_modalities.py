@@ -21,7 +21,7 @@ from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
-from foundation_core.store import Result, StageResult
+from foundation_core.store import StageResult
 from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, finished_units, killed_at_renames
 from tests.support.raw_items import CASES, Case, picture, tone
 
