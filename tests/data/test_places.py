@@ -24,6 +24,8 @@ from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from tests.support.ingestion import ProcessPool
+from tests.support.malformed import tarred
+from tests.support.written import zipped
 
 TEXT = Reader(Text(IngestSpec()), captioned=False)
 
@@ -38,6 +40,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(f"the text of number {number}\n" * (1 + number))
     rows = "".join(json.dumps({"text": f"row {number}, " * 9}) + "\n" for number in range(200))
     (folder / "rows.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
+    members = {f"{number}/a.txt": f"letter {number}, ".encode() * 99 for number in range(20)}
+    (folder / "letters.zip").write_bytes(zipped(members))
+    (folder / "letters.tgz").write_bytes(gzip.compress(tarred(members)))
     return folder
 
 
@@ -113,6 +118,17 @@ def test_a_folder_in_a_bucket_is_the_same_source_as_on_this_machine(
     ]
     assert source_content(remote) == source_content(local)
     assert read_files(remote, TEXT)[0].equals(read_files(local, TEXT)[0])
+
+
+def test_archives_in_a_bucket_are_read_in_parts(files: Path, bucket: str) -> None:
+    there, here = (SourceSpec(kind="folder", path=path, pattern="letters.*") for path in (bucket, str(files)))
+    remote, local = open_source(there).files(), open_source(here).files()
+    assert source_content(remote) == source_content(local)
+    parts = [part for archive in remote for part in archive.parts(5000)]
+    assert len(parts) == 8
+    documents, quarantined = read_files(reversed(parts), TEXT)
+    assert (len(documents), len(quarantined)) == (40, 0)
+    assert documents.sort_by("document").equals(read_files(local, TEXT)[0].sort_by("document"))
 
 
 @pytest.mark.parametrize("store", ["bucket", "web"])

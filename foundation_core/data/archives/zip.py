@@ -20,8 +20,9 @@ _MOST_DIRECTORY_BYTES = 1 << 25
 
 
 def zip_members(path: Place, limits: ReadingSpec, start: int, stop: int | None) -> Iterator[Member]:
+    known = path.stat()
     try:
-        archive = _opened(path, path.stat().st_mtime_ns)
+        archive = _opened(path, (known.st_mtime_ns, known.st_size))
     except ValueError as error:
         yield without_name(0, str(error))
         return
@@ -33,11 +34,11 @@ def zip_members(path: Place, limits: ReadingSpec, start: int, stop: int | None) 
 
 
 @lru_cache(maxsize=1)
-def _opened(path: Place, changed: int) -> zipfile.ZipFile:
+def _opened(path: Place, state: tuple[int, int]) -> zipfile.ZipFile:
     """A zip file with its directory, which the parts that are read behind each other share.
 
     Args:
-        changed: when the file was; another time is another file.
+        state: when the file was changed, and its size; another one is another file.
 
     Raises:
         ValueError: it is none.
@@ -62,7 +63,7 @@ class _Bounded:
         """At most so many bytes."""
         if count > _MOST_DIRECTORY_BYTES:
             raise Refused(f"a zip archive whose directory has more than {_MOST_DIRECTORY_BYTES} bytes")
-        return self._stream.read(count)
+        return self._stream.read(count) if count >= 0 else self._stream.read()  # not every store's file takes -1
 
     def __del__(self) -> None:
         self._stream.close()
