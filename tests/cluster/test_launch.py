@@ -97,7 +97,7 @@ def test_work_that_is_killed_is_told_as_such_and_continues_to_the_same_result(
     assert not (Path(job.folder) / RESULT_FILE).exists()
     events: list[Event] = []
     follow(launcher, job, events.append)
-    assert any(event["kind"] == "say" and "were finished before" in event["text"] for event in events)
+    assert any(event["kind"] == "say" and "were there already" in event["text"] for event in events)
     assert load_result(Path(job.folder)).content == whole_content
 
 
