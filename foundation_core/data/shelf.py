@@ -184,8 +184,8 @@ def store_shelf(spec: ShardStoreSpec, corpus: Path) -> StoreShelf | None:
     """
     if spec.address is None:
         return None
-    home = corpus.absolute().parents[2]
-    folder = Path(spec.cache_folder).expanduser() if spec.cache_folder else home / "cache" / "shards"
+    named = spec.cache_folder
+    folder = Path(named).expanduser() if named else corpus.absolute().parents[2] / "cache" / "shards"
     return StoreShelf(ShardCache(folder, spec.cache_bytes), located(spec.address))
 
 
