@@ -81,9 +81,9 @@ def share_of(me: int, team: int, whole: int) -> tuple[int, int]:
 
 @vectorised
 def linear(
-    part: Array, like: Array, x: Array, y: Array, rows: int, sizes: tuple[int, int], column: int, who: tuple[int, int]
+    part: Array, like: Array, x: Array, y: Array, rows: int, sizes: tuple[int, int], who: tuple[int, int]
 ) -> None:
-    """A thread's share of a linear layer, put into the features of y from a column on.
+    """A thread's share of a linear layer, put into y.
 
     Args:
         sizes: features in and out.
@@ -93,29 +93,29 @@ def linear(
     share = share_of(who[0], who[1], features)
     weight_ND = matrix(part[WEIGHT], like, features, width)
     if rows == 1:
-        _with_one(weight_ND, x, y, share, column)
+        _with_one(weight_ND, x, y, share)
     elif rows <= 4:
-        _with_four(weight_ND, x, y, share, column)
+        _with_four(weight_ND, x, y, share)
     else:
-        _with_eight(weight_ND, x, y, share, column)
+        _with_eight(weight_ND, x, y, share)
     if part[BIAS] != 0:
         bias_1N = matrix(part[BIAS], like, 1, features)
         for row in range(rows):
             for n in range(share[0], share[1]):
-                y[row, column + n] += widened(bias_1N[0, n])
+                y[row, n] += widened(bias_1N[0, n])
 
 
 @vectorised
-def _with_one(weight_ND: Array, x_RD: Array, y_RN: Array, share: tuple[int, int], column: int) -> None:
+def _with_one(weight_ND: Array, x_RD: Array, y_RN: Array, share: tuple[int, int]) -> None:
     for n in range(share[0], share[1]):
         match = ZERO
         for d in range(weight_ND.shape[1]):
             match += widened(weight_ND[n, d]) * x_RD[0, d]
-        y_RN[0, column + n] = match
+        y_RN[0, n] = match
 
 
 @vectorised
-def _with_four(weight_ND: Array, x: Array, y: Array, share: tuple[int, int], column: int) -> None:
+def _with_four(weight_ND: Array, x: Array, y: Array, share: tuple[int, int]) -> None:
     """Two rows of the weight at once: what is read of x serves both, and the sums still fit into registers."""
     for n in range(share[0], share[1], 2):
         m = min(n + 1, share[1] - 1)
@@ -124,12 +124,12 @@ def _with_four(weight_ND: Array, x: Array, y: Array, share: tuple[int, int], col
             u, v = widened(weight_ND[n, d]), widened(weight_ND[m, d])
             n0, n1, n2, n3 = n0 + u * x[0, d], n1 + u * x[1, d], n2 + u * x[2, d], n3 + u * x[3, d]
             m0, m1, m2, m3 = m0 + v * x[0, d], m1 + v * x[1, d], m2 + v * x[2, d], m3 + v * x[3, d]
-        y[0, column + n], y[1, column + n], y[2, column + n], y[3, column + n] = n0, n1, n2, n3
-        y[0, column + m], y[1, column + m], y[2, column + m], y[3, column + m] = m0, m1, m2, m3
+        y[0, n], y[1, n], y[2, n], y[3, n] = n0, n1, n2, n3
+        y[0, m], y[1, m], y[2, m], y[3, m] = m0, m1, m2, m3
 
 
 @vectorised
-def _with_eight(weight_ND: Array, x: Array, y: Array, share: tuple[int, int], column: int) -> None:
+def _with_eight(weight_ND: Array, x: Array, y: Array, share: tuple[int, int]) -> None:
     for n in range(share[0], share[1], 2):
         m = min(n + 1, share[1] - 1)
         n0 = n1 = n2 = n3 = n4 = n5 = n6 = n7 = ZERO
@@ -140,10 +140,10 @@ def _with_eight(weight_ND: Array, x: Array, y: Array, share: tuple[int, int], co
             n4, n5, n6, n7 = n4 + u * x[4, d], n5 + u * x[5, d], n6 + u * x[6, d], n7 + u * x[7, d]
             m0, m1, m2, m3 = m0 + v * x[0, d], m1 + v * x[1, d], m2 + v * x[2, d], m3 + v * x[3, d]
             m4, m5, m6, m7 = m4 + v * x[4, d], m5 + v * x[5, d], m6 + v * x[6, d], m7 + v * x[7, d]
-        y[0, column + n], y[1, column + n], y[2, column + n], y[3, column + n] = n0, n1, n2, n3
-        y[4, column + n], y[5, column + n], y[6, column + n], y[7, column + n] = n4, n5, n6, n7
-        y[0, column + m], y[1, column + m], y[2, column + m], y[3, column + m] = m0, m1, m2, m3
-        y[4, column + m], y[5, column + m], y[6, column + m], y[7, column + m] = m4, m5, m6, m7
+        y[0, n], y[1, n], y[2, n], y[3, n] = n0, n1, n2, n3
+        y[4, n], y[5, n], y[6, n], y[7, n] = n4, n5, n6, n7
+        y[0, m], y[1, m], y[2, m], y[3, m] = m0, m1, m2, m3
+        y[4, m], y[5, m], y[6, m], y[7, m] = m4, m5, m6, m7
 
 
 @vectorised

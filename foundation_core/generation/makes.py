@@ -7,6 +7,7 @@ the model's own parts, once for all positions that there will be.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -57,7 +58,8 @@ def is_on_disk(dtype: torch.dtype) -> bool:
 
 def note_on_disk(kind: np.dtype[Any]) -> None:
     """Tells later processes that the machine code of a step is there."""
-    _note(kind).touch()
+    with suppress(OSError):  # then numba keeps it elsewhere, and each process finds it when it needs it
+        _note(kind).touch()
 
 
 def _note(kind: np.dtype[Any]) -> Path:

@@ -76,10 +76,14 @@ class Sampling:
 
 
 def _best(logits_BV: Tensor) -> Tensor:
-    """(B,) the most probable token. numpy looks as fast on a CPU and leaves no threads behind that wait for more."""
+    """(B,) the most probable token.
+
+    Row by row on a CPU: torch would share many rows out among threads, which then look for more to do for as long as
+    a compiled step takes, on the processors that it computes with.
+    """
     if logits_BV.device.type != "cpu":
         return logits_BV.argmax(dim=-1)
-    return torch.from_numpy(logits_BV.detach().numpy().argmax(axis=-1))
+    return torch.stack([logits_V.argmax() for logits_V in logits_BV])
 
 
 @dataclass(frozen=True)

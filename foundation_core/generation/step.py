@@ -57,7 +57,8 @@ class Room(NamedTuple):
         first: (rows of the cache,) int64, where each begins.
         now: (2,) int64: how many rows there are, and the place of the new tokens in the cache.
         stream, entered: (threads, R, D) x, and what a branch reads.
-        heads: (R, (H + 2 K) E) queries, keys and values.
+        query: (R, H E).
+        key, value: (R, K E).
         found: (R, D) what attention found.
         said: (R, D) what a branch says.
         up, gate: (R, hidden) between the feed-forward layers.
@@ -73,7 +74,9 @@ class Room(NamedTuple):
     now: Array
     stream: Array
     entered: Array
-    heads: Array
+    query: Array
+    key: Array
+    value: Array
     found: Array
     said: Array
     up: Array
@@ -160,18 +163,17 @@ def attend(make: Make, part: Array, tables: Tables, like: Array, room: Room, lay
     items = rows * make.kv_heads
     for item in range(items * who[0] // who[1], items * (who[0] + 1) // who[1]):
         row, head = item // make.kv_heads, item % make.kv_heads
-        all_HE = room.heads[row].reshape((make.heads + 2 * make.kv_heads, width))
-        q_GE = all_HE[head * group : (head + 1) * group]
-        k_1E = all_HE[make.heads + head : make.heads + head + 1]
+        q_GE = room.query[row].reshape((make.heads, width))[head * group : (head + 1) * group]
+        k_1E = room.key[row].reshape((make.kv_heads, width))[head : head + 1]
         normalise(make, part[QUERY_NORM], like, q_GE, q_GE, group)
-        normalise(make, part[KEY_NORM], like, k_1E, k_1E, 1)
+        normalise(make, part[KEY_NORM], like, k_1E, k_1E, len(k_1E))
         if make.rotary:
             cos_E, sin_E = tables.cos[room.position[row]], tables.sin[room.position[row]]
             turn(q_GE, cos_E, sin_E)
             turn(k_1E, cos_E, sin_E)
         keys_SE, values_SE = room.keys[layer, room.row[row], head], room.values[layer, room.row[row], head]
         remember(k_1E[0], keys_SE, last)
-        remember(all_HE[make.heads + make.kv_heads + head], values_SE, last)
+        remember(room.value[row].reshape((make.kv_heads, width))[head], values_SE, last)
         seen = (room.first[room.row[row]], last)
         for one in range(group):
             query_head = head * group + one
@@ -209,32 +211,32 @@ def step(make: Make, weights: Weights, tables: Tables, room: Room, who: tuple[in
     for layer in range(make.depth):
         part = weights.block[layer]
         enter(make, part[MIX_NORM], like, x, branch, rows)
-        linear(part[QUERY], like, branch, room.heads, rows, (width, width), 0, who)
-        linear(part[KEY], like, branch, room.heads, rows, (width, kv_width), width, who)
-        linear(part[VALUE], like, branch, room.heads, rows, (width, kv_width), width + kv_width, who)
+        linear(part[QUERY], like, branch, room.query, rows, (width, width), who)
+        linear(part[KEY], like, branch, room.key, rows, (width, kv_width), who)
+        linear(part[VALUE], like, branch, room.value, rows, (width, kv_width), who)
         meet(team, counters)
         attend(make, part, tables, like, room, layer, who)
         meet(team, counters)
-        linear(part[OUT], like, room.found, room.said, rows, (width, width), 0, who)
+        linear(part[OUT], like, room.found, room.said, rows, (width, width), who)
         meet(team, counters)
         leave(make, part[MIX_NORM], like, x, room.said, branch, rows)
         enter(make, part[FEED_NORM], like, x, branch, rows)
         share = share_of(who[0], team, make.hidden)
-        linear(part[UP], like, branch, room.up, rows, (width, make.hidden), 0, who)
+        linear(part[UP], like, branch, room.up, rows, (width, make.hidden), who)
         if part[GATE, WEIGHT] == 0:
             activate(make.activation, room.up, rows, share)
         else:
-            linear(part[GATE], like, branch, room.gate, rows, (width, make.hidden), 0, who)
+            linear(part[GATE], like, branch, room.gate, rows, (width, make.hidden), who)
             activate(make.activation, room.gate, rows, share)
             for row in range(rows):
                 for n in range(share[0], share[1]):
                     room.up[row, n] *= room.gate[row, n]
         meet(team, counters)
-        linear(part[DOWN], like, room.up, room.said, rows, (make.hidden, width), 0, who)
+        linear(part[DOWN], like, room.up, room.said, rows, (make.hidden, width), who)
         meet(team, counters)
         leave(make, part[FEED_NORM], like, x, room.said, branch, rows)
     normalise(make, weights.outside[END_NORM], like, x, branch, rows)
-    linear(weights.outside[HEAD], like, branch, room.logits, rows, (width, make.vocabulary), 0, who)
+    linear(weights.outside[HEAD], like, branch, room.logits, rows, (width, make.vocabulary), who)
     meet(team, counters)
 
 

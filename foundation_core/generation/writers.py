@@ -76,7 +76,7 @@ def _plan_if_worth_it(model: Model, new_tokens: int) -> Plan | None:
         return None
     try:
         from foundation_core.generation.makes import is_on_disk, plan_of
-    except SetupError:  # numba is not installed
+    except (ImportError, SetupError, RuntimeError):  # numba is not installed, or may not keep machine code anywhere
         return None
     if _written[weight.dtype] < WORTH_COMPILING and not is_on_disk(weight.dtype):
         return None
