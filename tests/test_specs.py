@@ -21,6 +21,7 @@ PLACE = {
     "ingest.source.caption_field",
     "ingest.tokenizer.path",
     "ingest.unit_bytes",
+    "ingest.work_memory_bytes",
     "ingest.workers",
     "pretrain.checkpoint_every_steps",
     "pretrain.keep_checkpoints",
