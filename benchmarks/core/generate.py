@@ -1,12 +1,16 @@
 """Greedy generation through the cache, ours beside `transformers`' `generate` with its default cache: same weights.
 
+A compiled step is made in the warm-up if the machine has none yet: that is done once, and takes its time then.
+
 A row is void unless both sides write what their logits say: each token must be the best by the same model without a
 cache in float32, or so close to it that rounding decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple
 from unittest import mock
@@ -18,7 +22,7 @@ from torch import Tensor, nn
 from benchmarks.core.text import LAYER, gpt2_config, llama_sizes, our_model
 from benchmarks.core.timing import Clock, Comparison, compare
 from benchmarks.core.train import Size
-from foundation_core.generation import packed
+from foundation_core.generation import packed, writers
 from foundation_core.generation.generate import generate
 from foundation_core.generation.sampling import Sampling
 from foundation_core.interop.language import GPT2, LLAMA
@@ -126,30 +130,41 @@ def measure(name: str, case: Case, dtype: torch.dtype, rows: int, pairs: int, cl
         written: list[list[int]] = whole[:, case.prompt :].tolist()
         return written
 
-    times = compare(by_us, by_them, pairs, clock)
-    written = [by_us(), by_them()]
+    with written_by(compiled=True):
+        times = compare(by_us, by_them, pairs, clock)
+        written = [by_us(), by_them()]
     ours = ours.float()
     ours.load_state_dict(exact)
     return Row(name, dtype, rows, case.new, times, max(lost(ours, prompt, torch.tensor(side)) for side in written))
 
 
+@contextmanager
+def written_by(compiled: bool) -> Iterator[None]:
+    """A compiled step however little is written, or never."""
+    worth = 0 if compiled else sys.maxsize
+    with mock.patch.multiple(writers, WORTH_LOADING=worth, WORTH_COMPILING=worth):
+        yield
+
+
 class Profile(NamedTuple):
-    """Milliseconds of a step of ours.
+    """Milliseconds of a step of ours, the reading of the prompt shared out among the steps.
 
     Args:
-        whole: of a step.
+        compiled: of a compiled step.
+        plain: of a step by the model itself.
         products: of its products alone, one after the other.
         rest: of a step whose products are replaced by zeros that are there already.
     """
 
-    whole: float
+    compiled: float
+    plain: float
     products: float
     rest: float
 
     def line(self) -> str:
         """As it is printed."""
         alone = f"its products alone {self.products:.2f}, all else alone {self.rest:.2f}"
-        return f"    a step takes {self.whole:.2f} ms; {alone}"
+        return f"    a step takes {self.compiled:.2f} ms; by the model itself {self.plain:.2f}: {alone}"
 
 
 def profile(name: str, case: Case, dtype: torch.dtype, rows: int, clock: Clock) -> Profile:
@@ -177,15 +192,18 @@ def profile(name: str, case: Case, dtype: torch.dtype, rows: int, clock: Clock) 
     def write() -> None:
         generate(ours, prompt, case.new, GREEDY)
 
-    whole = seconds(write)
-    with mock.patch.object(packed.Joint, "__call__", note):
-        generate(ours, prompt, 2, GREEDY)
-    last_step = asked[len(asked) // 2 :]
-    with torch.inference_mode():
-        products = seconds(lambda: [product(joint, x) for _ in range(case.new) for joint, x in last_step])
-    with mock.patch.object(packed.Joint, "__call__", nothing):
-        rest = seconds(write)
-    return Profile(*(1e3 * of / case.new for of in (whole, products, rest)))
+    with written_by(compiled=True):
+        compiled = seconds(write)
+    with written_by(compiled=False):
+        plain = seconds(write)
+        with mock.patch.object(packed.Joint, "__call__", note):
+            generate(ours, prompt, 2, GREEDY)
+        last_step = asked[len(asked) // 2 :]
+        with torch.inference_mode():
+            products = seconds(lambda: [product(joint, x) for _ in range(case.new) for joint, x in last_step])
+        with mock.patch.object(packed.Joint, "__call__", nothing):
+            rest = seconds(write)
+    return Profile(*(1e3 * of / case.new for of in (compiled, plain, products, rest)))
 
 
 def _timed(call: Callable[[], Any], clock: Clock) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -31,17 +32,29 @@ def inlined(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, nogil=True, forceinline=True)(function))
 
 
+def vectorised(function: Function) -> Function:
+    """The same for arithmetic on arrays: sums may be reordered, so that several numbers are added at once."""
+    options = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
+    return cast(Function, numba.njit(**options)(function))
+
+
+@cache
+def state_of_source() -> str:
+    """A digest of all files that hold such functions."""
+    state, library = hashlib.sha256(), Path(__file__).parents[1]
+    for path in sorted([*library.glob("data/*.py"), *library.glob("generation/*.py")]):
+        state.update(path.read_bytes())
+    return state.hexdigest()[:16]
+
+
 def _folder() -> Path:
     """Where this version's machine code is kept.
 
     numba looks only whether the file of the outermost function has changed. What such a function calls is in other
     files, and old code of theirs would go on being used; so each state of the files has a folder of its own.
     """
-    state = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        state.update(path.read_bytes())
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "foundation" / "compiled" / state.hexdigest()[:16]
+    kept = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(kept) / "foundation" / "compiled" / state_of_source()
 
 
 if not os.environ.get("NUMBA_CACHE_DIR"):

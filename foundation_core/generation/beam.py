@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from foundation_core.errors import ConfigError
-from foundation_core.generation.generate import evaluating, fitting, following, left_padded, of_last_token
+from foundation_core.generation.generate import evaluating, fitting, left_padded
 from foundation_core.generation.packed import packed
+from foundation_core.generation.writers import following, of_last_token
 from foundation_core.model.attention import Cache, Memory
 from foundation_core.model.transformer import Model
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from foundation_core.errors import ConfigError
-from foundation_core.generation.packed import packed
 from foundation_core.generation.sampling import Sampling, Stop
-from foundation_core.model.attention import Cache, Memory
+from foundation_core.generation.writers import begin
+from foundation_core.model.attention import Memory
 from foundation_core.model.initialize import random_stream
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.stems import TokenStem
@@ -70,28 +70,30 @@ def stream(
     tokens_BT, layout = left_padded(fitting(model, prompts, max_tokens), device)
     draws = [torch.rand(max_tokens, generator=random_stream(seed, f"row {row}")) for row in range(len(prompts))]
     draw_BT = torch.stack(draws).to(device)
-    cache = Cache(len(model.trunk.blocks), tokens_BT.shape[1] + max_tokens)
     if prefix:
         layout = Layout(layout.position, layout.segment, torch.zeros_like(layout.position))
     seen_BV: Tensor | None = None
     written: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
     with evaluating(model):
-        writer = packed(model, len(prompts))
-        for step in range(max_tokens):
-            logits_BV = writer(tokens_BT, layout, cache, of_last_token, memory).float()
-            if sampling.repetition_penalty != 1:
-                seen_BV = _with(seen_BV, tokens_BT, layout, logits_BV.shape[-1])
-            tokens_BT = sampling.choose(logits_BV, draw_BT[:, step], seen_BV)[:, None]
-            layout = following(layout)
-            chosen = tokens_BT[:, 0].tolist()
-            yield [None if over else token for token, over in zip(chosen, ended, strict=True)]
-            for row, token in enumerate(chosen):
-                if not ended[row]:
-                    written[row].append(token)
-                    ended[row] = stop.ends(written[row])
-            if all(ended):
-                return
+        logits_BV, writer = begin(model, tokens_BT, layout, max_tokens, memory)
+        try:
+            for step in range(max_tokens):
+                if sampling.repetition_penalty != 1:
+                    seen_BV = _with(seen_BV, tokens_BT, layout if step == 0 else None, logits_BV.shape[-1])
+                tokens_BT = sampling.choose(logits_BV, draw_BT[:, step], seen_BV)[:, None]
+                chosen = tokens_BT[:, 0].tolist()
+                yield [None if over else token for token, over in zip(chosen, ended, strict=True)]
+                for row, token in enumerate(chosen):
+                    if not ended[row]:
+                        written[row].append(token)
+                        ended[row] = stop.ends(written[row])
+                if all(ended):
+                    return
+                if step + 1 < max_tokens:
+                    logits_BV = writer.write(tokens_BT[:, 0], [not over for over in ended])
+        finally:
+            writer.close()
 
 
 @torch.inference_mode()
@@ -129,22 +131,11 @@ def left_padded(prompts: list[list[int]], device: torch.device) -> tuple[Tensor,
     return tokens_BT, Layout(position_BT.clamp(min=0), torch.where(position_BT < 0, PADDING, 0))
 
 
-def following(layout: Layout) -> Layout:
-    """The layout of the one token that comes next in each row."""
-    position_B1 = layout.position[:, -1:] + 1
-    segment_B1 = None if layout.segment is None else torch.zeros_like(position_B1)
-    return Layout(position_B1, segment_B1, None if layout.order is None else layout.order[:, -1:] + 1)
-
-
-def of_last_token(head: nn.Module, x_BTD: Tensor, layout: Layout) -> Tensor:
-    """(B, V) logits after the last token of each row."""
-    logits_BTV: Tensor = head(x_BTD[:, -1:], layout)
-    return logits_BTV[:, 0]
-
-
-def _with(seen_BV: Tensor | None, tokens_BT: Tensor, layout: Layout, vocabulary: int) -> Tensor:
-    """Which tokens each row holds, these included; padding is none."""
-    there_BT = torch.ones_like(tokens_BT) if layout.segment is None else (layout.segment != PADDING).long()
+def _with(seen_BV: Tensor | None, tokens_BT: Tensor, layout: Layout | None, vocabulary: int) -> Tensor:
+    """Which tokens each row holds, these included; padding, which a layout tells of, is none."""
+    there_BT = torch.ones_like(tokens_BT)
+    if layout is not None and layout.segment is not None:
+        there_BT = (layout.segment != PADDING).long()
     count_BV = tokens_BT.new_zeros(len(tokens_BT), vocabulary).scatter_add_(1, tokens_BT, there_BT)
     return count_BV > 0 if seen_BV is None else seen_BV | (count_BV > 0)
 

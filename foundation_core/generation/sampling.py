@@ -60,7 +60,7 @@ class Sampling:
             factor_BV = torch.where(logits_BV > 0, 1 / self.repetition_penalty, self.repetition_penalty)
             logits_BV = torch.where(seen_BV, logits_BV * factor_BV, logits_BV)
         if self.temperature == 0:
-            return logits_BV.argmax(dim=-1)
+            return _best(logits_BV)
         candidates = logits_BV.shape[-1] if self.top_k is None else min(self.top_k, logits_BV.shape[-1])
         best_BC, token_BC = logits_BV.topk(candidates, dim=-1)
         share_BC = (best_BC / self.temperature).softmax(dim=-1)
@@ -73,6 +73,17 @@ class Sampling:
             last_B1 = torch.full_like(token_BC[:, :1], candidates - 1)  # rounding may end the sum below 1
         rank_B1 = (reached_BC < draw_B[:, None]).sum(dim=-1, keepdim=True).minimum(last_B1)
         return token_BC.take_along_dim(rank_B1, dim=-1)[:, 0]
+
+
+def _best(logits_BV: Tensor) -> Tensor:
+    """(B,) the most probable token.
+
+    Row by row on a CPU: torch would share many rows out among threads, which then look for more to do for as long as
+    a compiled step takes, on the processors that it computes with.
+    """
+    if logits_BV.device.type != "cpu":
+        return logits_BV.argmax(dim=-1)
+    return torch.stack([logits_V.argmax() for logits_V in logits_BV])
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from foundation_core.errors import ConfigError
+from foundation_core.generation import writers
 from foundation_core.generation.generate import generate, stream
 from foundation_core.generation.sampling import Sampling, Stop
 from foundation_core.model.layout import Layout
@@ -21,6 +22,13 @@ VARIANTS = [
     {"position": "relative"},
     {"experts": 4},
 ]
+
+
+@pytest.fixture(params=[0, 1 << 60], ids=["compiled", "plain"], autouse=True)
+def worth_a_compiled_step(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to write, however little there is to write; experts are written the plain way in both."""
+    monkeypatch.setattr(writers, "WORTH_LOADING", request.param)
+    monkeypatch.setattr(writers, "WORTH_COMPILING", request.param)
 
 
 @pytest.fixture(params=VARIANTS, ids=lambda variant: "-".join(map(str, variant.values())) or "usual")
