@@ -22,8 +22,9 @@ from foundation_core.model.attention import Cache
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.transformer import Model
 
-_BYTES_A_THREAD = 1 << 20
-"""Of weights: with fewer, threads wait for each other longer than they compute."""
+_BYTES_A_THREAD, _MOST_THREADS = 1 << 20, 8
+"""Weights of which a thread of its own is made, so that threads compute longer than they wait for each other; and how
+many of them at most, for they wait for each other five times a block, and memory feeds no more."""
 
 
 class Compiled:
@@ -38,7 +39,7 @@ class Compiled:
     def __init__(self, model: Model, plan: Plan, cache: Cache, layout: Layout, new_tokens: int) -> None:
         rows, length = layout.position.shape
         read = sum(weight.nbytes for weight in plan.held)
-        self._team = min(torch.get_num_threads(), 1 + read // _BYTES_A_THREAD)
+        self._team = min(torch.get_num_threads(), _MOST_THREADS, 1 + read // _BYTES_A_THREAD)
         self._plan, self._tables = plan, tables_of(model, length + new_tokens)
         self._room = _room(plan, rows, length + new_tokens, self._team)
         self._room.first[:] = 0 if layout.segment is None else (layout.segment == PADDING).sum(dim=1).numpy()
