@@ -44,7 +44,7 @@ def _train(arguments: argparse.Namespace) -> Iterator[bool]:
 
 
 def _generate(arguments: argparse.Namespace) -> Iterator[bool]:
-    case = generate.TINY if arguments.tiny else generate.Case()
+    case = generate.TINY if arguments.tiny else generate.Case(new=arguments.new)
     print(generate.HEADER)
     for name in generate.sides(case):
         for dtype in (torch.float32, torch.bfloat16):
@@ -63,6 +63,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("what", nargs="?", choices=("all", "train", "generate"), default="all")
     parser.add_argument("--only", default="", metavar="TEXT", help="lines whose name holds this text")
     parser.add_argument("--pairs", type=int, default=9, help="calls of each side that are timed")
+    parser.add_argument("--new", type=int, default=generate.Case().new, help="tokens that are written")
     parser.add_argument("--threads", type=int, default=usable_cpus(), help="threads of torch")
     parser.add_argument("--clock", choices=("wall", "processor"), default="wall")
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that it runs; no bars")
