@@ -53,7 +53,9 @@ def main() -> int:
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 sys.exit(f"the rival failed: {run.stderr[-2000:]}")
-            met += _compare(mine, json.loads((folder / "rival.json").read_text()), megabytes)
+            theirs = json.loads((folder / "rival.json").read_text())
+            met += _compare(mine, theirs, megabytes)
+            _explain(mine, theirs, dict(documents))
         else:
             _print_times("ours", mine.seconds, megabytes)
         met += exact.report([document.text for document in documents[:5000]])
@@ -83,6 +85,24 @@ def _compare(mine: ours.Result, theirs: dict[str, Any], megabytes: float) -> lis
     for what, count in differ.most_common():
         print(f"  {count:5} {what}")
     return [ratio >= BAR_SPEED, alike >= BAR_ALIKE]
+
+
+def _explain(mine: ours.Result, theirs: dict[str, Any], texts: dict[str, str]) -> None:
+    """Print how alike the texts are, exactly, that only one side drops as near copies."""
+    chosen = {name: texts[name] for name in texts if name not in mine.reasons}
+    copies = set(theirs["copies"])
+    asked = {
+        "kept here, near copy there": chosen.keys() & mine.kept & copies,
+        "near copy here, kept there": chosen.keys() & set(theirs["unique"]) - mine.kept,
+    }
+    for what, names in asked.items():
+        found = sorted(exact.most_alike(chosen, names, mine.kept).values())
+        if found:
+            below = sum(each < ours.SIMILARITY for each in found)
+            print(
+                f"  {what}: to the text kept here that is most alike {found[0]:.2f} to {found[-1]:.2f},"
+                f" {below} of {len(found)} below {ours.SIMILARITY:g}"
+            )
 
 
 def _print_times(name: str, seconds: dict[str, float], megabytes: float) -> None:
@@ -120,7 +140,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
     parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl")
     parser.add_argument("--rival", metavar="PYTHON", help="an interpreter that has datatrove[processing]")
-    parser.add_argument("--megabytes", type=float, default=50.0, help="of the corpus that are used")
+    parser.add_argument("--megabytes", type=float, default=100.0, help="of the corpus that are used")
     parser.add_argument("--vocabulary", type=int, default=8192, help="entries of the tokenizer")
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="processes of each side")
     return parser.parse_args()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,6 +64,24 @@ def report(texts: list[str]) -> list[bool]:
     print(f"  {len(gone):,} dropped in {seconds:.1f} s")
     print(f"  recall {recall:.4f} (bar {BAR_RECALL}), precision {precision:.4f} (bar {BAR_PRECISION})")
     return [recall >= BAR_RECALL, precision >= BAR_PRECISION]
+
+
+def most_alike(texts: Mapping[str, str], asked: Collection[str], among: Collection[str]) -> dict[str, float]:
+    """How alike some texts are, exactly, to that one among others which is most like them."""
+    sketch = Sketch.of(FuzzyDedupSpec(use=True))
+    shingles = {name: sketch.shingles(text) for name, text in texts.items()}
+    holders = defaultdict[int, list[str]](list)
+    for name in asked:
+        for shingle in shingles[name].tolist():
+            holders[shingle].append(name)
+    shared = Counter[tuple[str, str]]()
+    for other in among:
+        for shingle in shingles[other].tolist():
+            shared.update((name, other) for name in holders.get(shingle, ()) if name != other)
+    found = dict.fromkeys(asked, 0.0)
+    for (name, other), both in shared.items():
+        found[name] = max(found[name], both / (len(shingles[name]) + len(shingles[other]) - both))
+    return found
 
 
 def encoding(texts: list[str], tokenizer: Path) -> list[bool]:

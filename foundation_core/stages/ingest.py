@@ -70,7 +70,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
         with in_use(context.units):
             return _ingested(spec, context)
     except DiskFullError as error:
-        raise with_need(error, spec, context.folder) from error
+        raise with_need(error, spec, context) from error
     finally:
         shutil.rmtree(context.folder / _CHOICE, ignore_errors=True)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from foundation_core.data.documents import open_source
 from foundation_core.errors import DiskFullError
 from foundation_core.specs import IngestSpec
+from foundation_core.stages.contract import Context
 
 DISK_FACTOR = 4.2
 """Bytes on disk for each byte of the source, as `benchmarks.incremental` measures them: the text and its tokens, in
 units and in shards. Units that an earlier ingestion left, and that cost nothing again, are not subtracted."""
-
 
 FIRST_BYTES, WORKER_BYTES, UNIT_FACTOR = 450_000_000, 450_000_000, 10
 """Memory of the first process; of a worker with rules and sketches, before it reads; and for each byte of its unit."""
@@ -26,19 +26,20 @@ def memory_bytes(spec: IngestSpec) -> int:
     return FIRST_BYTES + spec.work_memory_bytes + workers
 
 
-def with_need(error: DiskFullError, spec: IngestSpec, folder: Path) -> DiskFullError:
-    """The error for a disk that filled, with what the whole ingestion takes and what of it is there.
-
-    Args:
-        folder: of the result.
-    """
+def with_need(error: DiskFullError, spec: IngestSpec, context: Context) -> DiskFullError:
+    """The error for a disk that filled, with what the whole ingestion takes and what of it is there."""
     source = sum(file.bytes for file in open_source(spec.source).files())
-    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    result, units = (_size(folder) for folder in (context.folder, context.units))
     return DiskFullError(
-        f"{error.found}\n  The ingestion of {_mb(source)} takes about {_mb(round(DISK_FACTOR * source))} in {folder};"
-        f" {_mb(there)} are there, and what is finished is kept",
+        f"{error.found}\n  The ingestion of {_mb(source)} takes about {_mb(round(DISK_FACTOR * source))};"
+        f" {_mb(result)} are there in {context.folder}, and {_mb(units)} of all ingestions in {context.units};"
+        " what is finished is kept",
         fix=error.fix,
     )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _mb(count: int) -> str:

@@ -23,7 +23,7 @@ from tests.support.ingestion import ProcessPool
 
 Build = Callable[..., Any]
 PHASES = ("read", "copies", "tokenizer", "encode", "write")
-NEEDS = r"no room left on the disk.*\(\d+\.\d MB free\).*\n.*takes about \d+\.\d MB in .*ingest; \d+\.\d MB are there"
+NEEDS = r"no room left on the disk.*\(\d+\.\d MB free\).*\n.*takes about \d+\.\d MB; \d+\.\d MB are there"
 
 
 class FillsAt(EventLog):
