@@ -25,6 +25,8 @@ from foundation_core.plugins import need
 STORES = ("s3", "gs", "hf", "http", "https")
 _SPEAKS = {"hf": ("huggingface_hub",), "http": ("aiohttp",), "https": ("aiohttp",)}
 """The modules that speak to a store, where pyarrow does not."""
+_ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+"""Variables by which a store's own tools are led to another place, the first that is set."""
 _SECRET = re.compile(r"(token|signature|secret|credential|password|api_?key|[^a-z]sig)=", re.IGNORECASE)
 
 
@@ -226,23 +228,24 @@ def _found(store: Any, root: str, pattern: str) -> Iterator[tuple[str, int | Non
     return ((each.path, each.size) for each in listed if each.is_file and matches(each.path))
 
 
-@cache
 def _store(protocol: str) -> Any:
-    """The fsspec file system of a protocol. S3 and Google's are those that pyarrow brings."""
+    """The fsspec file system of a protocol, at the endpoint that the environment names for it now."""
+    named = next(filter(None, map(os.environ.get, _ENDPOINTS.get(protocol, ()))), "")
+    return _connected(protocol, named)
+
+
+@cache
+def _connected(protocol: str, endpoint: str) -> Any:
+    """A file system, connected once. S3 and Google's are those that pyarrow brings."""
     import fsspec
 
-    if protocol not in ("s3", "gs"):
+    if protocol not in _ENDPOINTS:
         return fsspec.filesystem(protocol)
     import pyarrow.fs
     from fsspec.implementations.arrow import ArrowFSWrapper
 
-    if protocol == "gs":
-        return ArrowFSWrapper(pyarrow.fs.GcsFileSystem(**_emulator()))
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    return ArrowFSWrapper(pyarrow.fs.S3FileSystem(endpoint_override=endpoint))
-
-
-def _emulator() -> dict[str, Any]:
-    """What leads to a stand-in for Google's store, where the variable of Google's own libraries names one."""
-    scheme, _, host = os.environ.get("STORAGE_EMULATOR_HOST", "").rpartition("://")
-    return {"anonymous": True, "endpoint_override": host, "scheme": scheme or "http"} if host else {}
+    if protocol == "s3":
+        return ArrowFSWrapper(pyarrow.fs.S3FileSystem(endpoint_override=endpoint or None))
+    scheme, _, host = endpoint.rpartition("://")
+    stand_in = {"anonymous": True, "endpoint_override": host, "scheme": scheme or "http"} if host else {}
+    return ArrowFSWrapper(pyarrow.fs.GcsFileSystem(**stand_in))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from foundation_core.data.documents import open_source
 from foundation_core.errors import DiskFullError
 from foundation_core.specs import IngestSpec
-from foundation_core.stages.contract import Context
+
+if TYPE_CHECKING:
+    from foundation_core.stages.contract import Context  # brings torch, which a preflight can do without
 
 DISK_FACTOR = 4.2
 """Bytes on disk for each byte of the source, as `benchmarks.incremental` measures them: the text and its tokens, in
