@@ -1,7 +1,8 @@
-"""English prose from Debian's packages, for the benchmark: `python -m benchmarks.ingest.corpus OUT.jsonl`.
+r"""English prose from Debian's packages, for the benchmark: `python -m benchmarks.ingest.corpus OUT.jsonl`.
 
     apt-get install python3.11-doc postgresql-doc-15 git-doc apache2-doc r-doc-html octave-doc erlang-doc \
-        linux-doc-6.1 sqlite3-doc python-django-doc llvm-14-doc libboost1.74-doc
+        linux-doc-6.1 sqlite3-doc python-django-doc llvm-14-doc libboost1.74-doc python-sympy-doc lilypond-doc-html \
+        exim4-doc-html debian-handbook
 
 A page becomes the text of its paragraphs, list items, definitions and headings, a block a line, if it is English and
 has a few of them. Blocks that are mostly links are left out: the contents of a whole manual stand beside each of its
@@ -21,7 +22,7 @@ from foundation_core.data.language import probabilities
 
 PACKAGES = (
     "python3", "postgresql", "git", "apache2", "r-", "octave", "erlang",
-    "linux-doc", "sqlite3", "python-django", "llvm-14", "libboost",
+    "linux-doc", "sqlite3", "python-django", "llvm-14", "libboost", "python-sympy", "lilypond", "exim4", "debian-handbook",
 )  # fmt: skip
 _PROSE = "self::p or self::li or self::dd or self::h1 or self::h2 or self::h3 or self::h4"
 BLOCKS = f"//*[({_PROSE}) and not(.//*[{_PROSE}])]"

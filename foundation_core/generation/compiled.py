@@ -27,6 +27,35 @@ _BYTES_A_THREAD, _MOST_THREADS = 1 << 20, 8
 many of them at most, for they wait for each other five times a block, and memory feeds no more."""
 
 
+class _TorchAtOneThread:
+    """Keeps torch to one thread for as long as anybody writes.
+
+    Its other threads go on looking for work for a while after each call: they would take the processors from a team
+    that computes between such calls. A step of two threads took 2.9 ms beside them, and 1.4 without.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._writers, self._threads = threading.Lock(), 0, 1
+
+    def begin(self) -> None:
+        """Somebody writes."""
+        with self._lock:
+            if not self._writers:
+                self._threads = torch.get_num_threads()
+                torch.set_num_threads(1)
+            self._writers += 1
+
+    def end(self) -> None:
+        """Somebody has written; the last one gives torch its threads back."""
+        with self._lock:
+            self._writers -= 1
+            if not self._writers:
+                torch.set_num_threads(self._threads)
+
+
+_torch = _TorchAtOneThread()
+
+
 class Compiled:
     """Writes with a compiled step. Threads stay for as long as it does: `close` lets them go.
 
@@ -52,6 +81,7 @@ class Compiled:
         self._logits_BV = torch.zeros(rows, plan.make.vocabulary)
         self._counters = np.zeros(step.COUNTERS, dtype=np.int64)
         self._threads = [self._follower(number) for number in range(1, self._team)]
+        _torch.begin()
 
     def _follower(self, number: int) -> threading.Thread:
         parts = (self._plan.make, self._plan.weights, self._tables, self._room)
@@ -73,7 +103,8 @@ class Compiled:
         return self._logits_BV
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads, and gives torch its own back."""
+        _torch.end()
         step.dismiss(self._counters)
         for thread in self._threads:
             thread.join()
