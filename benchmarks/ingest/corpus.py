@@ -21,8 +21,8 @@ from lxml import etree, html
 from foundation_core.data.language import probabilities
 
 PACKAGES = (
-    "python3", "postgresql", "git", "apache2", "r-", "octave", "erlang",
-    "linux-doc", "sqlite3", "python-django", "llvm-14", "libboost", "python-sympy", "lilypond", "exim4", "debian-handbook",
+    "python3", "python-django", "python-sympy", "postgresql", "git", "apache2", "r-", "octave", "erlang",
+    "linux-doc", "sqlite3", "llvm-14", "libboost", "lilypond", "exim4", "debian-handbook",
 )  # fmt: skip
 _PROSE = "self::p or self::li or self::dd or self::h1 or self::h2 or self::h3 or self::h4"
 BLOCKS = f"//*[({_PROSE}) and not(.//*[{_PROSE}])]"
