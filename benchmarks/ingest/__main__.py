@@ -49,9 +49,7 @@ def main() -> int:
         _write(documents, folder / "parts", arguments.workers)
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import foundation_core.data.ready"], check=True)
-        print(
-            f"machine code: there after {time.perf_counter() - start:.1f} s; it is made once a version, and not counted"
-        )
+        print(f"machine code, not counted: {time.perf_counter() - start:.1f} s; it is made once for each version")
         mine = ours.run(folder, arguments.workers, arguments.vocabulary)
         if arguments.rival:
             tokenizer = str(folder / "ours" / "tokenizer.json")
