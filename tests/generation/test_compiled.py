@@ -132,13 +132,23 @@ def test_the_comparison_notices_a_weight_that_is_another(part: str, make: dict[s
     assert far(logits_of_each_step(model, prompts, going, other)) > 10 * TOLERANCE[torch.float32]
 
 
+@pytest.fixture
+def torch_threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads torch has; afterwards it has those of before."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("threads", [1, 2, 5])
-def test_any_number_of_threads_writes_the_same(threads: int, tiny_decoder: Build, monkeypatch: pytest.MonkeyPatch):
+def test_any_number_of_threads_writes_the_same(
+    threads: int, tiny_decoder: Build, torch_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("foundation_core.generation.compiled._BYTES_A_THREAD", 1)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    torch_threads(threads)
     model = tiny_decoder(kv_heads=2).eval()
     steps = list(logits_of_each_step(model, [[5], [7, 8, 9]], [[True, True]] * 3))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    torch_threads(1)
     alone = list(logits_of_each_step(model, [[5], [7, 8, 9]], [[True, True]] * 3))
     assert all(torch.equal(found, expected) for (found, _), (expected, _) in zip(steps, alone, strict=True))
 
@@ -186,15 +196,23 @@ def test_it_is_loaded_when_much_is_written_and_compiled_when_very_much_is(
     assert found == [False, True, True, True]
 
 
-def test_threads_end_with_the_text_also_when_nobody_hears_the_end(tiny_decoder: Build, monkeypatch: pytest.MonkeyPatch):
+def test_threads_end_with_the_text_also_when_nobody_hears_the_end(
+    tiny_decoder: Build, torch_threads: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("foundation_core.generation.compiled._BYTES_A_THREAD", 1)
     monkeypatch.setattr(writers, "WORTH_LOADING", 0)
     monkeypatch.setattr(writers, "WORTH_COMPILING", 0)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    torch_threads(3)
     before, text = threading.active_count(), stream(tiny_decoder(), [[5]], 9, Sampling(temperature=0))
     next(text)
     assert threading.active_count() == before + 2
+    other = stream(tiny_decoder(), [[5]], 9, Sampling(temperature=0))
+    next(other)
+    assert torch.get_num_threads() == 1  # torch's own would take the processors from the texts' threads
     text.close()
+    assert torch.get_num_threads() == 1
+    other.close()
+    assert torch.get_num_threads() == 3
     assert threading.active_count() == before
     generate(tiny_decoder(), [[5]], 9)
     assert threading.active_count() == before
