@@ -13,6 +13,7 @@ from foundation_core.errors import SetupError
 
 try:
     import numba
+    import numpy as np
     from numba import types
     from numba.extending import intrinsic
 except ImportError as error:
@@ -34,31 +35,29 @@ def inlined(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, nogil=True, forceinline=True)(function))
 
 
+@intrinsic
+def pointer(typing: Any, address: Any, like: Any) -> Any:
+    """The address of numbers of the kind that the array `like` holds."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(like.dtype)(types.int64, like), generate
+
+
 @inlined
 def int32_at(address: int, length: int) -> Any:
     """The int32 numbers at an address of memory; whoever calls keeps them alive."""
-    return numba.carray(_int32s(address), length)
+    return numba.carray(pointer(address, _INT32), length)
 
 
 @inlined
 def int64_at(address: int, length: int) -> Any:
     """The int64 numbers at an address of memory; whoever calls keeps them alive."""
-    return numba.carray(_int64s(address), length)
+    return numba.carray(pointer(address, _INT64), length)
 
 
-def _pointer(kind: Any) -> Any:
-    """A function that compiled code calls with an address to get a pointer to numbers of a kind."""
-
-    def typed(context: Any, address: Any) -> Any:
-        def cast_address(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(kind)(types.int64), cast_address
-
-    return intrinsic(typed)
-
-
-_int32s, _int64s = _pointer(types.int32), _pointer(types.int64)
+_INT32, _INT64 = np.empty(0, np.int32), np.empty(0, np.int64)
 
 
 def vectorised(function: Function) -> Function:

@@ -77,14 +77,18 @@ def _permuted(index: Tensor, size: int, keys: tuple[int, ...]) -> Tensor:
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     mask = (1 << half_bits) - 1
     if len(index) > mask:  # a round has fewer arguments than there are indices: each is found once
-        tables = [mixed(torch.arange(mask + 1) ^ key) & mask for key in keys]
+        tables = [_round(key, mask, torch.arange(mask + 1)) for key in keys]
         rounds: list[Callable[[Tensor], Tensor]] = [partial(table.index_select, 0) for table in tables]
     else:
-        rounds = [lambda half, key=key: mixed(half ^ key) & mask for key in keys]  # type: ignore[misc]
+        rounds = [partial(_round, key, mask) for key in keys]
     index = _feistel(index, half_bits, rounds)
     while len(outside := (index >= size).nonzero().squeeze(1)):
         index[outside] = _feistel(index[outside], half_bits, rounds)
     return index
+
+
+def _round(key: int, mask: int, half: Tensor) -> Tensor:
+    return mixed(half ^ key) & mask
 
 
 def _feistel(index: Tensor, half_bits: int, rounds: Sequence[Callable[[Tensor], Tensor]]) -> Tensor:

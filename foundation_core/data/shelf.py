@@ -66,7 +66,7 @@ class ShardCache:
         with self._alone():
             if not path.exists():
                 write_json(path, [shard["sha256"] for shard in shards])
-            held = open(path, "rb")  # noqa: SIM115
+            held = open(path, "rb")  # noqa: SIM115  # the lock lasts as long as the file is open
             fcntl.flock(held, fcntl.LOCK_SH)
         self._held.append(held)
 

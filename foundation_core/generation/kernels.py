@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 
-from foundation_core.data.compiled import vectorised
-from foundation_core.generation.machine import FLOAT, ONE, ZERO, exponential, gelu, kept, pointer, silu, widened
+from foundation_core.data.compiled import pointer, vectorised
+from foundation_core.generation.machine import FLOAT, ONE, ZERO, exponential, gelu, kept, silu, widened
 
 Array = np.ndarray[Any, Any]
 
@@ -69,7 +69,8 @@ class Tables(NamedTuple):
 @vectorised
 def matrix(address: int, like: Array, rows: int, columns: int) -> Array:
     """A weight where the model has it."""
-    return numba.carray(pointer(address, like), (rows, columns))  # type: ignore[no-any-return]
+    found: Array = numba.carray(pointer(address, like), (rows, columns))
+    return found
 
 
 @vectorised

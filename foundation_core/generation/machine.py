@@ -1,4 +1,4 @@
-"""What machine code needs that numba has no words for: numbers in memory by their address, and the bits of a number.
+"""What machine code needs that numba has no words for: the bits of a number, and counters that several threads change.
 
 bfloat16 is the upper half of float32. It is kept as uint16; all arithmetic is float32.
 """
@@ -29,18 +29,7 @@ _P, _A1, _A2, _A3, _A4, _A5 = (
 ZERO, HALF, ONE, SQRT_HALF = FLOAT(0), FLOAT(0.5), FLOAT(1), FLOAT(0.7071067811865476)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def pointer(typing: Any, address: Any, like: Any) -> Any:
-    """The address of numbers of the kind that the array `like` holds."""
-    signature = types.CPointer(like.dtype)(types.int64, like)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-    return signature, generate
-
-
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def widened(typing: Any, number: Any) -> Any:
     """A number as it is kept, in float32."""
 
@@ -53,7 +42,7 @@ def widened(typing: Any, number: Any) -> Any:
     return types.float32(number), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def bits_of(typing: Any, number: Any) -> Any:
     """The bits of a float32, as an integer."""
 
@@ -63,7 +52,7 @@ def bits_of(typing: Any, number: Any) -> Any:
     return types.int32(types.float32), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def of_bits(typing: Any, bits: Any) -> Any:
     """The float32 that has these bits."""
 
@@ -73,7 +62,7 @@ def of_bits(typing: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def add_atomically(typing: Any, counter: Any, place: Any, amount: Any) -> Any:
     """Adds to an integer that other threads read and change too. Returns what it was before."""
 
@@ -84,7 +73,7 @@ def add_atomically(typing: Any, counter: Any, place: Any, amount: Any) -> Any:
     return types.int64(counter, types.int64, types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def look(typing: Any, counter: Any, place: Any) -> Any:
     """An integer that other threads change, and all that they wrote before they changed it."""
 
@@ -100,7 +89,7 @@ def kept(numbers: np.ndarray[Any, Any], place: int, number: Float32) -> None:
     raise NotImplementedError("compiled code only")
 
 
-@numba.extending.overload(kept, jit_options={"cache": True})  # type: ignore[untyped-decorator]
+@numba.extending.overload(kept, jit_options={"cache": True})
 def _kept(numbers: Any, place: Any, number: Any) -> Any:
     def as_float32(numbers: Any, place: Any, number: Any) -> None:
         numbers[place] = number

@@ -106,9 +106,9 @@ def wait(counters: Array, place: int, old: int) -> int:
     """What a counter has become, as soon as it is no longer what it was."""
     looks = 0
     while True:
-        now = look(counters, place)
+        now: int = look(counters, place)
         if now != old:
-            return now  # type: ignore[no-any-return]
+            return now
         looks += 1
         if looks > _SPINS + _YIELDS:
             _sleep(_NAP_MICROSECONDS)
