@@ -80,6 +80,7 @@ class _Headed(NamedTuple):
 
 
 def tar_members(stream: BinaryIO, limits: ReadingSpec, start: int, stop: int | None) -> Iterator[Member]:
+    """The members whose headers begin within a range of bytes; folders are none."""
     tape = _Tape(stream, start)
     for found in _headed(tape, stop):
         if isinstance(found, Member):

@@ -20,6 +20,7 @@ _MOST_DIRECTORY_BYTES = 1 << 25
 
 
 def zip_members(path: Place, limits: ReadingSpec, start: int, stop: int | None) -> Iterator[Member]:
+    """The members of those numbers in the directory; folders are none."""
     known = path.stat()
     try:
         archive = _opened(path, (known.st_mtime_ns, known.st_size))
