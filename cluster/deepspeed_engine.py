@@ -10,19 +10,18 @@ import contextlib
 import io
 import math
 import os
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from foundation_core.errors import CheckpointError
 from foundation_core.train.engine import EngineFactory, EngineRequest, TorchEngine, diverged_gradient
+from foundation_core.train.fragments import Fragment, StateSource
 from foundation_core.train.optimizer import build_optimizer, set_lr
 
-_TAG = "engine"
 _SHARED_MEMORY_OPERATOR = "deepspeed_shm_comm"
 """Compiled by DeepSpeed on a CPU for half a minute, if we let it; only its inference calls it (decision 0013)."""
 
@@ -105,21 +104,17 @@ class DeepSpeedEngine:
                 found[name] = buffer.detach().float().cpu().clone()
         return found
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's part; DeepSpeed names the files by rank."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            self._engine.save_checkpoint(str(folder), tag=_TAG, save_latest=False)
+    def discard(self) -> None:
+        """Forget the gradients."""
+        raise NotImplementedError
 
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote at the same number of ranks and the same ZeRO stage."""
-        if not (folder / _TAG).is_dir():
-            raise CheckpointError(
-                f"{folder} was not saved by the deepspeed engine",
-                fix="resume with the engine that saved it, or remove the checkpoints folder to train anew",
-            )
-        loaded, _ = self._engine.load_checkpoint(str(folder), tag=_TAG)
-        if loaded is None:
-            raise CheckpointError(f"DeepSpeed found nothing to load in {folder}", fix=f"remove {folder}")
+    def fragments(self) -> Iterator[Fragment]:
+        """This rank's part of the state."""
+        raise NotImplementedError
+
+    def restore(self, source: StateSource) -> None:
+        """Take over a state."""
+        raise NotImplementedError
 
 
 def deepspeed_config(request: EngineRequest, zero_stage: int) -> dict[str, Any]:

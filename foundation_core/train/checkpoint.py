@@ -16,9 +16,11 @@ from typing import Any
 from foundation_core.errors import CheckpointError, DataError
 from foundation_core.files import PARTIAL, disk_is_full, found_no_room, read_json, sha256_file, write_json
 from foundation_core.train.engine import Engine
+from foundation_core.train.fragments import StateFiles, write_fragments
 
 MANIFEST_FILE = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+_STATE_FILE = "rank-{rank}.safetensors"
 
 
 class Checkpoints:
@@ -49,7 +51,7 @@ class Checkpoints:
             partial.mkdir(parents=True)
         self.engine.barrier()
         try:
-            self.engine.save(partial)
+            write_fragments(partial / _STATE_FILE.format(rank=self.engine.rank), self.engine.fragments())
             self.engine.barrier()
             if self.engine.rank == 0:
                 self._commit(partial, final, step, state)
@@ -100,13 +102,7 @@ class Checkpoints:
                     allowed=f"{name} {expected}",
                     fix="remove that folder to train anew",
                 )
-        if body["world"] != self.engine.world:
-            raise CheckpointError(
-                f"{finished[-1]} was saved by {body['world']} workers, and {self.engine.world} want to continue it",
-                allowed=f"pretrain.workers={body['world']}",
-                fix="run with that many workers, or remove the checkpoints folder to train anew",
-            )
-        self.engine.load(finished[-1])
+        self.engine.restore(StateFiles(finished[-1].glob(_STATE_FILE.format(rank="*"))))
         return body["step"], body["state"]
 
     def _finished(self) -> list[Path]:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from foundation_core.errors import CheckpointError, DivergedError
+from foundation_core.errors import DivergedError
 from foundation_core.specs import OptimizerSpec
+from foundation_core.train.fragments import STEP, WEIGHT, Fragment, StateSource
 from foundation_core.train.optimizer import build_optimizer, set_lr
-
-_ENGINE_FILE = "engine.pt"
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Engine(Protocol):
         """Clip, update, forget the gradients; the global gradient norm before clipping.
 
         Raises:
-            DivergedError: the norm is not finite; parameters did not move.
+            DivergedError: the norm is not finite; parameters did not move, and the gradients are forgotten.
         """
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
@@ -67,14 +65,17 @@ class Engine(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """All parameters and buffers, whole, float32, on the CPU, named as in the bare module. A collective call."""
 
-    def save(self, folder: Path) -> None:
-        """Write this rank's part of parameters and optimizer state into a folder that exists."""
+    def discard(self) -> None:
+        """Forget the gradients that were accumulated: the step is done again or left out."""
 
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote.
+    def fragments(self) -> Iterator[Fragment]:
+        """This rank's part of the state; those of all ranks together cover every tensor once. Not a collective call."""
+
+    def restore(self, source: StateSource) -> None:
+        """Take over a state that any number of ranks of any engine saved.
 
         Raises:
-            CheckpointError: the folder was saved by another number of ranks or another engine.
+            CheckpointError: it is of another model.
         """
 
 
@@ -104,6 +105,7 @@ class TorchEngine:
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         norm = float(nn.utils.clip_grad_norm_(parameters, self.clip_norm))
         if not math.isfinite(norm):
+            self.discard()
             raise diverged_gradient(norm)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
@@ -125,21 +127,36 @@ class TorchEngine:
         """Parameters and buffers, float32, on the CPU."""
         return {name: value.detach().float().cpu().clone() for name, value in self.model.state_dict().items()}
 
-    def save(self, folder: Path) -> None:
-        """Write parameters and optimizer state."""
-        torch.save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}, folder / _ENGINE_FILE)
+    def discard(self) -> None:
+        """Forget the gradients."""
+        self.optimizer.zero_grad(set_to_none=True)
 
-    def load(self, folder: Path) -> None:
-        """Restore what `save` wrote."""
-        path = folder / _ENGINE_FILE
-        if not path.exists():
-            raise CheckpointError(
-                f"{folder} was not saved by the torch engine",
-                fix="resume with the engine that saved it, or remove the checkpoints folder to train anew",
-            )
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+    def fragments(self) -> Iterator[Fragment]:
+        """Every parameter and buffer, and what the optimizer keeps of it."""
+        for name, value in self.model.state_dict().items():
+            yield whole(name, WEIGHT, value)
+        for name, parameter in self.model.named_parameters():
+            for kind, value in self.optimizer.state.get(parameter, {}).items():
+                yield whole(name, kind, value)
+
+    def restore(self, source: StateSource) -> None:
+        """Take over a state."""
+        with torch.no_grad():
+            for name, value in self.model.state_dict().items():
+                value.copy_(source.read(name, WEIGHT).view(value.shape))
+        for name, parameter in self.model.named_parameters():
+            kept = {}
+            for kind in source.kinds(name):
+                if kind != WEIGHT:
+                    value = source.read(name, kind)
+                    kept[kind] = (value.view(()) if kind == STEP else value.view(parameter.shape)).to(self.device)
+            if kept:
+                self.optimizer.state[parameter] = kept
+
+
+def whole(name: str, kind: str, value: Tensor) -> Fragment:
+    """A tensor that one rank holds all of, as a fragment."""
+    return Fragment(name, kind, 0, value.detach().reshape(-1), tuple(value.shape))
 
 
 def _autocast_forward(module: nn.Module, device_type: str) -> None:

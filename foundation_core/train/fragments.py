@@ -1,0 +1,139 @@
+"""A training's state as named tensors, of which each rank holds runs of values; saved by N ranks, read by M.
+
+    engine.fragments() -> rank-00000.safetensors, one file a rank -> StateFiles.read(name, kind, start, count)
+
+    a weight of 10 values, saved by 2 ranks    [0 1 2 3 4][5 6 7 8 9]
+    and read by 3                              [0 1 2 3][4 5 6][7 8 9]
+
+No number of ranks, no engine and no ZeRO stage is in it: whoever needs values asks for them by name and place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from foundation_core.errors import CheckpointError
+
+WEIGHT = "weight"
+"""Kind of a parameter's own values, float32; a persistent buffer's too, in its own type."""
+STEP = "step"
+"""Kind of an optimizer's count of its updates, one value for each parameter that it has moved."""
+_INDEX = "fragments"
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A run of one tensor's values, in the order of the flattened tensor.
+
+    Args:
+        name: of the parameter or buffer, as in the bare module.
+        kind: `WEIGHT`, or the optimizer's own name for what it keeps of it: exp_avg, exp_avg_sq, momentum_buffer, step.
+        start: the first value's place in the flattened tensor.
+        values: (count,) the engine's own memory, which the next step changes; not a copy where that can be.
+        shape: of the whole tensor.
+    """
+
+    name: str
+    kind: str
+    start: int
+    values: Tensor
+    shape: tuple[int, ...]
+
+
+class StateSource(Protocol):
+    """Where a state is read from."""
+
+    def kinds(self, name: str) -> Sequence[str]:
+        """What is kept of a parameter or buffer, sorted; empty if it is not known."""
+
+    def read(self, name: str, kind: str, start: int = 0, count: int | None = None) -> Tensor:
+        """(count,) values of a tensor from a place on; all of them, if not said.
+
+        Raises:
+            CheckpointError: they are not there.
+        """
+
+
+class _Run(NamedTuple):
+    """Where a fragment lies."""
+
+    start: int
+    size: int
+    path: Path
+    key: str
+
+
+def write_fragments(path: Path, fragments: Iterable[Fragment]) -> None:
+    """Write what a rank holds as one safetensors file."""
+    tensors: dict[str, Tensor] = {}
+    index: list[dict[str, Any]] = []
+    for number, fragment in enumerate(fragments):
+        key = f"{number:06d}"
+        tensors[key] = fragment.values.detach().reshape(-1).contiguous().cpu()
+        index.append({"name": fragment.name, "kind": fragment.kind, "start": fragment.start, "shape": fragment.shape})
+    save_file(tensors, path, {_INDEX: json.dumps(index)})
+
+
+class StateFiles:
+    """The state in the files that all ranks wrote: only what is asked for is read.
+
+    Raises:
+        CheckpointError: a file is no safetensors file of fragments.
+    """
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._runs: dict[tuple[str, str], list[_Run]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._open: dict[Path, Any] = {}
+        for path in sorted(paths):
+            self._read_index(path)
+        for runs in self._runs.values():
+            runs.sort()
+
+    def kinds(self, name: str) -> list[str]:
+        """What is kept of a parameter or buffer."""
+        return sorted(kind for known, kind in self._runs if known == name)
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every parameter and buffer, by name."""
+        return self._shapes
+
+    def read(self, name: str, kind: str, start: int = 0, count: int | None = None) -> Tensor:
+        """(count,) values of a tensor."""
+        runs = self._runs.get((name, kind), [])
+        end = max((run.start + run.size for run in runs), default=0) if count is None else start + count
+        parts, place = [], start
+        for run in runs:
+            if run.start <= place < min(end, run.start + run.size):
+                stop = min(end, run.start + run.size)
+                parts.append(self._open[run.path].get_slice(run.key)[place - run.start : stop - run.start])
+                place = stop
+        if place < end or not runs:
+            raise CheckpointError(
+                f"the checkpoint has no values {place} to {end} of {kind} of {name}",
+                fix="it is of another model, or of another version of this program: remove it to train anew",
+            )
+        return torch.cat(parts) if parts else torch.empty(0)
+
+    def _read_index(self, path: Path) -> None:
+        try:
+            file: Any = safe_open(path, framework="pt")
+            entries = json.loads((file.metadata() or {})[_INDEX])
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise CheckpointError(f"{path} holds no state: {error}", fix="remove its checkpoint") from error
+        self._open[path] = file
+        for number, entry in enumerate(entries):
+            key = f"{number:06d}"
+            count = file.get_slice(key).get_shape()[0]
+            self._runs.setdefault((entry["name"], entry["kind"]), []).append(_Run(entry["start"], count, path, key))
+            if entry["kind"] == WEIGHT:
+                self._shapes[entry["name"]] = tuple(entry["shape"])
