@@ -71,7 +71,12 @@ def _foundation(*arguments: str) -> float:
 def _bare(job: Job, folder: Path, trained: Mapping[str, Any], workers: int) -> float:
     """Seconds that the same steps take in plain processes."""
     budget = {"max_seconds": None, "max_tokens": trained["trained_tokens"], "precision": trained["precision"]["name"]}
-    path = replace(job, folder=str(folder), spec=job.spec | budget).write()
+    return bare_processes(job, folder, budget, workers)
+
+
+def bare_processes(job: Job, folder: Path, change: Mapping[str, Any], workers: int) -> float:
+    """Seconds that a job's stage takes in plain processes, with some fields of its spec changed."""
+    path = replace(job, folder=str(folder), spec={**job.spec, **change}).write()
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(workers)}
     environment = os.environ | KEEP_MEMORY | meeting
     command = [sys.executable, "-m", "benchmarks.orchestration", "--rank", str(path)]

@@ -99,6 +99,7 @@ SOURCES: Mapping[str, Source] = {
     "python_stdlib": Source("text"),
     "folder": Source("text"),
     "table": Source("text"),
+    "book": Source("text"),
     "digits": Source("image"),
     "digits_with_captions": Source("image", captioned=True),
     "image_folder": Source("image"),

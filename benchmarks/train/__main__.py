@@ -1,0 +1,40 @@
+"""Training measured: `python -m benchmarks.train {speed,quality} [...]`; prints each figure and its bar.
+
+speed     the whole product path beside a plain torch rival and beside the bare step
+quality   nats a character of Tiny Shakespeare's last tenth after 110 s of training
+
+Both want the machine for themselves.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.core.timing import machine
+from benchmarks.train import quality, speed
+from benchmarks.train.rival import Shape
+
+TEXT = Path("../shared/data/tinyshakespeare.txt")
+
+
+def main() -> int:
+    """Measure and print; the number of bars that were missed."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
+    parser.add_argument("what", choices=("speed", "quality"))
+    parser.add_argument("--pairs", type=int, default=5, help="rounds of `speed`")
+    parser.add_argument("--steps", type=int, default=Shape().steps, help="of a round of `speed`, after warm-up")
+    parser.add_argument("--seeds", type=int, default=3, help="of `quality`")
+    parser.add_argument("--text", type=Path, default=TEXT, help="Tiny Shakespeare, as it is published")
+    given = parser.parse_args()
+    print(f"machine: {machine()}")
+    if given.what == "speed":
+        shape = Shape(steps=given.steps)
+        return speed.report(speed.measure(given.pairs, shape), shape)
+    counted = quality.witten_bell(given.text)
+    return quality.report(quality.measure(given.text, given.seeds), counted)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
