@@ -25,6 +25,7 @@ from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine
 from foundation_core.train.schedule import lr_at
 from foundation_core.train.step import StepReport, train_step
+from foundation_core.train.votes import agree
 
 _BUDGETS = ("max_tokens", "max_seconds")
 
@@ -171,14 +172,11 @@ class _Agreed(NamedTuple):
 
 
 def _agreed(engine: Engine, around: Surroundings, plan: Plan, progress: Progress) -> _Agreed:
-    """Whether any rank was asked to stop, and whether a budget is spent by the clock of rank 0.
-
-    Ranks must agree, or some would wait for ever in the next exchange of gradients.
-    """
+    """Whether any rank was asked to stop, and whether a budget is spent by the clock of rank 0."""
     spent = plan.spent_budget(progress) if engine.rank == 0 and progress.step < plan.steps else ""
-    votes = [around.stop_requested(), *(spent == budget for budget in _BUDGETS)]
-    stop, *over = engine.sum_over_ranks(torch.tensor(votes, dtype=torch.float32, device=engine.device)).tolist()
-    return _Agreed(bool(stop), next((budget for budget, vote in zip(_BUDGETS, over, strict=True) if vote), ""))
+    votes = {"stop": around.stop_requested(), **{budget: spent == budget for budget in _BUDGETS}}
+    sums = agree(engine, votes, engine.device)
+    return _Agreed(bool(sums["stop"]), next((budget for budget in _BUDGETS if sums[budget]), ""))
 
 
 def _state(progress: Progress) -> dict[str, Any]:
