@@ -106,7 +106,7 @@ class Recovery:
             SetupError: the device has no memory for a single row.
             TransientError: one device of several is full; all start again, with smaller micro-batches.
         """
-        batches, began, failed = self.batches.micro_batches(number), time.perf_counter(), 0
+        batches, began, failed, fault = self.batches.micro_batches(number), time.perf_counter(), 0, ""
         while True:
             try:
                 report = train_step(self.engine, self.objective, self._split(batches), lr, seed, self._most_loss())
@@ -115,12 +115,16 @@ class Recovery:
                 if failed > self.spec.recomputations:
                     self._give_up(number, error, batches, seed, best_step, began)
                     return None
-                self._tell(_TRANSIENT, number, failed, self.spec.most_recomputed_steps - self.faults.recomputed, error)
+                fault = _SPIKE if isinstance(error, SpikeError) else _TRANSIENT
+                self._tell(fault, number, failed, self.spec.most_recomputed_steps - self.faults.recomputed, error)
             except torch.OutOfMemoryError as error:
+                fault = _MEMORY
                 self._halve(number, batches, error)
             else:
+                if fault:
+                    self.events.write("recovered", failure=fault, step=number + 1, seconds=time.perf_counter() - began)
                 if failed:
-                    self._forgive(number, began)
+                    self._count_recomputed()
                 if self.spec.spike != "off":
                     self.faults.losses = [*self.faults.losses, report.loss][-self.spec.spike_window_steps :]
                 return report
@@ -130,10 +134,9 @@ class Recovery:
             return math.inf
         return leap_bound(self.faults.losses, self.spec.spike_deviations)
 
-    def _forgive(self, number: int, began: float) -> None:
+    def _count_recomputed(self) -> None:
         """A step was fine when it was computed again: the machine erred."""
         self.faults.recomputed += 1
-        self.events.write("recovered", failure=_TRANSIENT, step=number + 1, seconds=time.perf_counter() - began)
         if self.faults.recomputed > self.spec.most_recomputed_steps:
             raise DivergedError(
                 f"{self.faults.recomputed} steps were finite only when they were computed again",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from foundation_core.data.quarantine import first_sample
-from foundation_core.errors import DivergedError, SetupError, Stopped
+from foundation_core.errors import DivergedError, SetupError, Stopped, TransientError
 from foundation_core.events import read_events
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
@@ -24,6 +24,7 @@ from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
 from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.train.blame import leap_bound
+from foundation_core.train.engine import TorchEngine
 from tests.support.faults import Cramped, Erring, Indigestible, name_of, poisoned_corpus
 from tests.support.training import MODEL, SHAPE, InfiniteGradient, Trained, Training, weights_sha256
 
@@ -101,8 +102,9 @@ def test_without_recomputation_a_fault_counts_at_once(corpus: Path, tmp_path: Pa
 # ------------------------------------------------------------------------------------------ a document is the cause
 
 
-@pytest.mark.parametrize("packing", ["cut", "best_fit", "one_document"])
-@pytest.mark.parametrize("harm", ["loss", "gradient"])
+@pytest.mark.parametrize(
+    ("packing", "harm"), [("cut", "loss"), ("cut", "gradient"), ("best_fit", "loss"), ("one_document", "gradient")]
+)
 def test_a_document_that_fails_is_found_and_the_training_ends_like_one_that_never_had_it(
     corpus: Path, tmp_path: Path, packing: Any, harm: Any
 ) -> None:
@@ -119,7 +121,7 @@ def test_a_document_that_fails_is_found_and_the_training_ends_like_one_that_neve
     assert [event["documents"] for event in persistent] == [[name_of(17)]]
 
 
-@pytest.mark.parametrize("numbers", [(0, 59), (30, 31, 32), (5, 25, 45)], ids=str)
+@pytest.mark.parametrize("numbers", [(0, 59), (30, 31, 32)], ids=str)
 def test_several_documents_are_found_one_after_the_other(tmp_path: Path, numbers: tuple[int, ...]) -> None:
     corpus = poisoned_corpus(tmp_path / "train", numbers)
     training = Training(tmp_path / "found", corpus, objective=Indigestible(), steps=20)
@@ -129,7 +131,7 @@ def test_several_documents_are_found_one_after_the_other(tmp_path: Path, numbers
     _assert_equal(trained, replace(training, folder=tmp_path / "named", quarantined=ledger.documents).run())
 
 
-@pytest.mark.parametrize("saves", [1, 4, 100])
+@pytest.mark.parametrize("saves", [1, 100])
 def test_what_fails_in_the_second_epoch_was_never_read_in_the_first(corpus: Path, tmp_path: Path, saves: int) -> None:
     """Whether checkpoints from before its first step are still there or not."""
     rows = len(Training(tmp_path, corpus).windows())
@@ -315,6 +317,7 @@ def test_micro_batches_are_halved_until_they_fit_and_the_result_is_that_of_small
     _assert_equal(wide.run(), narrow)
     failures = _events(tmp_path / "wide", "failure")
     assert [failure["failure"] for failure in failures] == ["device_memory"] * (2 if room == 1 else 1)
+    assert [event["failure"] for event in _events(tmp_path / "wide", "recovered")] == ["device_memory"]
     again = replace(wide, folder=tmp_path / "again")
     with pytest.raises(Stopped):
         again.run(_stop_at(3))
@@ -325,6 +328,22 @@ def test_micro_batches_are_halved_until_they_fit_and_the_result_is_that_of_small
 def test_a_device_without_room_for_a_row_is_refused(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="full with 1 rows a micro-batch, and fewer there cannot be"):
         Training(tmp_path, corpus, objective=Cramped(0), micro_batch_rows=4, steps=STEPS).run()
+
+
+def test_one_of_several_ranks_has_all_begin_again_with_what_memory_has_room_for(corpus: Path, tmp_path: Path) -> None:
+    """It cannot vote: the others are in an exchange that it never comes to."""
+
+    class OneOfTwo(TorchEngine):
+        world = 2
+
+    narrow = Training(tmp_path / "narrow", corpus, engine=OneOfTwo, micro_batch_rows=1, steps=STEPS).run()
+    cramped = Training(
+        tmp_path / "full", corpus, engine=OneOfTwo, objective=Cramped(1), micro_batch_rows=2, steps=STEPS
+    )
+    with pytest.raises(TransientError, match="the memory of rank 0 is full with 2 rows a micro-batch"):
+        cramped.run()
+    _assert_equal(cramped.run(), narrow)
+    assert len(_events(tmp_path / "full", "failure")) == 1
 
 
 def test_a_joint_batch_is_not_divided(corpus: Path, tmp_path: Path) -> None:
