@@ -18,7 +18,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 
 from foundation_core.data.loader import Batch
-from foundation_core.errors import DivergedError, SetupError, TransientError
+from foundation_core.errors import DeviceMemoryError, DivergedError, SetupError
 from foundation_core.events import EventLog
 from foundation_core.objectives.base import Objective
 from foundation_core.spec_recovery import RecoverySpec
@@ -104,7 +104,7 @@ class Recovery:
             DivergedError: it cannot be done, and the policy or a budget says that training ends.
             RewindError: documents were found; whoever built the engine builds it anew.
             SetupError: the device has no memory for a single row.
-            TransientError: one device of several is full; all start again, with smaller micro-batches.
+            DeviceMemoryError: one device of several is full; all start again, with smaller micro-batches.
         """
         batches, began, failed, fault = self.batches.micro_batches(number), time.perf_counter(), 0, ""
         while True:
@@ -216,7 +216,7 @@ class Recovery:
         if self.ledger is not None:
             self.ledger.keep_micro_batch(self.micro_batch_rows)
         if self.engine.world > 1:
-            raise TransientError(
+            raise DeviceMemoryError(
                 f"the memory of rank {self.engine.rank} is full with {rows:.0f} rows a micro-batch",
                 fix=f"start again: it goes on with {self.micro_batch_rows}",
             ) from error
@@ -241,8 +241,7 @@ class Recovery:
         self, failure: str, number: int, attempt: int, left: int, error: Exception, then: str = "", **facts: Any
     ) -> None:
         found = error.found if isinstance(error, DivergedError) else "the device's memory is full"
-        what = f"step {number + 1}: {found}{then}"
+        what = f"{found}{then}"
         self.events.write(
             "failure", failure=failure, step=number + 1, attempt=attempt, budget_left=left, what=what, **facts
         )
-        self.events.say(what)

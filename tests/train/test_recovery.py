@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from foundation_core.data.quarantine import first_sample
-from foundation_core.errors import DivergedError, SetupError, Stopped, TransientError
+from foundation_core.errors import DeviceMemoryError, DivergedError, SetupError, Stopped
 from foundation_core.events import read_events
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
@@ -340,7 +340,7 @@ def test_one_of_several_ranks_has_all_begin_again_with_what_memory_has_room_for(
     cramped = Training(
         tmp_path / "full", corpus, engine=OneOfTwo, objective=Cramped(1), micro_batch_rows=2, steps=STEPS
     )
-    with pytest.raises(TransientError, match="the memory of rank 0 is full with 2 rows a micro-batch"):
+    with pytest.raises(DeviceMemoryError, match="the memory of rank 0 is full with 2 rows a micro-batch"):
         cramped.run()
     _assert_equal(cramped.run(), narrow)
     assert len(_events(tmp_path / "full", "failure")) == 1
