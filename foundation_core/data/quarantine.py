@@ -66,6 +66,8 @@ class Quarantine:
         Args:
             indices: (N,) the numbers of its rows.
         """
+        if not len(self.rows):
+            return batch
         touched = torch.isin(indices, self.rows)
         if not touched.any():
             return batch
