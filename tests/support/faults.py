@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import torch
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from foundation_core.data.shards import ShardWriter
 from foundation_core.data.units import TOKENS
+from foundation_core.events import read_events
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
+from tests.support.training import Trained, weights_sha256
 
 POISON = 47
 """A token that only poisoned documents have."""
@@ -127,3 +130,23 @@ class Cramped(NextToken):
         if len(example.labels) > self.rows and torch.is_grad_enabled():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().loss(model, example, ranks)
+
+
+def events_of(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """The events of a kind that rank 0 of a training wrote."""
+    return [event for _, event in read_events(folder / "rank-0") if event["kind"] == kind]
+
+
+def assert_same(one: Trained, other: Trained) -> None:
+    """Two trainings did the same to the last digit."""
+    assert one.losses == other.losses
+    assert one.grad_norms == other.grad_norms
+    assert one.validations == other.validations
+    assert weights_sha256(one.weights) == weights_sha256(other.weights)
+    assert one.progress.labels == other.progress.labels
+
+
+def stop_at(question: int) -> Callable[[], bool]:
+    """A stop signal that is given at the n-th question."""
+    asked = count(1)
+    return lambda: next(asked) == question
