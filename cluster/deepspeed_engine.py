@@ -19,11 +19,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from cluster.deepspeed_state import state_of
-from foundation_core.train.collectives import Collectives
 from foundation_core.train.data_parallel import DataParallelEngine
 from foundation_core.train.engine import EngineFactory, EngineRequest, TorchEngine, diverged_gradient
 from foundation_core.train.fragments import Fragment, StartingWeights, StateSource
 from foundation_core.train.optimizer import build_optimizer, set_lr
+from foundation_core.train.ranks import GroupOfRanks
 
 _SHARED_MEMORY_OPERATOR = "deepspeed_shm_comm"
 """Compiled by DeepSpeed on a CPU for half a minute, if we let it; only its inference calls it (decision 0013)."""
@@ -36,7 +36,7 @@ def engine_factory(name: str, zero_stage: int) -> EngineFactory:
     return partial(DeepSpeedEngine, zero_stage=zero_stage)
 
 
-class DeepSpeedEngine(Collectives):
+class DeepSpeedEngine(GroupOfRanks):
     """One rank of a DeepSpeed engine; the process group exists already."""
 
     def __init__(self, module: nn.Module, request: EngineRequest, *, zero_stage: int = 1) -> None:

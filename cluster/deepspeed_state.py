@@ -264,7 +264,7 @@ class _CutParameters(_Cut):
         optimizer = self.optimizer
         optimizer._partition_all_parameters()
         for bucket in optimizer.ipg_buckets.values():
-            bucket.clear()
+            bucket.clear_params()
         optimizer.zero_grad(set_to_none=True)
         optimizer.averaged_gradients = {}
         if optimizer.offload_optimizer:

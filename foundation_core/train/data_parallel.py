@@ -17,9 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from foundation_core.train.collectives import Collectives
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.fragments import Fragment, share_out
+from foundation_core.train.ranks import GroupOfRanks
 
 BUCKET_BYTES = 25_000_000
 """A bucket is full with the parameter that reaches this: large enough that its exchange is bound by the links, and
@@ -44,12 +44,12 @@ class _Bucket:
             parameter.grad = part.view_as(parameter)
 
 
-class DataParallelEngine(Collectives, TorchEngine):
+class DataParallelEngine(GroupOfRanks, TorchEngine):
     """One rank of several; the process group exists already."""
 
     def __init__(self, module: nn.Module, request: EngineRequest) -> None:
         TorchEngine.__init__(self, module, request)
-        Collectives.__init__(self)
+        GroupOfRanks.__init__(self)
         for value in module.state_dict().values():
             dist.broadcast(value, src=0)
         self._buckets = list(_buckets(module))

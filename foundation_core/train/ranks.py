@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-class Collectives:
+class GroupOfRanks:
     """The part of an engine of several ranks that has nothing to do with learning; the process group exists already."""
 
     def __init__(self) -> None:
