@@ -3,8 +3,8 @@
     2 ranks --save, convert--> 1 rank --save, convert--> 2 ranks --save, convert--> 1 rank       5 steps each
     2 ranks -------------------------------- 20 steps -------------------------------->         the same, whole
 
-For each ZeRO stage and precision: the losses of each leg against those of the whole training. It measures DeepSpeed's
-format, which the product does not use.
+For each ZeRO stage and precision: the losses of each leg against those of the whole training. "mended": what loading at
+ZeRO 3 breaks is put right. It measures DeepSpeed's format, which the product does not use.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ REPOSITORY = Path(__file__).parents[1]
 LEGS = (2, 1, 2, 1)
 LEG_STEPS = 5
 OPTIMIZER = OptimizerSpec(lr=1e-2)
-PRECISIONS, ZERO_STAGES = ("float32", "bf16"), (0, 1, 2, 3)
+CASES = {f"{precision}, ZeRO {stage}": (precision, stage) for precision in ("float32", "bf16") for stage in range(4)}
+MENDED = "float32, 3, mended"
+CASES[MENDED] = ("float32", 3)
 
 
 def main() -> None:
@@ -82,28 +84,28 @@ def run_leg(out: Path, leg: int) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     found: dict[str, dict[str, Any]] = {"part": {}, "whole": {}}
-    for precision in PRECISIONS:
-        for stage in ZERO_STAGES:
-            case = f"{precision}, ZeRO {stage}"
-            try:
-                found["part"][case] = _part(out, leg, precision, stage)
-            except Exception as error:  # what cannot be loaded is a result
-                found["part"][case] = {"error": type(error).__name__}
-            if leg == 0:
-                engine = _engine(precision, stage, universal=False)
-                found["whole"][case] = _losses(out, engine, 0, len(LEGS) * LEG_STEPS)
+    for case, (precision, stage) in CASES.items():
+        try:
+            found["part"][case] = _part(out / case, leg, precision, stage, mend=case == MENDED)
+        except Exception as error:  # what cannot be loaded is a result
+            found["part"][case] = {"error": type(error).__name__}
+        if leg == 0:
+            engine = _engine(precision, stage, universal=False)
+            found["whole"][case] = _losses(out / case, engine, 0, len(LEGS) * LEG_STEPS)
     if dist.get_rank() == 0:
         (out / f"leg-{leg}.json").write_text(json.dumps(found))
     dist.barrier()
 
 
-def _part(out: Path, leg: int, precision: str, stage: int) -> dict[int, float]:
+def _part(folder: Path, leg: int, precision: str, stage: int, *, mend: bool) -> dict[int, float]:
     """Load the leg before, take five steps, save, convert; the losses by step."""
-    folder = out / f"{precision}-{stage}"
     engine = _engine(precision, stage, universal=leg > 0)
     if leg:
+        groups = [_settings(group) for group in engine._engine.optimizer.param_groups]
         engine._engine.load_checkpoint(str(folder), tag=f"leg-{leg - 1}-universal")
-    losses = _losses(out, engine, leg * LEG_STEPS, (leg + 1) * LEG_STEPS)
+        if mend:
+            _mend(engine, groups)
+    losses = _losses(folder, engine, leg * LEG_STEPS, (leg + 1) * LEG_STEPS)
     engine._engine.save_checkpoint(str(folder), tag=f"leg-{leg}")
     dist.barrier()
     if dist.get_rank() == 0:
@@ -113,6 +115,19 @@ def _part(out: Path, leg: int, precision: str, stage: int) -> dict[int, float]:
         subprocess.run(command, env={**os.environ, "DS_ACCELERATOR": "cpu"}, capture_output=True, check=False)
     dist.barrier()
     return losses
+
+
+def _settings(group: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in group.items() if name != "params"}
+
+
+def _mend(engine: deepspeed_engine.DeepSpeedEngine, groups: list[dict[str, Any]]) -> None:
+    """Give each group of parameters its own settings again, and a count of steps of its own."""
+    optimizer = engine._engine.optimizer
+    for group, settings in zip(optimizer.param_groups, groups, strict=True):
+        group.update(settings)
+    for state in optimizer.optimizer.state.values():
+        state["step"] = state["step"].clone()
 
 
 def _engine(precision: str, stage: int, *, universal: bool) -> deepspeed_engine.DeepSpeedEngine:
@@ -128,8 +143,8 @@ def _engine(precision: str, stage: int, *, universal: bool) -> deepspeed_engine.
         deepspeed_engine.deepspeed_config = plain
 
 
-def _losses(out: Path, engine: deepspeed_engine.DeepSpeedEngine, first: int, end: int) -> dict[int, float]:
-    rows = Windows(ShardDataset(out / "corpus"), MODEL.context_tokens)
+def _losses(folder: Path, engine: deepspeed_engine.DeepSpeedEngine, first: int, end: int) -> dict[int, float]:
+    rows = Windows(ShardDataset(folder.parent / "corpus"), MODEL.context_tokens)
     loader = Loader(rows, Order(len(rows), seed=0), 4, 2, engine.rank, engine.world)
     lr = {step: lr_at(step, len(LEGS) * LEG_STEPS, OPTIMIZER) for step in range(first, end)}
     return {step: train_step(engine, NextToken(), loader.micro_batches(step), lr[step], 0).loss for step in lr}

@@ -104,6 +104,7 @@ def _with_and_without_faults(factory: EngineFactory, precision: str, corpus: Pat
     found = {}
     for name in ("smooth", "faulty"):
         engine = factory(tiny_model(), EngineRequest(spec, precision, micro_batch_rows=2))
+        born = {"hash": weights_hash(engine.weights()), "kinds": sorted({part.kind for part in engine.fragments()})}
         loader = _loader(corpus, engine)
         steps, moved = [], []
         for step in range(FAULTY_STEPS):
@@ -113,7 +114,7 @@ def _with_and_without_faults(factory: EngineFactory, precision: str, corpus: Pat
                 moved.append(weights_hash(engine.weights()) != before)
             report = train_step(engine, NextToken(), loader.micro_batches(step), lr_at(step, 9, spec), 0)
             steps.append((report.loss, report.grad_norm))
-        found[name] = {"steps": steps, "moved": moved, "hash": weights_hash(engine.weights())}
+        found[name] = {"born": born, "steps": steps, "moved": moved, "hash": weights_hash(engine.weights())}
     return found
 
 

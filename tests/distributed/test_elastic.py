@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from foundation_core.train.fragments import STEP
-from tests.support.training import Trained
+from foundation_core.weights import weights_hash
+from tests.support.training import Trained, tiny_model
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -53,6 +54,16 @@ def test_the_hash_of_a_model_is_the_same_in_every_engine(two_ranks: TwoRanks, pr
     assert hashes.keys() == {*ENGINES, "alone"}
     assert len(set(hashes.values())) == 1
     assert two_ranks("hashes-float32")["alone"] != two_ranks("hashes-bf16")["alone"]  # the control: it sees a model
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_starts_with_the_float32_weights_and_no_memory(
+    two_ranks: TwoRanks, engine: str, precision: str
+) -> None:
+    """DeepSpeed alone would start from weights rounded to bf16, and at ZeRO 0 after a step."""
+    born = two_ranks(f"faulty-{precision}-{engine}")["smooth"]["born"]
+    assert born == {"hash": weights_hash(tiny_model().state_dict()), "kinds": ["weight"]}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
