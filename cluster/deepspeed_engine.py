@@ -18,9 +18,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from cluster.deepspeed_state import state_of
+from foundation_core.train.data_parallel import DataParallelEngine
 from foundation_core.train.engine import EngineFactory, EngineRequest, TorchEngine, diverged_gradient
-from foundation_core.train.fragments import Fragment, StateSource
+from foundation_core.train.fragments import Fragment, StartingWeights, StateSource
 from foundation_core.train.optimizer import build_optimizer, set_lr
+from foundation_core.train.ranks import GroupOfRanks
 
 _SHARED_MEMORY_OPERATOR = "deepspeed_shm_comm"
 """Compiled by DeepSpeed on a CPU for half a minute, if we let it; only its inference calls it (decision 0013)."""
@@ -28,24 +31,31 @@ _SHARED_MEMORY_OPERATOR = "deepspeed_shm_comm"
 
 def engine_factory(name: str, zero_stage: int) -> EngineFactory:
     """The factory that a spec's `engine` names: torch, or deepspeed at a ZeRO stage."""
-    return TorchEngine if name == "torch" else partial(DeepSpeedEngine, zero_stage=zero_stage)
+    if name == "torch":
+        return DataParallelEngine if dist.is_initialized() and dist.get_world_size() > 1 else TorchEngine
+    return partial(DeepSpeedEngine, zero_stage=zero_stage)
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(GroupOfRanks):
     """One rank of a DeepSpeed engine; the process group exists already."""
 
     def __init__(self, module: nn.Module, request: EngineRequest, *, zero_stage: int = 1) -> None:
+        super().__init__()
         deepspeed = _import_quietly()
-        self._zero_stage = zero_stage
-        self._keeps_no_norm = zero_stage == 0 and request.precision == "float32"
-        self._engine, self._optimizer, _, _ = deepspeed.initialize(
+        rounds = request.precision == "bf16"
+        start = {name: value.detach().clone() for name, value in module.state_dict().items()} if rounds else {}
+        self._engine, optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=build_optimizer(module, request.optimizer),
             config=deepspeed_config(request, zero_stage),
             dist_init_required=False,
         )
+        self._clip_norm = request.optimizer.clip_norm if _clips_nothing(request, zero_stage) else None
+        self._state = state_of(self._engine.module, optimizer, zero_stage)
+        if rounds:
+            # DeepSpeed rounds to bf16 before it makes the masters; at ZeRO 0 it moves them once, by no gradient.
+            self.restore(StartingWeights(start))
         self.model: nn.Module = self._engine
-        self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = torch.device(self._engine.device)
 
     def backward(self, loss: Tensor, *, last: bool) -> None:
@@ -58,63 +68,40 @@ class DeepSpeedEngine:
     def step(self, lr: float) -> float:
         """Clip, update, forget the gradients."""
         set_lr(self._engine.optimizer, lr)
-        if self._keeps_no_norm:
-            norm = self._plain_gradient_norm()
-            if math.isfinite(norm):  # elsewhere DeepSpeed looks for itself before it moves a parameter
-                self._engine.step()
-        else:
-            self._engine.step()
+        if self._clip_norm is None:
+            self._engine.step()  # looks at the gradient before it moves a parameter, and skips the step if need be
             norm = float(self._engine.get_global_grad_norm())
+        else:
+            parameters = [p for p in self._engine.module.parameters() if p.grad is not None]
+            norm = float(nn.utils.clip_grad_norm_(parameters, self._clip_norm))
+            if math.isfinite(norm):
+                self._engine.step()
         if not math.isfinite(norm):
+            self.discard()
             raise diverged_gradient(norm)
         return norm
 
-    def _plain_gradient_norm(self) -> float:
-        """The norm at ZeRO 0 in float32, where DeepSpeed clips by it and forgets it; every rank holds the gradient."""
-        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
-        return float(nn.utils.get_total_norm(gradients))
-
-    def sum_over_ranks(self, value: Tensor) -> Tensor:
-        """The sum over all ranks."""
-        total = value.clone()
-        dist.all_reduce(total)
-        return total
-
-    def gather_over_ranks(self, value: Tensor) -> Tensor:
-        """(world, ...) the tensor of every rank."""
-        parts = [torch.empty_like(value) for _ in range(self.world)]
-        dist.all_gather(parts, value.contiguous())
-        return torch.stack(parts)
-
-    def barrier(self) -> None:
-        """Wait for every rank."""
-        dist.barrier()
-
     def weights(self) -> dict[str, Tensor]:
         """All parameters and buffers, float32: the master copy where training runs in bf16."""
-        from deepspeed.utils import safe_get_full_fp32_param
-
-        module = self._engine.module
-        found: dict[str, Tensor] = {}
-        for name, parameter in module.named_parameters():
-            full = safe_get_full_fp32_param(parameter) if self._zero_stage else None
-            found[name] = (parameter if full is None else full).detach().float().cpu().clone()
-        for name, buffer in module.named_buffers():
-            if name in module.state_dict():
-                found[name] = buffer.detach().float().cpu().clone()
-        return found
+        buffers = {name: buffer.detach().float().cpu().clone() for name, buffer in self._state.buffers()}
+        return self._state.weights() | buffers
 
     def discard(self) -> None:
         """Forget the gradients."""
-        raise NotImplementedError
+        self._state.discard()
 
     def fragments(self) -> Iterator[Fragment]:
-        """This rank's part of the state."""
-        raise NotImplementedError
+        """This rank's part of the state; where every rank holds all of it, a share."""
+        return self._state.fragments(self.rank, self.world)
 
     def restore(self, source: StateSource) -> None:
-        """Take over a state."""
-        raise NotImplementedError
+        """Take over a state. A collective call."""
+        self._state.restore(source)
+
+
+def _clips_nothing(request: EngineRequest, zero_stage: int) -> bool:
+    """Whether DeepSpeed is told not to clip: in plain float32 it would move the parameters whatever the norm is."""
+    return zero_stage == 0 and request.precision == "float32"
 
 
 def deepspeed_config(request: EngineRequest, zero_stage: int) -> dict[str, Any]:
@@ -126,7 +113,7 @@ def deepspeed_config(request: EngineRequest, zero_stage: int) -> dict[str, Any]:
     return {
         "train_micro_batch_size_per_gpu": request.micro_batch_rows,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": request.optimizer.clip_norm,
+        "gradient_clipping": 0.0 if _clips_nothing(request, zero_stage) else request.optimizer.clip_norm,
         "bf16": {"enabled": request.precision == "bf16"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,

@@ -54,15 +54,9 @@ def check_recipe(recipe: PipelineSpec) -> None:
     """Refuse what can work nowhere.
 
     Raises:
-        ConfigError: names that nothing installed has, all of them at once; or parts that do not go together.
+        ConfigError: names that nothing installed has, all of them at once.
     """
     _names_exist(recipe)
-    spec = recipe.pretrain
-    if spec.engine == "torch" and spec.workers > 1:
-        raise ConfigError(
-            f"the torch engine runs in one process, and pretrain.workers is {spec.workers}",
-            allowed="--pretrain.engine deepspeed, or --pretrain.workers 1",
-        )
 
 
 def _home_has_room(settings: Settings) -> None:

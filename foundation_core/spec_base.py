@@ -68,6 +68,18 @@ def leaves(spec: Spec, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
+def meaning_leaves(spec: Spec, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf field that decides the result as (dotted name, JSON value), in the order of definition."""
+    for name in type(spec).model_fields:
+        value = getattr(spec, name)
+        if type(spec).role(name) != "meaning":
+            continue
+        if isinstance(value, Spec):
+            yield from meaning_leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _meaning(value)
+
+
 def described_leaves(spec: type[Spec], prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Every leaf field of a kind of spec as (dotted name, default, help text)."""
     for name, field in spec.model_fields.items():

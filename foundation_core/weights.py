@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from foundation_core.errors import CheckpointError
 from foundation_core.files import committed, sha256_file
 
 _METADATA = "foundation"
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """Hex sha256 of a model: of the float32 values of its tensors in the order of their names.
+
+    Neither the engine, nor the ranks that hold the model, nor the precision of its products are in it.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        values = tensors[name].detach().to("cpu", torch.float32).contiguous()
+        digest.update(f"{name} {list(values.shape)}".encode())
+        digest.update(values.numpy().data)
+    return digest.hexdigest()
 
 
 def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:

@@ -6,6 +6,7 @@ shards -> rows -> order -> loader -> loop (step, validate, save) -> best weights
 from __future__ import annotations
 
 import gc
+import json
 import math
 import statistics
 import time
@@ -22,6 +23,7 @@ from foundation_core.data.order import Order
 from foundation_core.data.prefetch import Prefetched
 from foundation_core.data.quarantine import Quarantine
 from foundation_core.data.shelf import store_shelf
+from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
@@ -30,6 +32,7 @@ from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.objectives.augment import augmented
 from foundation_core.objectives.base import Objective
+from foundation_core.spec_base import meaning_leaves
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.sample_order import order_hash, order_of
@@ -41,7 +44,7 @@ from foundation_core.train.ledger import Ledger
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 from foundation_core.train.precision import Precision
 from foundation_core.train.recovery import RewindError
-from foundation_core.weights import save_weights
+from foundation_core.weights import save_weights, weights_hash
 
 _SCORED_ROWS = 16  # rows of one forward pass of the validation
 _LOGGED = ("rows_per_second", "tokens_per_second", "matmul_flops_per_second", "model_flops_utilisation")
@@ -69,6 +72,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     objective = corpus.objective(spec)
     model = build(spec.model, corpus.shape)
     initialize(model, spec.seed)
+    born = weights_hash(model.state_dict())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     precision = context.choose_precision(spec.precision)
     micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
@@ -83,14 +87,15 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world, change, quarantine.hide
     )
     # checkpoints go by what was asked for: what is found out on the way changes no step before it
-    identity = {"corpus": corpus.content, "order": asked, "precision": precision.name}
+    identity = _identity(spec, inputs, asked, precision)
     checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
     epochs_a_step = spec.batch_rows / len(corpus.train)
     context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
-    context.tracker.tags({"order_hash": named, **quarantine.tags()})
+    context.tracker.tags({"order_hash": named, "model_hash_start": born, **quarantine.tags()})
     context.events.say(
         f"{parameters / 1e6:.2f} M parameters, {engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
-        f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason}; order {named[:12]}"
+        f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason};"
+        f" order {named[:12]}, model {born[:12]}"
     )
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
@@ -108,6 +113,9 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     with Prefetched(loader, spec.prefetch_steps) as batches:
         progress = train(engine, objective, batches, plan, checkpoints, around)
     speed = _speed(engine, spec, corpus, progress, precision)
+    trained = weights_hash(engine.weights())
+    context.tracker.tags({"model_hash_end": trained})
+    context.events.say(f"ended after step {progress.step}: order {named[:12]}, model {trained[:12]}")
     context.events.phase("done")
     if engine.rank == 0:
         write_json(
@@ -131,12 +139,25 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
             "quarantined": sorted(quarantine.documents),
             "skipped_steps": [step + 1 for step in progress.faults.skipped],
             "recomputed_steps": progress.faults.recomputed,
+            "model_hash_start": born,
+            "model_hash_end": trained,
             "workers": engine.world,
             "precision": precision._asdict(),
             **speed,
         },
         seconds=time.perf_counter() - start,
     )
+
+
+def _identity(spec: PretrainSpec, inputs: Inputs, order: str, precision: Precision) -> dict[str, str]:
+    """What a checkpoint must share with a training to be continued by it, by name.
+
+    The fields of the spec stand before what follows from them, so that the first name that differs is the cause.
+    """
+    corpus = inputs["corpus"]
+    fields = {f"pretrain.{name}": json.dumps(value) for name, value in meaning_leaves(spec)}
+    data = {"tokenizer": corpus.outputs.get(TOKENIZER_FILE, ""), "corpus": corpus.content}
+    return fields | data | {"order": order, "precision": precision.name}
 
 
 def _augmented(spec: PretrainSpec, batch: Batch) -> Batch:

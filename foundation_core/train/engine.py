@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from foundation_core.errors import DivergedError
 from foundation_core.specs import OptimizerSpec
-from foundation_core.train.fragments import STEP, WEIGHT, Fragment, StateSource
+from foundation_core.train.fragments import STEP, WEIGHT, Fragment, StateSource, check_shapes, whole
 from foundation_core.train.optimizer import build_optimizer, set_lr
 
 
@@ -109,7 +109,7 @@ class TorchEngine:
             raise diverged_gradient(norm)
         set_lr(self.optimizer, lr)
         self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.discard()
         return norm
 
     def sum_over_ranks(self, value: Tensor) -> Tensor:
@@ -141,8 +141,10 @@ class TorchEngine:
 
     def restore(self, source: StateSource) -> None:
         """Take over a state."""
+        held = self.model.state_dict()
+        check_shapes(source, {name: tuple(value.shape) for name, value in held.items()})
         with torch.no_grad():
-            for name, value in self.model.state_dict().items():
+            for name, value in held.items():
                 value.copy_(source.read(name, WEIGHT).view(value.shape))
         for name, parameter in self.model.named_parameters():
             kept = {}
@@ -150,13 +152,9 @@ class TorchEngine:
                 if kind != WEIGHT:
                     value = source.read(name, kind)
                     kept[kind] = (value.view(()) if kind == STEP else value.view(parameter.shape)).to(self.device)
+            self.optimizer.state.pop(parameter, None)
             if kept:
                 self.optimizer.state[parameter] = kept
-
-
-def whole(name: str, kind: str, value: Tensor) -> Fragment:
-    """A tensor that one rank holds all of, as a fragment."""
-    return Fragment(name, kind, 0, value.detach().reshape(-1), tuple(value.shape))
 
 
 def _autocast_forward(module: nn.Module, device_type: str) -> None:

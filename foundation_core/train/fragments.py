@@ -11,8 +11,8 @@ No number of ranks, no engine and no ZeRO stage is in it: whoever needs values a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -49,8 +49,16 @@ class Fragment:
     shape: tuple[int, ...]
 
 
+def whole(name: str, kind: str, value: Tensor) -> Fragment:
+    """A tensor that a rank holds all of, as a fragment."""
+    return Fragment(name, kind, 0, value.detach().reshape(-1), tuple(value.shape))
+
+
 class StateSource(Protocol):
     """Where a state is read from."""
+
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The shape of every parameter and buffer, by name."""
 
     def kinds(self, name: str) -> Sequence[str]:
         """What is kept of a parameter or buffer, sorted; empty if it is not known."""
@@ -61,6 +69,73 @@ class StateSource(Protocol):
         Raises:
             CheckpointError: they are not there.
         """
+
+
+def check_shapes(source: StateSource, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a state of another model.
+
+    Args:
+        shapes: of the model's parameters and persistent buffers, by name.
+
+    Raises:
+        CheckpointError: a name that only one of them has, or whose shape differs.
+    """
+    found = source.shapes()
+    for name in dict.fromkeys([*shapes, *found]):
+        if found.get(name) != shapes.get(name):
+            raise CheckpointError(
+                f"the checkpoint is of another model: it has {_said(found.get(name))} of {name}",
+                allowed=_said(shapes.get(name)),
+                fix="remove it to train anew, or train the model that it is of",
+            )
+
+
+def _said(shape: tuple[int, ...] | None) -> str:
+    return "none" if shape is None else f"shape {list(shape)}"
+
+
+def share_out(fragments: Sequence[Fragment], rank: int, world: int) -> Iterator[Fragment]:
+    """A rank's part of what every rank holds whole, so that each value is written once and all ranks write alike.
+
+    All values stand in one line, which is cut into parts of one length; a rank has one of them.
+
+    Args:
+        fragments: the same on every rank, in the same order.
+    """
+    total = sum(fragment.values.numel() for fragment in fragments)
+    first, end = rank * total // world, (rank + 1) * total // world
+    place = 0
+    for fragment in fragments:
+        size = fragment.values.numel()
+        start, stop = max(first - place, 0), min(end - place, size)
+        if start < stop:
+            yield replace(fragment, start=fragment.start + start, values=fragment.values[start:stop])
+        place += size
+
+
+class StartingWeights:
+    """Weights that no optimizer has moved yet, as a state.
+
+    Args:
+        weights: by name, of any shape.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every weight."""
+        return {name: tuple(weight.shape) for name, weight in self._weights.items()}
+
+    def kinds(self, name: str) -> list[str]:
+        """The weight, and nothing of an optimizer's."""
+        return [WEIGHT] if name in self._weights else []
+
+    def read(self, name: str, kind: str, start: int = 0, count: int | None = None) -> Tensor:
+        """(count,) values of a weight."""
+        assert kind == WEIGHT
+        flat = self._weights[name].reshape(-1)
+        return flat[start:] if count is None else flat[start : start + count]
 
 
 class _Run(NamedTuple):
@@ -78,7 +153,7 @@ def write_fragments(path: Path, fragments: Iterable[Fragment]) -> None:
     index: list[dict[str, Any]] = []
     for number, fragment in enumerate(fragments):
         key = f"{number:06d}"
-        tensors[key] = fragment.values.detach().reshape(-1).contiguous().cpu()
+        tensors[key] = fragment.values.detach().cpu().clone()
         index.append({"name": fragment.name, "kind": fragment.kind, "start": fragment.start, "shape": fragment.shape})
     save_file(tensors, path, {_INDEX: json.dumps(index)})
 
@@ -91,17 +166,18 @@ class StateFiles:
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
-        self._runs: dict[tuple[str, str], list[_Run]] = {}
+        self._runs: dict[str, dict[str, list[_Run]]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._open: dict[Path, Any] = {}
         for path in sorted(paths):
             self._read_index(path)
-        for runs in self._runs.values():
-            runs.sort()
+        for kinds in self._runs.values():
+            for runs in kinds.values():
+                runs.sort()
 
     def kinds(self, name: str) -> list[str]:
         """What is kept of a parameter or buffer."""
-        return sorted(kind for known, kind in self._runs if known == name)
+        return sorted(self._runs.get(name, {}))
 
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
         """The shape of every parameter and buffer, by name."""
@@ -109,7 +185,7 @@ class StateFiles:
 
     def read(self, name: str, kind: str, start: int = 0, count: int | None = None) -> Tensor:
         """(count,) values of a tensor."""
-        runs = self._runs.get((name, kind), [])
+        runs = self._runs.get(name, {}).get(kind, [])
         end = max((run.start + run.size for run in runs), default=0) if count is None else start + count
         parts, place = [], start
         for run in runs:
@@ -134,6 +210,7 @@ class StateFiles:
         for number, entry in enumerate(entries):
             key = f"{number:06d}"
             count = file.get_slice(key).get_shape()[0]
-            self._runs.setdefault((entry["name"], entry["kind"]), []).append(_Run(entry["start"], count, path, key))
-            if entry["kind"] == WEIGHT:
-                self._shapes[entry["name"]] = tuple(entry["shape"])
+            name, kind = entry["name"], entry["kind"]
+            self._runs.setdefault(name, {}).setdefault(kind, []).append(_Run(entry["start"], count, path, key))
+            if kind == WEIGHT:
+                self._shapes[name] = tuple(entry["shape"])

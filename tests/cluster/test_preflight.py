@@ -55,10 +55,10 @@ def test_a_cluster_elsewhere_is_asked_for_its_own_number_of_cpus(tmp_path: Path)
     _check(tmp_path, {"ray_dashboard": "http://cluster:8265"}, pretrain={"workers": usable_cpus() + 1})
 
 
-def test_the_torch_engine_has_one_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("engine", ["deepspeed", "torch"])
+def test_either_engine_may_have_several_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     monkeypatch.setattr(preflight_module, "usable_cpus", lambda: 8)
-    with pytest.raises(ConfigError, match=r"one process, and pretrain\.workers is 2"):
-        _check(tmp_path, pretrain={"workers": 2, "engine": "torch"})
+    _check(tmp_path, pretrain={"workers": 2, "engine": engine})
 
 
 def test_too_little_room_is_refused_with_the_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

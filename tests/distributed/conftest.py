@@ -14,6 +14,7 @@ import torch
 
 from cluster.embedded import free_port
 from foundation_core.specs import OptimizerSpec
+from tests.distributed.elastic import SIXTY
 from tests.distributed.ranks import JOINT
 from tests.support.training import Trained, Training, write_corpus
 
@@ -28,7 +29,7 @@ def distributed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def two_ranks(distributed_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """Gives the outcome of a training of two DeepSpeed ranks, by its name in `ranks.py`."""
+    """Gives the outcome of a training of two ranks, by its name in `ranks.py`."""
     out = tmp_path_factory.mktemp("two_ranks")
     common = {
         **os.environ,
@@ -65,6 +66,7 @@ def one_rank(distributed_corpus: Path, tmp_path_factory: pytest.TempPathFactory)
         "even": Training(folder / "even", distributed_corpus).run(),
         "uneven": Training(folder / "uneven", distributed_corpus, batch_rows=5).run(),
         "tokens": Training(folder / "tokens", distributed_corpus, max_tokens=80).run(),
+        "sixty": Training(folder / "sixty", distributed_corpus, **SIXTY).run(),
         "long": Training(folder / "long", distributed_corpus, steps=30, optimizer=OptimizerSpec(lr=2e-2)).run(),
     }
     for name, joint in JOINT.items():

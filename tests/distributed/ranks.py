@@ -25,7 +25,9 @@ from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.experts import BalancedNextToken
 from foundation_core.objectives.pairs import Contrastive
 from foundation_core.specs import OptimizerSpec
-from foundation_core.train.engine import Engine
+from foundation_core.train.data_parallel import DataParallelEngine
+from foundation_core.train.engine import Engine, EngineFactory
+from tests.distributed import elastic
 from tests.support.training import (
     InfiniteGradient,
     Pairs,
@@ -36,7 +38,8 @@ from tests.support.training import (
     mixture,
 )
 
-ZERO_STAGES = (0, 1, 2, 3)
+ENGINES: dict[str, EngineFactory] = {f"zero-{stage}": engine_factory("deepspeed", stage) for stage in range(4)}
+ENGINES["torch"] = DataParallelEngine
 JOINT: dict[str, dict[str, Any]] = {
     "experts": {"objective": BalancedNextToken(), "model": mixture, "micro_batch_rows": 4},
     "pairs": {
@@ -140,18 +143,18 @@ def main(corpus: Path, out: Path) -> None:
         if dist.get_rank() == 0:
             torch.save(body, out / f"{name}.pt")
 
-    for zero in ZERO_STAGES:
-        engine = engine_factory("deepspeed", zero)
-        write(f"even-{zero}", outcome(run(out / f"even-{zero}", engine=engine).run()))
-        uneven = run(out / f"uneven-{zero}", engine=engine, batch_rows=5)
-        write(f"uneven-{zero}", outcome(uneven.run()))
-        again = run(out / f"resumed-{zero}", engine=engine, batch_rows=5)
-        write(f"resumed-{zero}", outcome(interrupted(again, step=4)))
+    for name, engine in ENGINES.items():
+        write(f"even-{name}", outcome(run(out / f"even-{name}", engine=engine).run()))
+        uneven = run(out / f"uneven-{name}", engine=engine, batch_rows=5)
+        write(f"uneven-{name}", outcome(uneven.run()))
+        again = run(out / f"resumed-{name}", engine=engine, batch_rows=5)
+        write(f"resumed-{name}", outcome(interrupted(again, step=4)))
         verdicts: list[Any] = [None, None]
-        dist.all_gather_object(verdicts, diverged(run(out / f"diverged-{zero}", engine=engine)))
-        write(f"diverged-{zero}", {"ranks": verdicts})
+        dist.all_gather_object(verdicts, diverged(run(out / f"diverged-{name}", engine=engine)))
+        write(f"diverged-{name}", {"ranks": verdicts})
     for name, joint in JOINT.items():
-        write(name, outcome(run(out / name, engine=DeepSpeedEngine, **joint).run()))
+        for kind, engine in {"deepspeed": DeepSpeedEngine, "torch": DataParallelEngine}.items():
+            write(f"{name}-{kind}", outcome(run(out / f"{name}-{kind}", engine=engine, **joint).run()))
     apart = {**JOINT["pairs"], "objective": Apart()}
     write("apart", outcome(run(out / "apart", engine=DeepSpeedEngine, **apart).run()))
     for name, budget in {"seconds": {"max_seconds": 4.0}, "tokens": {"max_tokens": 80}}.items():
@@ -167,6 +170,8 @@ def main(corpus: Path, out: Path) -> None:
         gentle = OptimizerSpec(lr=2e-2)
         training = run(out / name, engine=engine, precision="bf16", steps=LONG_STEPS, optimizer=gentle)
         write(name, outcome(training.run()))
+    for name, body in elastic.trainings(run, out, ENGINES):
+        write(name, body)
     dist.barrier()
     dist.destroy_process_group()
 

@@ -1,4 +1,4 @@
-"""Two DeepSpeed ranks are one torch process: the same losses, norms and weights, whatever is sharded between them."""
+"""Two ranks, of DeepSpeed or of torch alone, are one torch process: the same losses, norms and weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(600)  # a machine that never compiled DeepSpeed
 
 TwoRanks = Callable[[str], dict[str, Any]]
 OneRank = Callable[[str], Trained]
-ZERO_STAGES = (0, 1, 2, 3)
+ENGINES = ("zero-0", "zero-1", "zero-2", "zero-3", "torch")
 
 
 def _relative(found: Mapping[int, float], expected: Mapping[int, float]) -> float:
@@ -21,11 +21,11 @@ def _relative(found: Mapping[int, float], expected: Mapping[int, float]) -> floa
     return max(abs(found[step] - expected[step]) / abs(expected[step]) for step in expected)
 
 
-@pytest.mark.parametrize("zero", ZERO_STAGES)
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("rows", ["even", "uneven"])
-def test_two_ranks_equal_one(two_ranks: TwoRanks, one_rank: OneRank, rows: str, zero: int) -> None:
+def test_two_ranks_equal_one(two_ranks: TwoRanks, one_rank: OneRank, rows: str, engine: str) -> None:
     """Even: 4 rows, 2 a rank. Uneven: 5 rows in micro-batches of 2, so that one rank has one of padding alone."""
-    found, expected = two_ranks(f"{rows}-{zero}"), one_rank(rows)
+    found, expected = two_ranks(f"{rows}-{engine}"), one_rank(rows)
     # Measured over stages and rows, at the most: 1.6e-7, 8.3e-7, 1.2e-7, 4.9e-6.
     assert _relative(found["losses"], expected.losses) < 2e-6
     assert _relative(found["grad_norms"], expected.grad_norms) < 1e-5
@@ -49,12 +49,13 @@ def test_a_mistake_between_the_ranks_is_seen(
     assert _relative(found["grad_norms"], expected.grad_norms) > norms
 
 
+@pytest.mark.parametrize("engine", ["deepspeed", "torch"])
 @pytest.mark.parametrize(("name", "tolerance"), [("experts", 2e-6), ("pairs", 2e-5)])
 def test_two_ranks_equal_one_with_the_joint_batch_where_the_loss_is_no_sum_over_rows(
-    two_ranks: TwoRanks, one_rank: OneRank, name: str, tolerance: float
+    two_ranks: TwoRanks, one_rank: OneRank, name: str, tolerance: float, engine: str
 ) -> None:
     """Pairs, measured: 4.7e-6; their products are multiplied by 14, and so is the rounding of them."""
-    found, expected = two_ranks(name), one_rank(name)
+    found, expected = two_ranks(f"{name}-{engine}"), one_rank(name)
     assert _relative(found["losses"], expected.losses) < tolerance
     assert _relative(found["grad_norms"], expected.grad_norms) < 5 * tolerance
     assert _relative(found["validations"], expected.validations) < tolerance
@@ -65,21 +66,21 @@ def test_ranks_that_tell_their_own_pairs_apart_are_seen(two_ranks: TwoRanks, one
     assert _relative(two_ranks("apart")["losses"], one_rank("pairs").losses) > 0.1
 
 
-@pytest.mark.parametrize("zero", ZERO_STAGES)
-def test_an_interrupted_training_of_two_ranks_equals_an_uninterrupted_one(two_ranks: TwoRanks, zero: int) -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_interrupted_training_of_two_ranks_equals_an_uninterrupted_one(two_ranks: TwoRanks, engine: str) -> None:
     """One rank alone was asked to stop; both saved, and two new engines went on."""
-    again, whole = two_ranks(f"resumed-{zero}"), two_ranks(f"uneven-{zero}")
+    again, whole = two_ranks(f"resumed-{engine}"), two_ranks(f"uneven-{engine}")
     assert again["losses"] == whole["losses"]
     assert again["grad_norms"] == whole["grad_norms"]
     assert again["validations"] == whole["validations"]
     assert largest_difference(again["weights"], whole["weights"]) == 0
 
 
-@pytest.mark.parametrize("zero", ZERO_STAGES)
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_gradient_that_is_not_finite_stops_every_rank_before_a_parameter_moves(
-    two_ranks: TwoRanks, zero: int
+    two_ranks: TwoRanks, engine: str
 ) -> None:
-    for rank in two_ranks(f"diverged-{zero}")["ranks"]:
+    for rank in two_ranks(f"diverged-{engine}")["ranks"]:
         assert rank["error"].startswith("the gradient norm is ")
         assert rank["moved"] == 0
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from foundation_core.cost.flops import flops_per_token
+from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.errors import CheckpointError, DataError, Stopped
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.events import read_events
 from foundation_core.files import read_json, sha256_file
 from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import (
     MixedGroupSpec,
@@ -32,7 +34,7 @@ from foundation_core.stages.pretrain import MODEL_FILE, WEIGHTS_FILE, pretrain
 from foundation_core.stages.sample_order import order_hash
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import Result, StageResult
-from foundation_core.weights import load_weights
+from foundation_core.weights import load_weights, weights_hash
 from tests.support.tasks import PACKAGES, SHAPE, ingested
 
 MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
@@ -142,10 +144,26 @@ def test_the_order_and_the_corpus_are_said(finished: tuple[Path, StageResult], c
     size = len(opened.train)
     named = order_hash(SPEC, stage.Order(size, SPEC.seed), opened)
     assert result.summary["order_hash"] == named
-    assert [event["values"] for _, event in read_events(folder) if event["kind"] == "tags"] == [{"order_hash": named}]
+    tags: dict[str, str] = {}
+    for _, event in read_events(folder):
+        tags |= event["values"] if event["kind"] == "tags" else {}
+    assert tags == {name: result.summary[name] for name in ("order_hash", "model_hash_start", "model_hash_end")}
     assert order_hash(SPEC, stage.Order(size, SPEC.seed + 1), opened) != named  # the negative controls
     assert order_hash(SPEC, stage.Order(size, SPEC.seed), replace(opened, content="f" * 64)) != named
     assert result.summary["epochs"] == pytest.approx(SPEC.steps * SPEC.batch_rows / size)
+
+
+def test_the_model_is_named_before_the_first_step_and_after_the_last(finished: tuple[Path, StageResult]) -> None:
+    folder, result = finished
+    born = weights_hash(initialize(build(MODEL, SHAPE), SPEC.seed).state_dict())
+    assert result.summary["model_hash_start"] == born != result.summary["model_hash_end"]
+    assert born != weights_hash(initialize(build(MODEL, SHAPE), SPEC.seed + 1).state_dict())
+    if result.summary["best_step"] == SPEC.steps:  # the weights that are kept are those of the best validation
+        assert weights_hash(load_weights(folder / WEIGHTS_FILE)) == result.summary["model_hash_end"]
+    said = [event["text"] for _, event in read_events(folder) if event["kind"] == "say"]
+    for name in ("order_hash", "model_hash_start"):
+        assert any(result.summary[name][:12] in text for text in said)
+    assert result.summary["model_hash_end"][:12] in said[-1]
 
 
 @pytest.mark.usefixtures("untimed")
@@ -157,7 +175,7 @@ def test_an_interrupted_stage_ends_with_the_same_outputs(
         pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(step)))
     again = pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path))
     assert again.outputs == finished[1].outputs
-    for name in ("best_step", "best_validation", "order_hash", "steps", "parameters"):
+    for name in ("best_step", "best_validation", "order_hash", "model_hash_end", "steps", "parameters"):
         assert again.summary[name] == finished[1].summary[name]
 
 
@@ -237,6 +255,48 @@ def test_checkpoints_of_another_corpus_are_refused(corpus: Result, tmp_path: Pat
     other = Result(**{**corpus.__dict__, "content": "f" * 64})
     with pytest.raises(CheckpointError, match="its corpus is"):
         pretrain(SPEC, {"corpus": other}, serial_context(tmp_path))
+
+
+@pytest.mark.usefixtures("untimed")
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, r"its pretrain\.seed is 0\n  Allowed: pretrain\.seed 1"),
+        ({"optimizer": OptimizerSpec(lr=1e-2)}, r"its pretrain\.optimizer\.lr is 0\.02"),
+        ({"model": MODEL.model_copy(update={"context_tokens": 16})}, r"its pretrain\.model\.context_tokens is 32"),
+        ({"steps": 12}, r"its pretrain\.steps is 10"),
+    ],
+)
+def test_a_checkpoint_of_another_spec_is_refused_by_the_name_of_the_field(
+    corpus: Result, tmp_path: Path, serial_context: Contexts, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(Stopped):
+        pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(1)))
+    with pytest.raises(CheckpointError, match=said):
+        pretrain(SPEC.model_copy(update=change), {"corpus": corpus}, serial_context(tmp_path))
+
+
+@pytest.mark.usefixtures("untimed")
+def test_a_checkpoint_of_another_tokenizer_is_refused_by_its_name(
+    corpus: Result, tmp_path: Path, serial_context: Contexts
+) -> None:
+    with pytest.raises(Stopped):
+        pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(1)))
+    other = replace(corpus, content="f" * 64, outputs={**corpus.outputs, TOKENIZER_FILE: "e" * 64})
+    with pytest.raises(CheckpointError, match="its tokenizer is"):
+        pretrain(SPEC, {"corpus": other}, serial_context(tmp_path))
+
+
+@pytest.mark.usefixtures("untimed")
+def test_a_checkpoint_does_not_know_where_it_was_saved(
+    finished: tuple[Path, StageResult], corpus: Result, tmp_path: Path, serial_context: Contexts
+) -> None:
+    """Placement fields may change between two tries."""
+    with pytest.raises(Stopped):
+        pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(2)))
+    other = SPEC.model_copy(update={"workers": 2, "engine": "deepspeed", "zero_stage": 3, "micro_batch_rows": 4})
+    again = pretrain(other, {"corpus": corpus}, serial_context(tmp_path))
+    assert again.summary["best_step"] == finished[1].summary["best_step"]
 
 
 def test_an_edited_shard_is_named_before_a_step_is_made(
