@@ -28,7 +28,7 @@ from tests.support.training import Training, weights_sha256
 POISONED, STEPS = 17, 16
 ENGINES: dict[str, EngineFactory] = {
     "torch": DataParallelEngine,
-    **{f"zero-{stage}": engine_factory("deepspeed", stage) for stage in (0, 1, 2, 3)},
+    **{f"zero-{stage}": engine_factory("deepspeed", stage) for stage in (1, 3)},
 }
 
 
