@@ -127,18 +127,11 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         outputs=_outputs(context.folder) if engine.rank == 0 else {},
         summary={
             "parameters": parameters,
-            "steps": progress.step,
             "planned_steps": spec.steps,
-            "ended_by": progress.ended_by,
-            "trained_tokens": progress.labels,
-            "training_seconds": progress.seconds,
             "epochs": epochs_a_step * progress.step,
-            "best_step": progress.best_step,
-            "best_validation": progress.best_scores,
+            **_course(progress),
             "order_hash": named,
             "quarantined": sorted(quarantine.documents),
-            "skipped_steps": [step + 1 for step in progress.faults.skipped],
-            "recomputed_steps": progress.faults.recomputed,
             "model_hash_start": born,
             "model_hash_end": trained,
             "workers": engine.world,
@@ -158,6 +151,20 @@ def _identity(spec: PretrainSpec, inputs: Inputs, order: str, precision: Precisi
     fields = {f"pretrain.{name}": json.dumps(value) for name, value in meaning_leaves(spec)}
     data = {"tokenizer": corpus.outputs.get(TOKENIZER_FILE, ""), "corpus": corpus.content}
     return fields | data | {"order": order, "precision": precision.name}
+
+
+def _course(progress: Progress) -> dict[str, Any]:
+    """How the training went, for the summary."""
+    return {
+        "steps": progress.step,
+        "ended_by": progress.ended_by,
+        "trained_tokens": progress.labels,
+        "training_seconds": progress.seconds,
+        "best_step": progress.best_step,
+        "best_validation": progress.best_scores,
+        "skipped_steps": [step + 1 for step in progress.faults.skipped],
+        "recomputed_steps": progress.faults.recomputed,
+    }
 
 
 def _augmented(spec: PretrainSpec, batch: Batch) -> Batch:
