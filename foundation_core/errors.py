@@ -71,6 +71,10 @@ class TransientError(FoundationError):
     retryable = True
 
 
+class DeviceMemoryError(TransientError):
+    """A device's memory was full; started again, the training takes smaller micro-batches."""
+
+
 class Stopped(FoundationError):
     """A person or the machine asked the stage to stop, and it saved its work first."""
 
@@ -89,5 +93,15 @@ def as_foundation_error(error: Exception) -> FoundationError:
     )
 
 
-_KINDS = (ConfigError, DataError, CheckpointError, SetupError, DiskFullError, DivergedError, TransientError, Stopped)
+_KINDS = (
+    ConfigError,
+    DataError,
+    CheckpointError,
+    SetupError,
+    DiskFullError,
+    DivergedError,
+    TransientError,
+    DeviceMemoryError,
+    Stopped,
+)
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

@@ -32,14 +32,15 @@ from foundation_core.spec_quality import (
     QualitySpec,
     RepetitionSpec,
 )
+from foundation_core.spec_recovery import RecoverySpec
 
 __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
     "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "MixedGroupSpec",
     "MixtureSpec", "ModelSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec",
-    "QualitySpec", "RepetitionSpec", "Role", "SeriesSpec", "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec",
-    "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves", "placement",
-    "presentation",
+    "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "SeriesSpec", "ShardStoreSpec", "SourceSpec", "Spec",
+    "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves",
+    "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain
@@ -191,6 +192,10 @@ class PretrainSpec(Spec):
     that fits into a row; or one_document a row."""
     mixture: MixtureSpec = MixtureSpec()
     """Groups of the corpus in given proportions."""
+    quarantined: tuple[str, ...] = ()
+    """Ids of training documents that are hidden as if they were padding; their rows keep their places in the order."""
+    recovery: RecoverySpec = RecoverySpec()
+    """What happens when a step's numbers are not finite, or leap, or when a device's memory is full."""
     optimizer: OptimizerSpec = OptimizerSpec()
     """Optimizer and schedule."""
     precision: Literal["auto", "bf16", "float32"] = "auto"

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from foundation_core.data.order import Ahead, SampleOrder
 
-_PADDING = {"segment": -1, "sample": -1}
+PADDING_VALUES = {"segment": -1, "sample": -1}
 """What a row of padding holds; 0 where nothing is said here."""
 
 
@@ -35,6 +35,7 @@ class Loader:
         batch_rows: rows of a global batch, over all ranks.
         micro_batch_rows: rows of one forward pass of one rank, at the most.
         change: what is done to this rank's rows, once they have their numbers.
+        hide: takes the numbers of rows and the rows, and gives them without what nobody may read.
     """
 
     def __init__(
@@ -46,8 +47,9 @@ class Loader:
         rank: int = 0,
         world: int = 1,
         change: Callable[[Batch], Batch] | None = None,
+        hide: Callable[[Tensor, Batch], Batch] | None = None,
     ) -> None:
-        self.rows, self.order, self.change = rows, Ahead(order), change
+        self.rows, self.order, self.change, self.hide = rows, Ahead(order), change, hide
         self.batch_rows, self.micro_batch_rows = batch_rows, micro_batch_rows
         share, remainder = divmod(batch_rows, world)
         self._first_row = rank * share + min(rank, remainder)
@@ -62,12 +64,14 @@ class Loader:
             row that is padding throughout.
         """
         first = step * self.batch_rows + self._first_row
-        batch = self.rows.gather(self.order.take(first, self._share))
+        indices = self.order.take(first, self._share)
+        batch = self.rows.gather(indices)
         batch["sample"] = torch.arange(first, first + self._share)
         batch = self.change(batch) if self.change else batch
+        batch = self.hide(indices, batch) if self.hide else batch
         missing = self._padded_rows - self._share
         if missing:
-            batch = {name: _with_rows(values, missing, _PADDING.get(name, 0)) for name, values in batch.items()}
+            batch = {name: _with_rows(values, missing, PADDING_VALUES.get(name, 0)) for name, values in batch.items()}
         parts = {name: torch.split(values, self.micro_batch_rows) for name, values in batch.items()}
         return [dict(zip(parts, rows, strict=True)) for rows in zip(*parts.values(), strict=True)]
 

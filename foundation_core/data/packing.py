@@ -13,7 +13,7 @@ Legend: N rows, P pieces of documents, T context tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import NamedTuple
@@ -36,6 +36,7 @@ from foundation_core.data.pieces import (
     ragged,
     row_count,
 )
+from foundation_core.data.quarantine import names_at, places_of, require_all
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.spec_loading import Packing
@@ -170,6 +171,29 @@ class Windows:
         if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
             raise IndexError(f"rows {int(indices.min())} to {int(indices.max())} of {len(self)}")
         return self._compiled(indices) if self._code else self._by_torch(indices)
+
+    def documents_of(self, indices: Tensor) -> list[list[str]]:
+        """The document of each segment of each row."""
+        found = []
+        for index, cell in zip(indices, torch.searchsorted(self._ends, indices, right=True).tolist(), strict=True):
+            pieces = self._opened([cell])[0].plan.pieces((index - self._firsts[cell])[None])
+            table = self.dataset.table(self._cells[cell].shard)
+            found.append(names_at(table, torch.searchsorted(_offsets(table), pieces.start, right=True) - 1))
+        return found
+
+    def rows_of(self, documents: Collection[str]) -> Tensor:
+        """(R,) the numbers of the rows that hold something of a document, rising."""
+        found, rows = set[str](), [torch.empty(0, dtype=torch.int64)]
+        for cell, (shard, *_) in enumerate(self._cells):
+            table = self.dataset.unverified(shard)
+            places = places_of(table, documents)
+            found.update(names_at(table, places))
+            if len(places) and self._cells[cell].size.rows:
+                plan, offsets = self._opened([cell])[0].plan, _offsets(table).tolist()
+                rows += [plan.rows_of(offsets[n], offsets[n + 1]) + self._firsts[cell] for n in places.tolist()]
+        require_all(documents, found)
+        together: Tensor = torch.unique(torch.cat(rows))
+        return together
 
     @cached_property
     def _code(self) -> ModuleType | None:
@@ -338,10 +362,14 @@ def _arrow(values: Tensor) -> pa.Array:
     return pa.Array.from_buffers(pa.int32(), len(values), [None, memory])
 
 
+def _offsets(table: pa.Table) -> Tensor:
+    """(D + 1,) where a shard's documents begin in its tokens, and the last one ends."""
+    return from_dlpack(table["tokens"].chunk(0).offsets)
+
+
 def _documents(table: pa.Table, group: str | None) -> tuple[Tensor, Documents]:
     """A shard's tokens, end to end, and its documents that are of a group."""
-    column = table["tokens"].chunk(0)  # a shard is one record batch
-    offsets = from_dlpack(column.offsets)
+    column, offsets = table["tokens"].chunk(0), _offsets(table)  # a shard is one record batch
     if group is None:
         return from_dlpack(column.values), Documents(offsets[:-1], offsets)
     of_group = from_dlpack(pc.indices_nonzero(pc.equal(table["group"], group)).cast(pa.int64()))

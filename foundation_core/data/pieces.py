@@ -72,6 +72,9 @@ class Plan(Protocol):
     def pieces(self, rows: Tensor) -> Pieces:
         """The pieces of the rows of those numbers."""
 
+    def rows_of(self, start: int, end: int) -> Tensor:
+        """The numbers of the rows that hold something of the document at these tokens of the shard, rising."""
+
     def arrays(self) -> tuple[Tensor, ...]:
         """All that it is made of: what a cell says to `fused`, behind the tokens."""
 
@@ -111,6 +114,18 @@ class Cut:
         behind = (until - end).clamp_(min=0)  # what a later row has
         return Pieces(count, start[document] + skipped, until - from_here - skipped - behind)
 
+    def rows_of(self, start: int, end: int) -> Tensor:
+        """The rows that a document is in."""
+        first, bounds = self.documents
+        document = int(torch.searchsorted(first, start, right=True)) - 1
+        if document < 0:
+            return torch.empty(0, dtype=torch.int64)
+        begin, until = (int(bounds[place] - bounds[0]) for place in (document, document + 1))
+        if start == end or (int(first[document]), until - begin) != (start, end - start):  # empty, or of another group
+            return torch.empty(0, dtype=torch.int64)
+        last = min((until - 1) // self.context_tokens, row_count(self.documents.tokens, self.context_tokens) - 1)
+        return torch.arange(max(0, -(-begin // self.context_tokens) - 1), last + 1)
+
     def arrays(self) -> tuple[Tensor, ...]:
         """(D + 1,) and (D,) int64: where the documents begin end to end, and in the shard."""
         return self.documents.bounds, self.documents.start
@@ -137,6 +152,12 @@ class Packed:
         count = self.bounds[rows + 1] - first
         which = ragged(first, count)
         return Pieces(count, self.start[which].long(), self.length[which].long())
+
+    def rows_of(self, start: int, end: int) -> Tensor:
+        """The rows that a document is in."""
+        pieces = ((self.start >= start) & (self.start < end)).nonzero().squeeze(1)
+        rows: Tensor = torch.unique(torch.searchsorted(self.bounds, pieces.int(), right=True) - 1)
+        return rows
 
     def arrays(self) -> tuple[Tensor, ...]:
         """Bounds, start and length."""

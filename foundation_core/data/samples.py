@@ -7,12 +7,15 @@ Legend: N samples, C channels, H height, W width, L caption tokens.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pyarrow as pa
 import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from foundation_core.data.features import Features, values_of
+from foundation_core.data.quarantine import names_at, places_of, require_all
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import DataError
 from foundation_core.shape import SampleShape
@@ -73,6 +76,25 @@ class Samples:
                 captions["tokens"][here], captions["segment"][here] = _captions(table, rows, length)
         batch = {"values": self.features.normalise(values)}
         return batch | captions if self.captioned else batch
+
+    def documents_of(self, indices: Tensor) -> list[list[str]]:
+        """The document of each sample."""
+        found = []
+        for index, shard in zip(indices, torch.searchsorted(self._ends, indices, right=True).tolist(), strict=True):
+            table = self.dataset.table(shard)
+            found.append([table["document"][int(index - self._ends[shard]) + len(table)].as_py()])
+        return found
+
+    def rows_of(self, documents: Collection[str]) -> Tensor:
+        """(R,) the numbers of the samples that are those documents, rising."""
+        found, rows = set[str](), [torch.empty(0, dtype=torch.int64)]
+        for shard, end in enumerate(self._ends.tolist()):
+            table = self.dataset.unverified(shard)
+            places = places_of(table, documents)
+            found.update(names_at(table, places))
+            rows.append(places + (end - len(table)))
+        require_all(documents, found)
+        return torch.cat(rows)
 
     def groups(self) -> list[str]:
         """The group of every sample: its label, or empty."""

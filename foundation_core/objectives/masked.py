@@ -137,8 +137,9 @@ class SpanCorruption(Objective):
         return loss
 
     def _row(self, tokens: Tensor, segment: Tensor, draw_2T: Tensor) -> _Row:
-        length = int((segment != PADDING).sum())
-        tokens, segment = tokens[:length], segment[:length]
+        is_there = segment != PADDING  # padding may stand between documents, where one is hidden
+        tokens, segment = tokens[is_there], segment[is_there]
+        length = len(tokens)
         if length < 2:
             return _Row(tokens, segment, tokens[:0], segment[:0])
         cut = min(max(1, round(length * self.fraction)), length - 1)

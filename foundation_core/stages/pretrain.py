@@ -5,6 +5,7 @@ shards -> rows -> order -> loader -> loop (step, validate, save) -> best weights
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import statistics
@@ -20,6 +21,7 @@ from foundation_core.cost.flops import FORMULA, flops_per_token
 from foundation_core.data.loader import Batch, Loader
 from foundation_core.data.order import Order
 from foundation_core.data.prefetch import Prefetched
+from foundation_core.data.quarantine import Quarantine
 from foundation_core.data.shelf import store_shelf
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.evaluate.likelihood import score_batches
@@ -38,8 +40,10 @@ from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import StageResult
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineRequest
+from foundation_core.train.ledger import Ledger
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 from foundation_core.train.precision import Precision
+from foundation_core.train.recovery import RewindError
 from foundation_core.weights import save_weights, weights_hash
 
 _SCORED_ROWS = 16  # rows of one forward pass of the validation
@@ -47,7 +51,20 @@ _LOGGED = ("rows_per_second", "tokens_per_second", "matmul_flops_per_second", "m
 
 
 def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResult:
-    """Train a model from scratch and keep the weights that are best on validation."""
+    """Train a model from scratch and keep the weights that are best on validation.
+
+    Where documents were found by which steps fail, all is built anew, as another process would, and goes on without.
+    """
+    while True:
+        try:
+            return _pretrain(spec, inputs, context)
+        except RewindError as rewind:
+            failure, step, seconds = rewind.entry.failure, rewind.entry.step + 1, rewind.seconds
+        gc.collect()  # the engine goes before there is another one
+        context.events.write("recovered", failure=failure, step=step, seconds=seconds)
+
+
+def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResult:
     context.events.phase("pretrain")
     groups = [mixed.group for mixed in spec.mixture.groups] or None
     shelf = store_shelf(spec.shards, inputs["corpus"].folder)
@@ -62,14 +79,19 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     engine = context.engine(model, EngineRequest(spec.optimizer, precision.name, micro_batch_rows))
 
     order = order_of(spec, corpus.train)
-    named = order_hash(spec, order, corpus)
+    ledger = Ledger(context.folder, corpus.train, order, spec.batch_rows)
+    quarantine = Quarantine(corpus.train, {*spec.quarantined, *ledger.documents})
+    named, asked = order_hash(spec, order, corpus, ledger.documents), order_hash(spec, order, corpus)
     change = partial(_augmented, spec) if spec.augment.changes else None
-    loader = Loader(corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world, change)
-    identity = _identity(spec, inputs, named, precision)
+    loader = Loader(
+        corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world, change, quarantine.hide
+    )
+    # checkpoints go by what was asked for: what is found out on the way changes no step before it
+    identity = _identity(spec, inputs, asked, precision)
     checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
     epochs_a_step = spec.batch_rows / len(corpus.train)
     context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
-    context.tracker.tags({"order_hash": named, "model_hash_start": born})
+    context.tracker.tags({"order_hash": named, "model_hash_start": born, **quarantine.tags()})
     context.events.say(
         f"{parameters / 1e6:.2f} M parameters, {engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
         f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason};"
@@ -77,7 +99,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
     )
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
-        spec.max_seconds, spec.max_tokens,
+        spec.max_seconds, spec.max_tokens, spec.recovery,
     )  # fmt: skip
     around = Surroundings(
         tracker=context.tracker,
@@ -85,6 +107,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
         stop_requested=context.stop.requested,
         keep_best=partial(_keep_weights, engine, context.folder / WEIGHTS_FILE),
         validate=partial(_validate, engine, objective, corpus, spec.validation_rows),
+        ledger=ledger,
     )
     start = time.perf_counter()
     with Prefetched(loader, spec.prefetch_steps) as batches:
@@ -115,6 +138,9 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
             "order_hash": named,
             "model_hash_start": born,
             "model_hash_end": trained,
+            "quarantined": sorted(quarantine.documents),
+            "skipped_steps": [step + 1 for step in progress.faults.skipped],
+            "recomputed_steps": progress.faults.recomputed,
             "workers": engine.world,
             "precision": precision._asdict(),
             **speed,

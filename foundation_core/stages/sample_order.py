@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from foundation_core.data.loader import Rows
 from foundation_core.data.mixture import Mixture, Phase
@@ -35,14 +35,18 @@ def order_of(spec: PretrainSpec, rows: Rows) -> SampleOrder:
     return order
 
 
-def order_hash(spec: PretrainSpec, order: SampleOrder, corpus: TrainingData) -> str:
+def order_hash(spec: PretrainSpec, order: SampleOrder, corpus: TrainingData, found: Collection[str] = ()) -> str:
     """Hex sha256 of what is read and when: the corpus, how rows are made of it, and the numbers of the first million.
 
     No number of ranks or of rows of a pass is in it.
+
+    Args:
+        found: documents that are hidden in the rows, beside those that the spec names.
     """
     samples = spec.steps * spec.batch_rows
     groups = [mixed.group for mixed in spec.mixture.groups]
     rows = [corpus.content, len(corpus.train), spec.model.context_tokens, spec.packing, groups]
+    rows += [sorted(hidden)] if (hidden := {*spec.quarantined, *found}) else []
     return sha256_json([*rows, samples, order.digest(min(samples, _HASHED_SAMPLES))])
 
 

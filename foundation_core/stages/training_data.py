@@ -36,7 +36,7 @@ class TrainingData:
         packed: whether rows are windows over a text, so that every token of it is read once.
     """
 
-    splits: Mapping[Split, Rows]
+    splits: Mapping[Split, Windows | Samples]
     shape: SampleShape
     tokenizer: Tokenizer | None
     packed: bool
@@ -92,7 +92,7 @@ class TrainingData:
         return TrainingData(samples, features.shape, tokenizer, packed=False, content=corpus.content)
 
     @property
-    def train(self) -> Rows:
+    def train(self) -> Windows | Samples:
         """Rows to learn from."""
         return self.splits["train"]
 

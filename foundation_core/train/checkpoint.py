@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,22 @@ class Checkpoints:
         _fsync(self.folder)
         for old in self._finished()[: -self.keep]:
             _remove(old)
+
+    def forget(self, allows: Callable[[int, Mapping[str, Any]], bool]) -> None:
+        """Remove the checkpoints that may not be continued; a collective call.
+
+        Args:
+            allows: whether a checkpoint may be, by its steps and the loop's state.
+        """
+        if self.engine.rank == 0:
+            for folder in self._finished():
+                try:
+                    body = read_json(folder / MANIFEST_FILE)
+                except DataError:  # `restore` says what is wrong with it
+                    continue
+                if not allows(body["step"], body["state"]):
+                    _remove(folder)
+        self.engine.barrier()
 
     def restore(self) -> tuple[int, dict[str, Any]] | None:
         """Load the newest checkpoint into the engine: (steps done, the loop's state), or None if there is none.

@@ -1,6 +1,7 @@
 """The training loop: the page to read first.
 
     restore -> [ step -> log -> validate? -> save? -> stop? ] x steps (or until a budget is spent) -> best weights
+                  failed? again, or left out, or begun anew without what made it fail: recovery.py
 
 The n-th batch is a function of n, the learning rate is a function of n, randomness is keyed by sample: the loop's
 whole state is the step, the labels and seconds used and the best validation so far. That is why resuming is arithmetic.
@@ -8,32 +9,29 @@ whole state is the step, the labels and seconds used and the best validation so 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
 
-from foundation_core.errors import Stopped
+from foundation_core.errors import DivergedError, Stopped
 from foundation_core.events import EventLog
 from foundation_core.objectives.base import Objective
+from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.specs import OptimizerSpec
 from foundation_core.tracking.base import Tracker
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine
+from foundation_core.train.ledger import Ledger
+from foundation_core.train.recovery import Batches, Faults, Recovery
 from foundation_core.train.schedule import lr_at
-from foundation_core.train.step import StepReport, train_step
+from foundation_core.train.step import StepReport
+from foundation_core.train.votes import agree
 
 _BUDGETS = ("max_tokens", "max_seconds")
-
-
-class Batches(Protocol):
-    """Gives this rank's micro-batches of any step."""
-
-    def micro_batches(self, step: int) -> list[dict[str, Tensor]]:
-        """The micro-batches of optimizer step `step`, from 0."""
 
 
 class Scores(Protocol):
@@ -58,6 +56,7 @@ class Plan:
     checkpoint_every_steps: int
     max_seconds: float | None = None
     max_tokens: int | None = None
+    recovery: RecoverySpec = field(default_factory=RecoverySpec)
 
     def spent_budget(self, progress: Progress) -> str:
         """The budget that the progress has used up, by the name of its field; empty while none is."""
@@ -76,6 +75,7 @@ class Progress:
         best_scores: what the best validation found, by the last part of a metric's name.
         seconds: of steps, validations and saves, earlier tries included as far as their last checkpoint.
         ended_by: the budget that ended the training before its last step, or empty.
+        faults: what went wrong so far.
     """
 
     step: int = 0
@@ -86,6 +86,7 @@ class Progress:
     step_seconds: list[float] = field(default_factory=list)
     seconds: float = 0.0
     ended_by: str = ""
+    faults: Faults = field(default_factory=Faults)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,8 @@ class Surroundings:
     validate: Callable[[], Scores]
     clock: Callable[[], float] = time.perf_counter
     """Seconds since some moment: what `max_seconds` is measured by."""
+    ledger: Ledger | None = None
+    """Names documents that make steps fail; None where they have no names."""
 
 
 def train(
@@ -109,9 +112,13 @@ def train(
 
     Raises:
         Stopped: somebody asked; a checkpoint of the last whole step was saved first.
-        DivergedError: the loss or gradient is not finite; the last checkpoint is from before.
+        DivergedError: the loss or gradient is not finite, and the last checkpoint is from before; or no validation was.
+        RewindError: documents were found out; begun again with a new engine, the training goes on without them.
     """
+    if around.ledger:
+        checkpoints.forget(around.ledger.allows)
     progress = _restored(checkpoints, plan)
+    recovery = Recovery(engine, objective, batches, plan.recovery, around.events, progress.faults, around.ledger)
     if progress.step:
         around.events.say(f"continuing from the checkpoint of step {progress.step}")
     began = around.clock() - progress.seconds
@@ -119,11 +126,12 @@ def train(
         lr = lr_at(progress.step, plan.steps, plan.optimizer)
         start = time.perf_counter()
         engine.model.train()
-        report = train_step(engine, objective, batches.micro_batches(progress.step), lr, plan.seed)
+        report = recovery.step(progress.step, lr, plan.seed, progress.best_step)
         progress.step_seconds.append(time.perf_counter() - start)
         progress.step += 1
-        progress.labels += report.labels
-        _log(around, progress, plan, report, f"train/loss_{objective.unit}", lr)
+        if report is not None:
+            progress.labels += report.labels
+            _log(around, progress, plan, report, f"train/loss_{objective.unit}", lr)
 
         progress.seconds = around.clock() - began
         stop, progress.ended_by = _agreed(engine, around, plan, progress)
@@ -135,6 +143,8 @@ def train(
             checkpoints.save(progress.step, _state(progress))
         if stop and not last:
             raise Stopped(f"training stopped after step {progress.step} of {plan.steps}, saved")
+    if not progress.best_scores:
+        raise DivergedError("no validation was finite: there are no best weights", fix="lower the learning rate")
     if progress.ended_by:
         limit = getattr(plan, progress.ended_by)
         around.events.say(f"{progress.ended_by}={limit} is used up: ended after step {progress.step} of {plan.steps}")
@@ -145,8 +155,11 @@ def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progres
     engine.model.eval()
     with torch.no_grad():
         scores = around.validate()
-    around.tracker.metrics({f"validation/{name}": value for name, value in scores.named(unit).items()}, progress.step)
-    if scores.loss < progress.best_loss:
+    found = {f"validation/{name}": value for name, value in scores.named(unit).items()}
+    around.tracker.metrics({name: value for name, value in found.items() if math.isfinite(value)}, progress.step)
+    if not math.isfinite(scores.loss):  # told, and not fatal: nothing learns from it, and it is never the best
+        around.events.say(f"the validation loss of step {progress.step} is {scores.loss}: it is not counted")
+    elif scores.loss < progress.best_loss:
         progress.best_step, progress.best_loss, progress.best_scores = progress.step, scores.loss, scores.named(unit)
         around.keep_best(progress.step)
 
@@ -171,14 +184,11 @@ class _Agreed(NamedTuple):
 
 
 def _agreed(engine: Engine, around: Surroundings, plan: Plan, progress: Progress) -> _Agreed:
-    """Whether any rank was asked to stop, and whether a budget is spent by the clock of rank 0.
-
-    Ranks must agree, or some would wait for ever in the next exchange of gradients.
-    """
+    """Whether any rank was asked to stop, and whether a budget is spent by the clock of rank 0."""
     spent = plan.spent_budget(progress) if engine.rank == 0 and progress.step < plan.steps else ""
-    votes = [around.stop_requested(), *(spent == budget for budget in _BUDGETS)]
-    stop, *over = engine.sum_over_ranks(torch.tensor(votes, dtype=torch.float32, device=engine.device)).tolist()
-    return _Agreed(bool(stop), next((budget for budget, vote in zip(_BUDGETS, over, strict=True) if vote), ""))
+    votes = {"stop": around.stop_requested(), **{budget: spent == budget for budget in _BUDGETS}}
+    sums = agree(engine, votes, engine.device)
+    return _Agreed(bool(sums["stop"]), next((budget for budget in _BUDGETS if sums[budget]), ""))
 
 
 def _state(progress: Progress) -> dict[str, Any]:
@@ -189,6 +199,7 @@ def _state(progress: Progress) -> dict[str, Any]:
         "best_scores": progress.best_scores,
         "seconds": progress.seconds,
         "ended_by": progress.ended_by,
+        "faults": progress.faults.to_json(),
     }
 
 
@@ -201,5 +212,6 @@ def _restored(checkpoints: Checkpoints, plan: Plan) -> Progress:
     best = float("inf") if state["best_loss"] is None else state["best_loss"]
     progress = Progress(step, state["labels"], state["best_step"], best, state["best_scores"])
     progress.seconds = state.get("seconds", 0.0)  # checkpoints of before there were budgets have none
+    progress.faults = Faults(**state.get("faults", {}))
     progress.ended_by = plan.spent_budget(progress) if state.get("ended_by") else ""
     return progress

@@ -21,6 +21,7 @@ from foundation_core.data.documents import open_source
 from foundation_core.data.features import FEATURES_FILE, load_features, measure
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
+from foundation_core.data.quarantine import Quarantine
 from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS
@@ -186,3 +187,22 @@ def test_statistics_do_not_depend_on_how_rows_are_cut_and_are_those_of_numpy(row
     channels = numpy.array(rows, dtype=numpy.float64).reshape(-1, 2, 3).transpose(1, 0, 2).reshape(2, -1)
     assert found.mean == pytest.approx(channels.mean(1), rel=1e-9, abs=1e-6)
     assert found.std == pytest.approx([deviation or 1.0 for deviation in channels.std(1)], rel=1e-9, abs=1e-6)
+
+
+def test_a_quarantined_sample_is_a_row_of_padding_for_any_number_of_ranks(captioned: Made) -> None:
+    samples = samples_of(captioned, "train")
+    order, names = Order(len(samples), 3), samples.documents()
+    hidden = [names[int(row)] for row in order.take(0, 40)[::7]]
+    quarantine = Quarantine(samples, hidden)
+    assert samples.documents_of(quarantine.rows) == [[name] for name in sorted(hidden, key=names.index)]
+    free = rows_of(Loader(samples, order, 40, 40), 0)
+    for world in (1, 3):
+        ranks = [rows_of(Loader(samples, order, 40, 4, rank, world, hide=quarantine.hide), 0) for rank in range(world)]
+        together = {name: torch.cat([rank[name] for rank in ranks]) for name in free}
+        row = {int(number): place for place, number in enumerate(together["sample"]) if number >= 0}
+        assert sorted(row) == [number for number in range(40) if number % 7]
+        for name in ("values", "tokens", "segment"):
+            assert torch.equal(together[name][list(row.values())], free[name][list(row)])
+        gone = together["sample"] < 0
+        assert not together["values"][gone].any()
+        assert bool((together["segment"][gone] == -1).all())

@@ -6,6 +6,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from foundation_core.data.loader import Loader, Rows
 from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
+from foundation_core.data.quarantine import NamedRows, Quarantine
 from foundation_core.data.shards import ShardDataset, ShardWriter
 from foundation_core.data.units import TOKENS
 from foundation_core.evaluate.likelihood import score_rows
@@ -26,11 +28,15 @@ from foundation_core.model.transformer import Model
 from foundation_core.objectives.base import ALONE, Example, Objective, Ranks
 from foundation_core.objectives.language import NextToken
 from foundation_core.shape import SampleShape
+from foundation_core.spec_loading import Packing
+from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
 from foundation_core.tracking.base import EventTracker
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineFactory, EngineRequest, TorchEngine
+from foundation_core.train.ledger import Ledger
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
+from foundation_core.train.recovery import RewindError
 
 VOCABULARY = 48
 SHAPE = SampleShape(vocabulary=VOCABULARY)
@@ -139,6 +145,8 @@ class Training:
         batch_rows: rows of a step, over all ranks.
         own_rows: whether each rank reads its own rows; if not, all read those of rank 0 (a mistake, for comparison).
         clock: what `max_seconds` is measured by.
+        recovery: what happens when a step fails.
+        quarantined: documents that are hidden from the start on.
     """
 
     folder: Path
@@ -160,17 +168,41 @@ class Training:
     max_seconds: float | None = None
     max_tokens: int | None = None
     clock: Callable[[], float] = time.perf_counter
+    recovery: RecoverySpec = field(default_factory=RecoverySpec)
+    quarantined: tuple[str, ...] = ()
+    packing: Packing = "cut"
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> Trained:
         """Train to the end, or until somebody stops it."""
+        while True:
+            with suppress(RewindError):
+                return self._run(stop_requested)
+
+    def windows(self) -> Windows:
+        """The rows that it reads, where they are windows over texts."""
+        rows = self._rows
+        assert isinstance(rows, Windows)
+        return rows
+
+    def order(self) -> Order:
+        """The order in which it reads them."""
+        return self._order
+
+    def ledger(self) -> Ledger | None:
+        """What the training found out; None where rows have no documents."""
+        rows = self._rows
+        return Ledger(self.folder, rows, self._order, self.batch_rows) if isinstance(rows, NamedRows) else None
+
+    def _run(self, stop_requested: Callable[[], bool]) -> Trained:
         engine = self._engine()
-        rows, order = self._rows, self._order
+        rows, order, ledger = self._rows, self._order, self.ledger()
         share = (engine.rank if self.own_rows else 0, engine.world)
-        loader = Loader(rows, order, self.batch_rows, self.micro_batch_rows, *share)
+        hide = Quarantine(rows, {*self.quarantined, *ledger.documents}).hide if ledger else None
+        loader = Loader(rows, order, self.batch_rows, self.micro_batch_rows, *share, hide=hide)
         checkpoints = self._checkpoints(engine)
         plan = Plan(
             self.steps, self.optimizer, self.seed, self.validate_every_steps, self.checkpoint_every_steps,
-            self.max_seconds, self.max_tokens,
+            self.max_seconds, self.max_tokens, self.recovery,
         )  # fmt: skip
         events = EventLog(self.folder / f"rank-{engine.rank}")
         best: dict[int, dict[str, Tensor]] = {}
@@ -183,6 +215,7 @@ class Training:
                 engine.model, self.objective, rows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64)
             ),
             clock=self.clock,
+            ledger=ledger,
         )
         progress = train(engine, self.objective, loader, plan, checkpoints, around)
         unit = self.objective.unit
@@ -199,7 +232,7 @@ class Training:
 
     @property
     def _rows(self) -> Rows:
-        return self.rows or Windows(ShardDataset(self.corpus), MODEL.context_tokens)
+        return self.rows or Windows(ShardDataset(self.corpus), MODEL.context_tokens, self.packing)
 
     @property
     def _order(self) -> Order:
@@ -215,9 +248,14 @@ class Training:
 
 
 def metrics_by_step(folder: Path, name: str) -> dict[int, float]:
-    """A metric of an event log, by step; a step that was done twice must have given the same figure twice."""
+    """A metric of an event log, by step; a step that was done twice must have given the same figure twice.
+
+    Those of a branch that was gone back from are not of the training that is told of.
+    """
     found: dict[int, float] = {}
     for _, event in read_events(folder):
+        if event["kind"] == "failure" and "rewind_to" in event:
+            found = {step: value for step, value in found.items() if step <= event["rewind_to"]}
         if event["kind"] == "metrics" and name in event["values"]:
             assert found.setdefault(event["step"], event["values"][name]) == event["values"][name]
     return found
