@@ -38,7 +38,8 @@ __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
     "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "MixedGroupSpec",
     "MixtureSpec", "ModelSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec",
-    "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "SeriesSpec", "ShardStoreSpec", "SourceSpec", "Spec",
+    "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec", "ShardStoreSpec", "SourceSpec",
+    "Spec",
     "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves",
     "placement", "presentation",
 ]  # fmt: skip
@@ -93,6 +94,22 @@ class TrunkSpec(Spec):
         return self
 
 
+class RunsSpec(Spec):
+    """Vectors for runs of tokens, beside those of single tokens: small models of letters learn much faster with them.
+    Off without lengths."""
+
+    lengths: tuple[PositiveInt, ...] = ()
+    """Tokens of a run that ends with the token, such as 2, 3, 4; each length has a table."""
+    rows: int = Field(16384, ge=2)
+    """Rows of each table, which the runs share by a hash."""
+
+    @model_validator(mode="after")
+    def _has_rising_lengths(self) -> Self:
+        if list(self.lengths) != sorted(set(self.lengths)) or 1 in self.lengths:
+            raise ValueError(f"lengths needs rising numbers of 2 or more, found {list(self.lengths)}")
+        return self
+
+
 class ModelSpec(Spec):
     """Which model to build."""
 
@@ -108,6 +125,8 @@ class ModelSpec(Spec):
     """Height and width of a patch, in pixels, mel bins and frames, or 1 and steps. Of no use to text."""
     joint_width: int = Field(64, ge=2)
     """Features of the space that a dual encoder maps both sides to."""
+    runs: RunsSpec = RunsSpec()
+    """What is looked up for runs of tokens. Of no use to patches."""
     tie_embeddings: bool = True
     """Use the token embedding as the output layer too."""
 

@@ -39,10 +39,15 @@ def one_trunk(spec: ModelSpec, shape: SampleShape) -> Size:
     attention, router = 2 * width * width + 2 * width * keys, width * trunk.experts
     norms = (2 * depth + (trunk.residual != "post")) * width + 2 * depth * head_width * trunk.qk_norm
     biases = depth * (2 * width + 2 * keys + experts * (up * hidden + width)) if trunk.bias else 0
-    tables = (0 if spec.tie_embeddings else vocabulary * width) + {
-        "learned": spec.context_tokens * width,
-        "relative": RELATIVE_BUCKETS * trunk.heads,
-    }.get(trunk.position, 0)
+    runs = len(spec.runs.lengths) * spec.runs.rows * width
+    tables = (
+        runs
+        + (0 if spec.tie_embeddings else vocabulary * width)
+        + {
+            "learned": spec.context_tokens * width,
+            "relative": RELATIVE_BUCKETS * trunk.heads,
+        }.get(trunk.position, 0)
+    )
     matrices = depth * (attention + router + experts * feed) + width * vocabulary
     idle = depth * (experts - min(experts, trunk.experts_per_token)) * feed
     return Size(matrices + norms * per_norm + biases + tables, matrices - idle, depth * width)

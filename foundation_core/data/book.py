@@ -41,7 +41,8 @@ class Passage(SourceFile):
         """Its bytes."""
         with self.path.open("rb") as file:
             file.seek(self.first_byte)
-            return file.read(self.bytes)
+            passage: builtins.bytes = file.read(self.bytes)
+        return passage
 
 
 class Book:

@@ -63,6 +63,8 @@ def write_anatomy(path: Path, model: nn.Module, tokenizer: Tokenizer, example: s
     """
     if not isinstance(model, Model) or not isinstance(model.stem, TokenStem) or not model.trunk.causal:
         raise _refusal("a model that is no decoder of text")
+    if model.stem.runs is not None:
+        raise _refusal("vectors of runs of tokens")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     if parameters > MOST_PARAMETERS:
         raise ConfigError(

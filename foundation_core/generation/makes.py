@@ -112,6 +112,8 @@ def _make(model: Model, block: Block) -> Make | None:
     head, stem = model.head, cast(TokenStem, model.stem)
     if not (isinstance(stem, TokenStem) and isinstance(stem.embed, nn.Embedding | Borrowed) and trunk.causal):
         return None
+    if stem.runs is not None:  # a step there knows one token, and not those before it
+        return None
     if block.read is not None or not isinstance(mix, Attention) or not isinstance(feed, FeedForward):
         return None
     if type(block.mix) is not type(block.feed) or (isinstance(head, TiedHead) and head.transform is not None):

@@ -14,7 +14,7 @@ from foundation_core.model.experts import Experts
 from foundation_core.model.heads import TiedHead, VocabularyHead
 from foundation_core.model.initialize import fresh_std
 from foundation_core.model.positions import ALiBi, Learned, RelativeBias, Rotary, Sinusoidal, SinusoidalGrid
-from foundation_core.model.stems import Borrowed, PatchStem, TokenStem
+from foundation_core.model.stems import Borrowed, PatchStem, Runs, TokenStem
 from foundation_core.model.transformer import Transformer
 from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
@@ -64,7 +64,8 @@ def token_stem(spec: ModelSpec, side: TrunkSpec, shape: SampleShape, embed: nn.M
         place = Learned(spec.context_tokens, side.width)
     elif side.position == "sinusoidal":
         place = Sinusoidal(side.width, amplitude=fresh_std(side.width))
-    return TokenStem(embed, spec.context_tokens, place)
+    runs = Runs(spec.runs.lengths, spec.runs.rows, side.width) if spec.runs.lengths else None
+    return TokenStem(embed, spec.context_tokens, place, runs=runs)
 
 
 def vocabulary_head(spec: ModelSpec, stem: TokenStem) -> nn.Module:

@@ -189,11 +189,17 @@ class Cache:
         self.stores = [Store(capacity_tokens) for _ in range(depth)]
         self.memory_stores = [Store() for _ in range(depth)]
         self.layout: Layout | None = None
+        self.tokens: Tensor | None = None
 
     @property
     def length_tokens(self) -> int:
         """Tokens read so far."""
         return 0 if self.layout is None else self.layout.position.shape[1]
+
+    def read(self, tokens_BT: Tensor) -> Tensor:
+        """(B, S): all tokens so far, these included."""
+        self.tokens = tokens_BT if self.tokens is None else torch.cat([self.tokens, tokens_BT], dim=1)
+        return self.tokens
 
     def extend(self, layout: Layout) -> Layout:
         """The layout of all tokens, these included: the keys that they may read."""
@@ -206,3 +212,4 @@ class Cache:
             store.select(row_B)
         if self.layout is not None:
             self.layout = self.layout.select(row_B)
+        self.tokens = None if self.tokens is None else self.tokens[row_B]

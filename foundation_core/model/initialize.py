@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from foundation_core.model.block import Residual
+from foundation_core.model.stems import Runs
 
 WRITER = ".out.weight"
 """How the names of the weights end that write into the residual stream."""
@@ -20,7 +21,7 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 def initialize(model: AnyModule, seed: int) -> AnyModule:
     """The same model with fresh weights: matrices from a normal distribution, biases 0, gains of norms 1.
 
-    A lone number, such as a temperature, keeps what its part gave it.
+    A lone number, such as a temperature, keeps what its part gave it; tables of runs of tokens are 0.
 
     Each parameter has its own random stream, keyed by its name. So it starts the same whatever was built before it, and
     a trunk under another head starts as it does under the first.
@@ -32,12 +33,13 @@ def initialize(model: AnyModule, seed: int) -> AnyModule:
     writers = {
         id(weight) for branch in branches for name, weight in branch.named_parameters() if f".{name}".endswith(WRITER)
     }
+    empty = {id(table.weight) for part in model.modules() if isinstance(part, Runs) for table in part.tables}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.numel() == 1:
                 continue
-            if parameter.dim() < 2:
-                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            if parameter.dim() < 2 or id(parameter) in empty:
+                parameter.fill_(0.0 if name.endswith("bias") or id(parameter) in empty else 1.0)
                 continue
             std = fresh_std(parameter.shape[1])
             if id(parameter) in writers:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,37 @@ class Borrowed(nn.Module):
         return F.embedding(tokens_BT, self.weight)
 
 
+class Runs(nn.Module):
+    """A vector for each run of tokens that ends with a token, from tables whose rows the runs share by a hash.
+
+    It is looked up what a small model takes long to learn: which letters are a word. A row starts at 0, so that a run
+    that training never met says nothing.
+
+    Args:
+        lengths: tokens of a run; each length has a table.
+        rows: of a table.
+
+    Source: Svenstrup et al. 2017, Hash Embeddings; Huang et al. 2025, Over-Tokenized Transformer, section 3.
+    """
+
+    def __init__(self, lengths: Sequence[int], rows: int, width: int) -> None:
+        super().__init__()
+        self.lengths, self.rows = lengths, rows
+        self.tables = nn.ModuleList(nn.Embedding(rows, width) for _ in lengths)
+
+    def forward(self, tokens_BS: Tensor, position_BT: Tensor) -> Tensor:
+        """(B, T, D) to add to the last T tokens; a run does not reach beyond its document's first token."""
+        S, T = tokens_BS.shape[1], position_BT.shape[1]
+        key_BT, keys = torch.zeros_like(position_BT), list[Tensor]()
+        for before in range(max(self.lengths)):
+            token_BT = F.pad(tokens_BS, (before, 0))[:, S - T : S]
+            key_BT = (key_BT + torch.where(position_BT >= before, token_BT + 1, 0)) * 0x5BD1E995 & 0xFFFFFFFF
+            key_BT = key_BT ^ (key_BT >> 15)
+            keys.append(key_BT % self.rows)
+        found = [table(keys[length - 1]) for length, table in zip(self.lengths, self.tables, strict=True)]
+        return torch.stack(found).sum(dim=0)
+
+
 class TokenStem(nn.Module):
     """A vector per token of a vocabulary.
 
@@ -35,19 +68,28 @@ class TokenStem(nn.Module):
         context_tokens: tokens that the model is made to read at once.
         place: adds positions to the vectors (Learned, Sinusoidal); None where the trunk sees to them (Rotary, ALiBi).
         norm: of the sum, as BERT and BART have it.
+        runs: adds what the tokens before each one say of it. None: nothing.
     """
 
     def __init__(
-        self, embed: nn.Module, context_tokens: int, place: nn.Module | None = None, norm: nn.Module | None = None
+        self,
+        embed: nn.Module,
+        context_tokens: int,
+        place: nn.Module | None = None,
+        norm: nn.Module | None = None,
+        runs: Runs | None = None,
     ) -> None:
         super().__init__()
-        self.embed, self.place, self.norm = embed, place, norm
+        self.embed, self.place, self.norm, self.runs = embed, place, norm, runs
         self.context_tokens = context_tokens
 
-    def forward(self, tokens_BT: Tensor, layout: Layout | None = None, start: int = 0) -> tuple[Tensor, Layout]:
-        """(B, T, D) and the layout; without one, the rows are documents that go on from position `start`."""
+    def forward(self, tokens_BS: Tensor, layout: Layout | None = None, start: int = 0) -> tuple[Tensor, Layout]:
+        """(B, T, D) of the tokens from `start` on, and their layout; without one, rows are documents."""
+        tokens_BT = tokens_BS[:, start:]
         layout = sequential(tokens_BT, start) if layout is None else layout
         x_BTD = _placed(self.embed(tokens_BT), self.place, layout)
+        if self.runs is not None:
+            x_BTD = x_BTD + self.runs(tokens_BS, layout.position).to(x_BTD.dtype)
         return (x_BTD if self.norm is None else self.norm(x_BTD)), layout
 
 

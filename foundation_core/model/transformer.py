@@ -100,7 +100,10 @@ class Model(Reader):
                 the forward, so that an engine which wraps the model sees one call.
             memory: what a trunk that reads across is to read.
         """
-        x_BTD, layout = self.stem(inputs, layout, 0 if cache is None else cache.length_tokens)
+        if cache is None:
+            x_BTD, layout = self.stem(inputs, layout)
+        else:
+            x_BTD, layout = self.stem(cache.read(inputs), layout, cache.length_tokens)
         x_BTD = self.trunk(x_BTD, layout, cache, memory)
         output: Tensor = self.head(x_BTD, layout) if finish is None else finish(self.head, x_BTD, layout)
         return output

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 from torch import Tensor, nn
 
-from foundation_core.model.experts import take_routing
+from foundation_core.model.experts import Experts
+from foundation_core.model.layout import PADDING, Layout
 from foundation_core.objectives.base import ALONE, Example, Ranks, Request
 from foundation_core.objectives.language import NextToken
 
@@ -38,6 +42,50 @@ class BalancedNextToken(NextToken):
         z = (routing.squared_logsumexp / tokens).sum() / layers
         labels = ranks.sum_over_ranks(example.count)
         return labels * (_BALANCE * balance + _Z * z)
+
+
+@dataclass(frozen=True)
+class Routing:
+    """What the routers did with the tokens that are there, as sums over them, one row per layer.
+
+    Args:
+        probability: (layers, N) sum of the routing probabilities, with gradient.
+        visits: (layers, N) tokens sent to each expert.
+        squared_logsumexp: (layers,) sum of the squared log-sum-exp of the router's logits, with gradient: Zoph et al.
+            2022, ST-MoE, equation 5.
+        tokens: int64 scalar, how many tokens there are.
+    """
+
+    probability: Tensor
+    visits: Tensor
+    squared_logsumexp: Tensor
+    tokens: Tensor
+
+
+def take_routing(model: nn.Module, layout: Layout) -> Routing | None:
+    """What all routers did in the last forward, first layer first; padding is not counted. None: there are no experts.
+
+    It is taken, not read: a graph that stays with a model is not freed.
+
+    Args:
+        layout: of the tokens of that forward.
+    """
+    layers = [part for part in model.modules() if isinstance(part, Experts)]
+    there_BT = torch.ones_like(layout.position) if layout.segment is None else layout.segment != PADDING
+    there_M1 = there_BT.flatten().float()[:, None]
+    probability, visits, squared = [], [], []
+    for layer in layers:
+        if layer.said is None:
+            return None
+        (logits_BTN, expert_BTC), layer.said = layer.said, None
+        logits_MN = logits_BTN.flatten(0, 1)
+        sent_MN = torch.zeros_like(logits_MN).scatter(1, expert_BTC.flatten(0, 1), 1.0)
+        probability.append((logits_MN.softmax(dim=-1) * there_M1).sum(dim=0))
+        visits.append((sent_MN * there_M1).sum(dim=0))
+        squared.append((logits_MN.logsumexp(dim=-1, keepdim=True).square() * there_M1).sum())
+    if not layers:
+        return None
+    return Routing(torch.stack(probability), torch.stack(visits), torch.stack(squared), there_BT.sum())
 
 
 def balanced_next_token(request: Request) -> BalancedNextToken:

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from foundation_core.errors import CheckpointError
@@ -149,6 +147,8 @@ class _Run(NamedTuple):
 
 def write_fragments(path: Path, fragments: Iterable[Fragment]) -> None:
     """Write what a rank holds as one safetensors file."""
+    from safetensors.torch import save_file
+
     tensors: dict[str, Tensor] = {}
     index: list[dict[str, Any]] = []
     for number, fragment in enumerate(fragments):
@@ -201,6 +201,8 @@ class StateFiles:
         return torch.cat(parts) if parts else torch.empty(0)
 
     def _read_index(self, path: Path) -> None:
+        from safetensors import SafetensorError, safe_open  # the library alone trains without it
+
         try:
             file: Any = safe_open(path, framework="pt")
             entries = json.loads((file.metadata() or {})[_INDEX])

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from foundation_core.model.block import FeedForward
-from foundation_core.model.experts import Experts, take_routing
+from foundation_core.model.experts import Experts
 from foundation_core.model.layout import PADDING, Layout
+from foundation_core.objectives.experts import take_routing
 
 B, T, D, N = 3, 10, 16, 4
 X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(0))
