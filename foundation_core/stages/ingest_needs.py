@@ -18,7 +18,8 @@ DISK_FACTOR = 4.2
 units and in shards. Units that an earlier ingestion left, and that cost nothing again, are not subtracted."""
 
 FIRST_BYTES, WORKER_BYTES, UNIT_FACTOR = 450_000_000, 450_000_000, 10
-"""Memory of the first process; of a worker with rules and sketches, before it reads; and for each byte of its unit."""
+"""Memory of the first process; of a worker with rules and sketches, before it reads; and for each byte of its unit.
+`python -m benchmarks.ingest.memory CORPUS.jsonl --coefficients` measures them."""
 
 
 def memory_bytes(spec: IngestSpec) -> int:

@@ -70,6 +70,9 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
         f"{parameters / 1e6:.2f} M parameters, {engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
         f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason}; order {named[:12]}"
     )
+    filled = corpus.filled_fraction
+    if spec.packing != "cut" and filled is not None:  # `cut` leaves padding in the last row of a shard alone
+        context.events.say(f"{spec.packing}: {filled:.1%} of the places of the rows hold a token")
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
         spec.max_seconds, spec.max_tokens,
@@ -102,6 +105,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
             "trained_tokens": progress.labels,
             "training_seconds": progress.seconds,
             "epochs": epochs_a_step * progress.step,
+            **({} if filled is None else {"filled_fraction": filled}),
             "best_step": progress.best_step,
             "best_validation": progress.best_scores,
             "order_hash": named,
