@@ -161,7 +161,7 @@ def _code(key: ActionKey) -> Any:
 
 
 def _sets(key: ActionKey) -> Any:
-    """The digests of the evaluation sets."""
+    """The digests of the evaluation sets, and of a list of words."""
     return {name: digest for name, digest in key.parts["inputs"].items() if name not in ("source", "tokenizer")}
 
 
