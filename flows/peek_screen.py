@@ -81,7 +81,7 @@ def _lost(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 def _window(row: Window, look: Peek, *, ids: bool) -> Iterable[RenderableType]:
     yield Text()
-    yield Rule(Text(f"packed row {row.number:,} of {row.of:,} in {row.split}", "bold"), align="left")
+    yield Rule(Text(f"packed row {row.number:,} of {row.of:,} in {row.split} ({look.packing})", "bold"), align="left")
     text = Text()
     table = _table("", "document", "", "places", "positions", right=("places", "positions"))
     for segment in row.segments:

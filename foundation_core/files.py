@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +38,29 @@ def committed(path: Path) -> Iterator[BinaryIO]:
         if _says_full(error):
             raise disk_is_full(path, error) from error
         raise
+
+
+def link_file(source: Path, path: Path) -> None:
+    """Give a file a second name, which lives on when the first one goes; or a copy, where that cannot be.
+
+    Only for files that nobody writes to: both names are one file.
+
+    Raises:
+        DiskFullError: there is no room for a copy.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        os.link(source, path)
+    except OSError:  # another disk, a file system without links, a file that has as many names as it may
+        with committed(path) as sink, open(source, "rb") as held:
+            shutil.copyfileobj(held, sink)
+
+
+def own_bytes(folder: Path) -> int:
+    """Bytes that would be free without a folder: its files that have no name elsewhere."""
+    found = (path.stat() for path in folder.rglob("*") if path.is_file())
+    return sum(file.st_size for file in found if file.st_nlink == 1)
 
 
 def found_no_room(path: Path, error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from foundation_core.spec_base import Spec
+from foundation_core.spec_base import Spec, placement
 
 Language = Literal["en", "es", "pt", "fr", "de", "it"]
 
@@ -135,6 +135,9 @@ class C4Spec(Spec):
     """How often it may hold "lorem ipsum", the Latin of placeholders in every language."""
     most_curly_brackets: int = Field(0, ge=0)
     """Opening curly brackets that it may have: prose has none, and code has."""
+    bad_words: str | None = placement(None)
+    """A file of words or phrases, one a line: a page that holds one of them goes. Empty: nobody looks. C4 takes the
+    list of its language from https://github.com/LDNOOBW, with a licence of its own; none comes with this library."""
 
     def filters(self) -> tuple[FilterSpec, ...]:
         """The rules in their order."""

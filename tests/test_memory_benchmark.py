@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.ingest.memory import process_tree, pss, recombine
+from benchmarks.ingest.memory import Sample, coefficients, process_tree, pss, recombine
 
 HOLDS = """
 import subprocess, sys
@@ -57,3 +57,9 @@ def test_a_corpus_of_a_size_is_the_same_each_time_and_made_of_real_paragraphs(tm
         first, *rest = json.loads(line)["text"].split("\n\n")
         assert first.rpartition(" ")[0] in known  # a new word stands behind it
         assert set(rest) <= known
+
+
+def test_coefficients_are_the_line_that_the_samples_lie_on() -> None:
+    units, workers = (1_000_000, 16_000_000), 3
+    peaks = [Sample(0.0, 200 + workers * (400 + 10 * unit), 200, 0) for unit in units]
+    assert coefficients(peaks, units, workers) == (200, 400, 10)

@@ -17,6 +17,7 @@ PLACE = {
     "ingest.source.label_field",
     "ingest.source.licence_field",
     "ingest.source.image_field",
+    "ingest.quality.c4.bad_words",
     "ingest.source.audio_field",
     "ingest.source.caption_field",
     "ingest.tokenizer.path",

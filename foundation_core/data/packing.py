@@ -157,6 +157,13 @@ class Windows:
         """Labels and first tokens over all places of all rows; the rest is padding."""
         return sum(cell.filled for cell in self._cells) / (len(self) * (self.context_tokens + 1))
 
+    def pieces_of_shard(self, shard: int) -> tuple[int, Pieces]:
+        """The number of a shard's first row, and the pieces of all of its rows, where documents have no groups."""
+        assert self.groups is None, "a shard has rows of each group"
+        (stream,) = self._opened([shard])
+        first = int(self._firsts[shard])
+        return first, stream.plan.pieces(torch.arange(int(self._ends[shard]) - first))
+
     def gather(self, indices: Tensor) -> dict[str, Tensor]:
         """The rows of those numbers, each tensor (N, T + 1) int32: half of what a model's int64 takes on the way.
 

@@ -19,14 +19,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 from urllib.parse import urlsplit
 
-from foundation_core.errors import ConfigError
+from foundation_core.errors import ConfigError, SetupError
 from foundation_core.plugins import need
 
 STORES = ("s3", "gs", "hf", "http", "https")
 _SPEAKS = {"hf": ("huggingface_hub",), "http": ("aiohttp",), "https": ("aiohttp",)}
 """The modules that speak to a store, where pyarrow does not."""
-_ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
+_ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",), "hf": ("HF_ENDPOINT",),
+}  # fmt: skip
 """Variables by which a store's own tools are led to another place, the first that is set."""
+_NOT_ALLOWED = (401, 403)
+"""HTTP's answers to a key that does not open."""
 _SECRET = re.compile(r"(token|signature|secret|credential|password|api_?key|[^a-z]sig)=", re.IGNORECASE)
 
 
@@ -101,9 +105,7 @@ def located(address: str) -> Place:
             f"the address of a source at {parts.hostname} holds a key, and would be shown in logs and cards",
             fix="give the key to the environment, as the store's own tools read it",
         )
-    need(
-        "remote", "fsspec", *{"hf": ("huggingface_hub",), "http": ("aiohttp",), "https": ("aiohttp",)}.get(protocol, ())
-    )
+    need("remote", "fsspec", *_SPEAKS.get(protocol, ()))
     return Remote(protocol, address if protocol.startswith("http") else address.partition("://")[2].rstrip("/"))
 
 
@@ -158,9 +160,17 @@ class Remote:
         return Remote(self.protocol, f"{self.key.rstrip('/')}/{below}")
 
     def exists(self) -> bool:
-        """Whether there is something."""
-        with _told():
-            return bool(_store(self.protocol).exists(self.key))
+        """Whether there is something.
+
+        Raises:
+            SetupError: the store does not say, as of what a key does not open; fsspec's own `exists` would say no.
+        """
+        with _asked(self):
+            try:
+                _store(self.protocol).info(self.key)
+            except FileNotFoundError:
+                return False
+            return True
 
     def is_dir(self) -> bool:
         """Whether it is a folder."""
@@ -175,7 +185,7 @@ class Remote:
     def glob(self, pattern: str, /) -> Iterator[Remote]:
         """The files below it that match."""
         wanted = f"{self.key.rstrip('/')}/{pattern}"
-        with _told():
+        with _asked(self):
             found = _found(_store(self.protocol), self.key, wanted)
         for key, size in found:
             yield Remote(self.protocol, key, size)
@@ -207,7 +217,32 @@ def _told() -> Iterator[None]:
     except PermissionError as error:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
     except Exception as error:  # each store's library has errors of its own, and their words hold addresses
+        if getattr(getattr(error, "response", None), "status_code", None) in _NOT_ALLOWED:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from error
         raise OSError(errno.EIO, f"the store did not give it ({type(error).__name__})") from error
+
+
+@contextmanager
+def _asked(place: Remote) -> Iterator[None]:
+    """What goes wrong while a store is asked what it has, for the person who named it.
+
+    Raises:
+        SetupError: it does not say.
+    """
+    try:
+        with _told():
+            yield
+    except FileNotFoundError:
+        raise
+    except PermissionError as error:
+        raise SetupError(
+            f"{place} may not be read with the key that there is, or without one",
+            fix="give this machine the store's key, as the store's own tools read it",
+        ) from error
+    except OSError as error:
+        raise SetupError(
+            f"{place}: {error.strerror}", fix="check the address and the connection; then run the same command again"
+        ) from error
 
 
 def _found(store: Any, root: str, pattern: str) -> Iterator[tuple[str, int | None]]:
@@ -239,6 +274,8 @@ def _connected(protocol: str, endpoint: str) -> Any:
     """A file system, connected once. S3 and Google's are those that pyarrow brings."""
     import fsspec
 
+    if protocol == "hf":
+        return fsspec.filesystem(protocol, endpoint=endpoint or None)
     if protocol not in _ENDPOINTS:
         return fsspec.filesystem(protocol)
     import pyarrow.fs

@@ -3,7 +3,8 @@
     rows --ShardWriter--> shard-00000.arrow, shard-00001.arrow, ..., manifest.json --ShardDataset--> tables
 
 Shards end where hashes of document ids say so (`boundaries`): of two data sets that share most documents, most shards
-are the same to the byte, and the sha256s in the manifests say which.
+are the same to the byte, and the sha256s in the manifests say which. Rows that wait for their shard are known by what
+decides them: a shard that somebody else has written already (`shard_units`) costs no reading of what it holds.
 
 The manifest is written last. A folder without one is no data set, whatever else lies in it.
 """
@@ -13,7 +14,9 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import mmap
-from collections.abc import Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -58,6 +61,67 @@ class Shelf(Protocol):
         """Several of them, side by side."""
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows on their way into a shard; what they hold is read when the shard is written, if it has to be.
+
+    Args:
+        known: what decides each of them, its `document` among it.
+        sizes: of each, int64 in the unit of the writer's `shard_size`.
+        held: the rows themselves, with the columns of the writer's schema: so many, from one on.
+        first: which of the rows of `held` is the first.
+    """
+
+    known: pa.Table
+    sizes: pa.Array
+    held: Callable[[int, int], pa.Table]
+    first: int = 0
+
+    @staticmethod
+    def of(table: pa.Table) -> Rows:
+        """Rows that are decided by all that they hold."""
+        return Rows(table, _sizes(table), table.slice)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def slice(self, start: int, count: int) -> Rows:
+        """At most so many of them, from one on."""
+        known, sizes = self.known.slice(start, count), self.sizes.slice(start, count)
+        return replace(self, known=known, sizes=sizes, first=self.first + start)
+
+    def table(self) -> pa.Table:
+        """The rows themselves."""
+        return self.held(self.first, len(self))
+
+
+class Make(Protocol):
+    """Makes the file of a shard."""
+
+    def __call__(self, path: Path, schema: pa.Schema, known: pa.Table, rows: Callable[[], pa.Table]) -> dict[str, Any]:
+        """What the manifest says of the shard: `rows`, `tokens`, `bytes`, `sha256`.
+
+        Args:
+            known: what decides its rows.
+            rows: the rows themselves.
+        """
+
+
+def write_shard(path: Path, schema: pa.Schema, known: pa.Table, rows: Callable[[], pa.Table]) -> dict[str, Any]:
+    """A shard that is written, whatever others have."""
+    data, facts = encoded_shard(rows())
+    with committed(path) as sink:
+        sink.write(data)
+    return facts
+
+
+def encoded_shard(table: pa.Table) -> tuple[pa.Buffer, dict[str, Any]]:
+    """The bytes of a shard, and what the manifest says of it."""
+    data = arrow_bytes(table)
+    digest = hashlib.sha256(data).hexdigest()
+    return data, {"rows": len(table), "tokens": _tokens(table), "bytes": data.size, "sha256": digest}
+
+
 class ShardWriter:
     """Writes rows to numbered shards; the folder becomes a data set when the block ends well, and not before.
 
@@ -68,6 +132,7 @@ class ShardWriter:
         shard_size: of an average shard, in bytes of values; in tokens for rows that have tokens and no values; in bytes
             of text for rows that have `bytes` and neither; in rows otherwise. None has more than twice as much, unless
             one row has.
+        make: the files, or finds that they were made.
 
     Raises:
         DataError: the folder already holds a finished data set.
@@ -75,12 +140,13 @@ class ShardWriter:
     """
 
     def __init__(
-        self, folder: Path, schema: pa.Schema, *, source: Mapping[str, Any], tokenizer: str = "", shard_size: int
-    ) -> None:
+        self, folder: Path, schema: pa.Schema, *, source: Mapping[str, Any], tokenizer: str = "", shard_size: int,
+        make: Make = write_shard,
+    ) -> None:  # fmt: skip
         self.folder, self.schema = folder, schema
         self.source, self.tokenizer = dict(source), tokenizer
-        self._cutter = Cutter(shard_size)
-        self._waiting: list[pa.Table] = []
+        self._cutter, self._make = Cutter(shard_size), make
+        self._waiting = deque[Rows]()
         self._shards: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
@@ -91,9 +157,12 @@ class ShardWriter:
 
     def write(self, rows: pa.Table) -> None:
         """Append rows of the writer's schema."""
-        rows = rows.select(self.schema.names).cast(self.schema)
+        self.add(Rows.of(rows.select(self.schema.names).cast(self.schema)))
+
+    def add(self, rows: Rows) -> None:
+        """Append rows that are looked at later."""
         self._waiting.append(rows)
-        for document, size in zip(rows["document"].to_pylist(), _sizes(rows).to_pylist(), strict=True):
+        for document, size in zip(rows.known["document"].to_pylist(), rows.sizes.to_pylist(), strict=True):
             for count in self._cutter.add(document, size):
                 self._end_shard(count)
 
@@ -117,22 +186,22 @@ class ShardWriter:
         write_json(self.folder / MANIFEST, {**manifest, "content": content, "shards": self._shards})
 
     def _end_shard(self, count: int) -> None:
-        """Write a shard of the first rows that wait."""
-        waiting = pa.concat_tables(self._waiting)
-        table, self._waiting = waiting.slice(0, count), [waiting.slice(count)]
-        data = arrow_bytes(table)
-        name = f"shard-{len(self._shards):05d}.arrow"
-        with committed(self.folder / name) as sink:
-            sink.write(data)
-        self._shards.append(
-            {
-                "file": name,
-                "rows": len(table),
-                "tokens": _tokens(table),
-                "bytes": data.size,
-                "sha256": hashlib.sha256(data).hexdigest(),
-            }
+        """Make a shard of the first rows that wait."""
+        taken = list[Rows]()
+        while count:
+            first = self._waiting.popleft()
+            taken.append(first.slice(0, count))
+            if len(first) > count:
+                self._waiting.appendleft(first.slice(count, len(first) - count))
+            count -= len(taken[-1])
+        name, known = f"shard-{len(self._shards):05d}.arrow", pa.concat_tables([rows.known for rows in taken])
+        facts = self._make(
+            self.folder / name, self.schema, known, lambda: pa.concat_tables([self._whole(rows) for rows in taken])
         )
+        self._shards.append({"file": name, **facts})
+
+    def _whole(self, rows: Rows) -> pa.Table:
+        return rows.table().select(self.schema.names).cast(self.schema)
 
 
 class ShardDataset:

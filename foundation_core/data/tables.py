@@ -23,6 +23,7 @@ from typing import Any, BinaryIO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foundation_core.data.columns import arrow_table, check_groups
 from foundation_core.data.places import Place
 from foundation_core.data.unpacking import is_packed, open_unpacked, unpacked_name
 from foundation_core.errors import ConfigError, DataError, SetupError
@@ -136,6 +137,17 @@ def _reading(path: Place) -> Iterator[None]:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", fix="name a file that is there") from error
 
 
+@contextmanager
+def _within_bounds(path: Place) -> Iterator[None]:
+    """Says of a file of columns that it is damaged, or unpacks to too much."""
+    try:
+        yield
+    except pa.ArrowException:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}", fix="get it again, or save it in another format") from error
+
+
 def has_more_rows(path: Place, rows: int) -> bool:
     """Whether a file has more rows than so many; it is read as far as it takes to know.
 
@@ -198,17 +210,15 @@ def _read_parquet(path: Place, source: BinaryIO, batch_rows: int) -> Table:
     file = pq.ParquetFile(source)
     schema = file.schema_arrow
     _check_columns(path, schema.names)
+    with _within_bounds(path):
+        check_groups(source, file)
     rows = (row for batch in file.iter_batches(batch_rows) for row in batch.to_pylist())
     return Table(schema.names, schema, _batched(path, rows, batch_rows))
 
 
 def _read_arrow(path: Place, source: BinaryIO, batch_rows: int) -> Table:
-    source.seek(0)
-    try:
-        table = pa.ipc.open_file(source).read_all()
-    except pa.ArrowInvalid:  # not the file format, so the stream format
-        source.seek(0)
-        table = pa.ipc.open_stream(source).read_all()
+    with _within_bounds(path):
+        table = arrow_table(source)
     _check_columns(path, table.schema.names)
     rows = (row for batch in table.to_batches(batch_rows) for row in batch.to_pylist())
     return Table(table.schema.names, table.schema, _batched(path, rows, batch_rows))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from foundation_core.data.cuts import CUT, UNREADABLE, Broken, Cut, Fields
+from foundation_core.data.columns import Arrow, Parquet
+from foundation_core.data.cuts import UNREADABLE, Broken, Csv, Cut, Fields, Format, Lines
 from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, content_digest, file_bytes, reason_of, refused
 from foundation_core.data.formats.base import check_size
 from foundation_core.data.rows import TableSource
@@ -25,6 +26,10 @@ from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
 
 _CHUNK_BYTES = 1 << 20
+CUT: Mapping[str, Format] = {
+    "jsonl": Lines(), "csv": Csv(), "tsv": Csv("\t"), "parquet": Parquet(), "arrow": Arrow(),
+}  # fmt: skip
+"""The formats, by the names that `tables.table_format` gives them."""
 
 
 class Columns(NamedTuple):
@@ -73,7 +78,7 @@ class TextTable(SourceFile):
         try:
             with open_table(self.path, self.reading.most_expansion) as stream:
                 whole = ""
-                for cut in CUT[kind].cuts(stream, unit_bytes, self.reading.most_document_bytes):
+                for cut in CUT[kind].cuts(stream, unit_bytes, self.reading):
                     if not cut.digest:  # rows of columns have no bytes of their own
                         whole = whole or self.digest()
                         cut = cut._replace(digest=whole)
@@ -115,7 +120,7 @@ class TablePart(SourceFile):
         columns, reading, number = self.table.columns, self.table.reading, self.cut.first - 1
         try:
             with open_table(self.path, reading.most_expansion) as stream:
-                for number, row in CUT[kind].rows(stream, self.cut, columns.names, reading.most_document_bytes):
+                for number, row in CUT[kind].rows(stream, self.cut, columns.names, reading):
                     yield self._entry(number, row)
         except UNREADABLE as error:
             yield refused(self._named(number + 1), _why(error))

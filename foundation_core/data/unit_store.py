@@ -1,6 +1,7 @@
 """The folder of all units: in use while an ingestion runs, and pruned of what none has used for a while.
 
-Ingestions hold its lock together, pruning holds it alone: what is removed is never in use.
+Ingestions hold its lock together, pruning holds it alone: what is removed is never in use. A shard that a result has
+too is one file of two names: it goes with the last of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from foundation_core.data.units import UNIT_FILE
 from foundation_core.errors import SetupError
-from foundation_core.files import PARTIAL
+from foundation_core.files import PARTIAL, own_bytes
 
 LOCK_FILE = "units.lock"
 
@@ -29,7 +30,7 @@ def in_use(root: Path) -> Iterator[None]:
 
 
 class Pruned(NamedTuple):
-    """How many units were removed and how many are left, with their bytes."""
+    """How many units were removed and how many are left, with the bytes that no result has too."""
 
     removed: int = 0
     removed_bytes: int = 0
@@ -58,7 +59,7 @@ def prune(root: Path, before: float, remove: bool = True) -> Pruned:
             ) from error
         found = Pruned()
         for folder in sorted(root.glob("*/*/*")):
-            size = sum(path.stat().st_size for path in folder.glob("*"))
+            size = own_bytes(folder)
             if folder.stat().st_mtime < before or folder.name.endswith(PARTIAL):
                 found = found._replace(removed=found.removed + 1, removed_bytes=found.removed_bytes + size)
                 if remove:

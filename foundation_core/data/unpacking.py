@@ -143,6 +143,11 @@ def open_unpacked(name: str, raw: BinaryIO, most_expansion: int) -> BinaryIO:
     return file
 
 
+def most_unpacked(packed_bytes: int, most_expansion: int) -> int:
+    """Bytes that may come out of so many."""
+    return max(FREE_BYTES, most_expansion * packed_bytes)
+
+
 def unpacked_name(name: str) -> str:
     """A name without the endings of its packings."""
     while is_packed(name):
@@ -205,7 +210,7 @@ class _Expansion:
     most_expansion: int
 
     def check(self, packing: str, out_bytes: int) -> None:
-        if out_bytes > max(FREE_BYTES, self.most_expansion * self.packed.read_bytes):
+        if out_bytes > most_unpacked(self.packed.read_bytes, self.most_expansion):
             raise ValueError(f"{packing} that unpacks to more than {self.most_expansion} times its size")
 
 

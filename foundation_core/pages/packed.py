@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from foundation_core.data.shards import ShardDataset
 from foundation_core.pages.finding import Place
+from foundation_core.spec_loading import Packing
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class Segment:
 
     Args:
         number: of the document in its shard, from 0.
-        begins: whether it is the document's beginning, or goes on with what an earlier window ended with.
+        skipped: tokens of the document before it, which other windows have.
         first: its first place in the window.
         tokens: their ids.
         positions: of the first and the last token, as the model is told them.
@@ -26,10 +25,15 @@ class Segment:
 
     document: str
     number: int
-    begins: bool
+    skipped: int
     first: int
     tokens: list[int]
     positions: tuple[int, int]
+
+    @property
+    def begins(self) -> bool:
+        """Whether it is the document's beginning."""
+        return self.skipped == 0
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,10 @@ class Window:
     padding: int
 
 
-def windows(dataset: ShardDataset, place: Place, context_tokens: int, count: int) -> list[Window]:
-    """The windows of a split from that on in which a document begins.
+def windows(
+    dataset: ShardDataset, place: Place, context_tokens: int, count: int, packing: Packing = "cut"
+) -> list[Window]:
+    """The windows of a split from that on in which a document begins; none of one that no window has.
 
     Args:
         place: of the document in the split.
@@ -59,37 +65,37 @@ def windows(dataset: ShardDataset, place: Place, context_tokens: int, count: int
 
     from foundation_core.data.packing import Windows
 
-    packed = Windows(dataset, context_tokens)
+    packed = Windows(dataset, context_tokens, packing)
     column = dataset.table(place.shard)["tokens"].chunk(0)  # a shard is one record batch
     starts = column.offsets.to_numpy()
-    before = sum(-(-(shard["tokens"] - 1) // context_tokens) for shard in dataset.manifest["shards"][: place.shard])
-    end = -(-(int(starts[-1]) - 1) // context_tokens)
-    first = min(int(starts[place.row]) // context_tokens, end - 1)  # a shard's last token is a label and begins no row
-    last = min(first + count, end)
+    before, pieces = packed.pieces_of_shard(place.shard)
+    counts, begin, length = (part.numpy() for part in pieces)
+    ends = np.cumsum(counts)
+    # the last piece that has the document's first token: where it begins a row, the row before has it as its label
+    having = np.flatnonzero((begin <= starts[place.row]) & (starts[place.row] < begin + length))
+    if not len(having):
+        return []
+    first = int(np.searchsorted(ends, having[-1], side="right"))
+    last = min(first + count, len(counts))
     rows = packed.gather(torch.arange(before + first, before + last))
-    names = dataset.table(place.shard)["document"]
+    names, split = dataset.table(place.shard)["document"], place.dataset.rpartition("/")[2]
     found = []
     for row, number in enumerate(range(first, last)):
-        tokens, segments, positions = (rows[name][row].numpy() for name in ("tokens", "segment", "position"))
-        start = number * context_tokens
-        document = int(np.searchsorted(starts, start, side="right")) - 1
-        cut = [
-            Segment(
-                document=names[document + segment].as_py(),
-                number=document + segment,
-                begins=bool(starts[document + segment] >= start),
-                first=int(at[0]),
-                tokens=tokens[at].tolist(),
-                positions=(int(positions[at[0]]), int(positions[at[-1]])),
+        tokens, positions = rows["tokens"][row].tolist(), rows["position"][row].tolist()
+        segments, at = list[Segment](), 0
+        for piece in range(ends[number] - counts[number], ends[number]):
+            document = int(np.searchsorted(starts, begin[piece], side="right")) - 1
+            behind = at + int(length[piece])
+            segments.append(
+                Segment(
+                    document=names[document].as_py(),
+                    number=document,
+                    skipped=int(begin[piece] - starts[document]),
+                    first=at,
+                    tokens=tokens[at:behind],
+                    positions=(positions[at], positions[behind - 1]),
+                )
             )
-            for segment, at in _apart(segments)
-        ]
-        split = place.dataset.rpartition("/")[2]
-        found.append(Window(split, before + number, len(packed), cut, int((segments < 0).sum())))
+            at = behind
+        found.append(Window(split, before + number, len(packed), segments, context_tokens + 1 - at))
     return found
-
-
-def _apart(segments: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each segment of a window with its places; padding is none."""
-    for segment in np.unique(segments[segments >= 0]).tolist():
-        yield segment, np.flatnonzero(segments == segment)

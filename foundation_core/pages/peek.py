@@ -14,6 +14,7 @@ from foundation_core.pages.packed import Window, windows
 from foundation_core.pages.reading import DOCUMENTS, DROPPED, QUARANTINED, Corpus, texts_of
 from foundation_core.pages.values import Values, values_shown
 from foundation_core.pages.vocabulary import Spelling
+from foundation_core.spec_loading import Packing
 
 TOKENS_SHOWN, WINDOWS_SHOWN = 200, 2
 _CHARACTERS = 1200
@@ -66,6 +67,7 @@ class Peek:
     documents: Sequence[Document]
     rows: Sequence[Window]
     context_tokens: int
+    packing: Packing
     spelling: Spelling | None
 
     def pieces(self, tokens: Sequence[int]) -> list[Piece]:
@@ -80,12 +82,14 @@ class Wanted:
     Args:
         document: the id of one; None: some, drawn by the seed.
         count: of documents, if none is named.
+        packing: how rows are made, as `pretrain.packing` says it.
     """
 
     document: str | None = None
     count: int = 3
     seed: int = 0
     context_tokens: int = 128
+    packing: Packing = "cut"
 
 
 def peek(corpus: Corpus, wanted: Wanted) -> Peek:
@@ -99,9 +103,9 @@ def peek(corpus: Corpus, wanted: Wanted) -> Peek:
         spelling = Spelling(load_tokenizer(corpus.folder / TOKENIZER_FILE))
     ids = [wanted.document] if wanted.document else chosen(corpus, wanted.count, wanted.seed)
     documents = [_document(corpus, each, spelling) for each in ids]
-    rows = _rows(corpus, documents[0].places, wanted.context_tokens) if documents else []
+    rows = _rows(corpus, documents[0].places, wanted) if documents else []
     counts = {name: (of.rows, of.tokens, of.shards) for name, of in corpus.datasets().items()}
-    return Peek(corpus.folder, counts, documents, rows, wanted.context_tokens, spelling)
+    return Peek(corpus.folder, counts, documents, rows, wanted.context_tokens, wanted.packing, spelling)
 
 
 def _document(corpus: Corpus, document: str, spelling: Spelling | None) -> Document:
@@ -132,9 +136,10 @@ def _document(corpus: Corpus, document: str, spelling: Spelling | None) -> Docum
     )
 
 
-def _rows(corpus: Corpus, found: Sequence[Place], context_tokens: int) -> list[Window]:
+def _rows(corpus: Corpus, found: Sequence[Place], wanted: Wanted) -> list[Window]:
     """Packed rows from a document on; none of values, which are not packed, and of documents that were lost."""
     place = found[-1]
     if corpus.name != "tokens" or not place.dataset.startswith(f"{corpus.name}/"):
         return []
-    return windows(corpus.rows[place.dataset.rpartition("/")[2]], place, context_tokens, WINDOWS_SHOWN)
+    dataset = corpus.rows[place.dataset.rpartition("/")[2]]
+    return windows(dataset, place, wanted.context_tokens, WINDOWS_SHOWN, wanted.packing)

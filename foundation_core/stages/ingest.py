@@ -16,33 +16,31 @@ from __future__ import annotations
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from foundation_core.data.corpus import Corpus
 from foundation_core.data.documents import SourceFile, content_of, open_source, sampled, source_digests
 from foundation_core.data.features import FEATURES_FILE, Features, measure
-from foundation_core.data.filters import DROPPED, Rule, rules_of
-from foundation_core.data.modalities import QUARANTINED, Reader, ingest_key, open_reader, read_files
-from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
+from foundation_core.data.filters import Rule, rules_of
+from foundation_core.data.modalities import Reader, ingest_key, open_reader, read_files
 from foundation_core.data.split import SPLITS
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.unit_store import in_use
-from foundation_core.data.units import TOKENS, TOKENS_FILE, read_unit
+from foundation_core.data.units import read_unit
 from foundation_core.data.withdrawal import Withdrawal
 from foundation_core.errors import ConfigError, DataError, DiskFullError
-from foundation_core.files import committed, sha256_file
+from foundation_core.files import sha256_file
 from foundation_core.identity import ActionKey
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.ingest_choice import chosen, split
 from foundation_core.stages.ingest_needs import with_need
+from foundation_core.stages.ingest_shards import write_datasets
 from foundation_core.stages.ingest_summary import report, show_card, summarise
-from foundation_core.stages.ingest_units import Job, Tokens, encoded, evaluation_sets_unit, read, withdrawn_by
+from foundation_core.stages.ingest_units import Job, encoded, evaluation_sets_unit, read, withdrawn_by
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
 
@@ -53,7 +51,6 @@ _CHOICE = "choice"
 """Folder of what is known of the corpus while the stage runs."""
 _SAMPLED = 200
 """Texts whose language is looked at."""
-_BYTES_PER_TOKEN = 4  # so that shards of documents and values and shards of tokens are about as many
 
 
 def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
@@ -108,7 +105,7 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None
     described = {"description": source.description, "language": source.language, "licence": source.licence}
     facts = {"kind": spec.source.kind, "content": content, **described}
-    datasets = _write(job, corpus, tokens, features, facts)
+    datasets = write_datasets(job, corpus, tokens, features, facts)
 
     written = {TOKENIZER_FILE: tokens, FEATURES_FILE: features}
     outputs = {name: sha256_file(context.folder / name) for name, made in written.items() if made is not None}
@@ -187,61 +184,3 @@ def _features(job: Job, corpus: Corpus, modality: str) -> Features:
         statistics = measure((part.documents("train") for part in corpus.parts), job.reader.modality.shape)
     spec = job.spec.model_dump(mode="json", include=set(job.reader.modality.reads))
     return Features(modality, spec, job.shape, statistics)
-
-
-def _write(
-    job: Job, corpus: Corpus, tokens: Tokens | None, features: Features | None, facts: Mapping[str, str]
-) -> dict[str, ShardDataset]:
-    """Every data set of the result, written from the units in their order."""
-    context, reader, bytes_per_shard = job.context, job.reader, _BYTES_PER_TOKEN * job.spec.shard_tokens
-    context.events.phase("write")
-    digest = ""
-    if tokens is not None:
-        with committed(context.folder / TOKENIZER_FILE) as sink:
-            sink.write(tokens.tokenizer.read_bytes())
-        digest = sha256_file(tokens.tokenizer)
-    if features is not None:
-        features.save(context.folder)
-
-    def writer(name: str, schema: pa.Schema, shard_size: int, tokenizer: str = "") -> ShardWriter:
-        return ShardWriter(context.folder / name, schema, source=facts, tokenizer=tokenizer, shard_size=shard_size)
-
-    rows_size = job.spec.shard_tokens if features is None else bytes_per_shard
-    rows = {split: writer(f"{reader.folder}/{split}", _rows(reader), rows_size, digest) for split in SPLITS}
-    split_documents = reader.described.insert(2, pa.field("split", pa.string()))
-    documents = writer("documents", split_documents, bytes_per_shard)
-    dropped = writer("dropped", DROPPED, job.spec.shard_tokens)
-    quarantined = writer("quarantined", QUARANTINED, job.spec.shard_tokens)
-    writers = (documents, dropped, quarantined, *rows.values())
-    with ExitStack() as stack:
-        for shards in writers:
-            remove_dataset(shards.folder)  # an earlier attempt may have ended between this and its result
-            stack.enter_context(shards)
-        for some in corpus.dropped():
-            dropped.write(some)
-        for some in corpus.quarantined():
-            quarantined.write(some)
-        for number, part in enumerate(corpus.parts):
-            job.stop_if_asked("All units are finished and kept; the shards are not written yet")
-            splits = part.index["split"]
-            table = part.documents().append_column("split", splits)
-            documents.write(table)
-            if tokens is not None:
-                table = table.append_column("caption", table["text"])
-                table = table.append_column("tokens", tokens.units[number].table(TOKENS_FILE)["tokens"])
-            for split, shards in rows.items():
-                shards.write(table.filter(pc.equal(splits, split)))
-    return {
-        shards.folder.relative_to(context.folder).as_posix(): ShardDataset(shards.folder, verify=False)
-        for shards in writers
-    }
-
-
-def _rows(reader: Reader) -> pa.Schema:
-    """The columns of what models are trained on."""
-    if reader.modality.values is None:
-        return TOKENS
-    samples = TOKENS.remove(TOKENS.get_field_index("tokens")).append(reader.schema.field("values"))
-    if not reader.captioned:
-        return samples
-    return samples.append(TOKENS.field("tokens")).append(pa.field("caption", pa.large_string()))

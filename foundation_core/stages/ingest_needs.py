@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from foundation_core.data.documents import open_source
 from foundation_core.errors import DiskFullError
+from foundation_core.files import own_bytes
 from foundation_core.specs import IngestSpec
 
 if TYPE_CHECKING:
@@ -17,7 +18,8 @@ DISK_FACTOR = 4.2
 units and in shards. Units that an earlier ingestion left, and that cost nothing again, are not subtracted."""
 
 FIRST_BYTES, WORKER_BYTES, UNIT_FACTOR = 450_000_000, 450_000_000, 10
-"""Memory of the first process; of a worker with rules and sketches, before it reads; and for each byte of its unit."""
+"""Memory of the first process; of a worker with rules and sketches, before it reads; and for each byte of its unit.
+`python -m benchmarks.ingest.memory CORPUS.jsonl --coefficients` measures them."""
 
 
 def memory_bytes(spec: IngestSpec) -> int:
@@ -32,7 +34,7 @@ def memory_bytes(spec: IngestSpec) -> int:
 def with_need(error: DiskFullError, spec: IngestSpec, context: Context) -> DiskFullError:
     """The error for a disk that filled, with what the whole ingestion takes and what of it is there."""
     source = sum(file.bytes for file in open_source(spec.source).files())
-    result, units = (_size(folder) for folder in (context.folder, context.units))
+    result, units = _size(context.folder), own_bytes(context.units)
     return DiskFullError(
         f"{error.found}\n  The ingestion of {_mb(source)} takes about {_mb(round(DISK_FACTOR * source))};"
         f" {_mb(result)} are there in {context.folder}, and {_mb(units)} of all ingestions in {context.units};"

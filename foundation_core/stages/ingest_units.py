@@ -3,6 +3,7 @@
     documents, how they are read --> units/read/..       (nothing of other documents)
     training texts, tokenizer's spec --> units/tokenizer/..
     tokenizer, texts that stay --> units/encode/..
+    rows, tokenizer --> units/shards/..                  (`data/shard_units`)
 
 Units end where hashes of document ids say so, and where the source changes: a document that joins, leaves or changes
 has one unit done anew, or two.
@@ -46,7 +47,7 @@ _BEHIND_READING = (
 _OF_THE_LIST = ("pattern", "parts", "withdrawn")
 """Fields of a `SourceSpec` that say which documents there are: a unit names its own."""
 _OF_TOKENIZERS = ("tokenizers", "fastokens", "sentencepiece")
-_OF_ENCODING = ("pyarrow", "tokenizers", "fastokens")
+OF_ENCODING = ("pyarrow", "tokenizers", "fastokens")
 
 
 @dataclass(frozen=True)
@@ -76,14 +77,18 @@ class Job:
         context.events.phase(phase)
         waiting = [piece for piece in pieces if not piece.unit.claimed()]
         there = done = len(pieces) - len(waiting)
-        self.done[phase] = {"reused": there, "done": len(waiting)}
-        if there:
-            context.events.say(f"{phase}: {there} of {len(pieces)} units were there already")
+        self.count(phase, there, len(waiting))
         if waiting:  # a pool may cost processes even for nothing
             for _ in context.pool.map(function, waiting, self.spec.workers):
                 done += 1
                 context.events.progress(done, len(pieces), "units")
                 self.stop_if_asked(f"{phase}: {done} of {len(pieces)} units are finished and kept")
+
+    def count(self, phase: str, reused: int, done: int) -> None:
+        """Note, and say, how many units of a phase were there already."""
+        self.done[phase] = {"reused": reused, "done": done}
+        if reused:
+            self.context.events.say(f"{phase}: {reused} of {reused + done} units were there already")
 
     def stop_if_asked(self, where: str) -> None:
         """Leave if somebody asked.
@@ -156,7 +161,7 @@ def _code(key: ActionKey) -> Any:
 
 
 def _sets(key: ActionKey) -> Any:
-    """The digests of the evaluation sets."""
+    """The digests of the evaluation sets, and of a list of words."""
     return {name: digest for name, digest in key.parts["inputs"].items() if name not in ("source", "tokenizer")}
 
 
@@ -170,7 +175,7 @@ class Tokens(NamedTuple):
 def encoded(job: Job, corpus: Corpus) -> Tokens:
     """The tokens of every text or caption."""
     tokenizer = _tokenizer(job, corpus)
-    libraries = {name: job.key.parts["libraries"][name] for name in _OF_ENCODING}
+    libraries = {name: job.key.parts["libraries"][name] for name in OF_ENCODING}
     made_by = [job.key.parts["code"], libraries, sha256_file(tokenizer)]
     waiting = [
         EncodePiece(

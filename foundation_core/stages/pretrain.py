@@ -97,6 +97,9 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason};"
         f" order {named[:12]}, model {born[:12]}"
     )
+    filled = corpus.filled_fraction
+    if spec.packing != "cut" and filled is not None:  # `cut` leaves padding in the last row of a shard alone
+        context.events.say(f"{spec.packing}: {filled:.1%} of the places of the rows hold a token")
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
         spec.max_seconds, spec.max_tokens, spec.recovery,
@@ -129,6 +132,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
             "parameters": parameters,
             "planned_steps": spec.steps,
             "epochs": epochs_a_step * progress.step,
+            **({} if filled is None else {"filled_fraction": filled}),
             **_course(progress),
             "order_hash": named,
             "quarantined": sorted(quarantine.documents),

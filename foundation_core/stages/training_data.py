@@ -97,6 +97,11 @@ class TrainingData:
         return self.splits["train"]
 
     @property
+    def filled_fraction(self) -> float | None:
+        """Share of the places of the training's rows that hold a token, the rest is padding; None of samples."""
+        return self.train.filled_fraction() if isinstance(self.train, Windows) else None
+
+    @property
     def validation(self) -> Rows:
         """Rows to choose by."""
         return self.splits["validation"]

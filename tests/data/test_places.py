@@ -17,7 +17,6 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from foundation_core.data.documents import open_source, source_content
 from foundation_core.data.modalities import Reader, Text, read_files
@@ -26,6 +25,8 @@ from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
+from tests.support.bucket import NAME
+from tests.support.bucket import bucket as made_bucket
 from tests.support.ingestion import ProcessPool
 from tests.support.malformed import tarred
 from tests.support.stack import until
@@ -53,26 +54,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bucket(files: Path) -> Iterator[str]:
     """The address of the same files in a real S3 API on loopback."""
-    import boto3
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "somebody",
-            "AWS_SECRET_ACCESS_KEY": "a-secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="bucket")
+    with made_bucket() as made:
         for path in files.rglob("*"):
             if path.is_file():
-                client.put_object(Bucket="bucket", Key=f"in/{path.relative_to(files)}", Body=path.read_bytes())
-        yield "s3://bucket/in"
-    server.stop()
+                made.client.put_object(Bucket=NAME, Key=f"in/{path.relative_to(files)}", Body=path.read_bytes())
+        yield f"{made.address}/in"
 
 
 @pytest.fixture(scope="module")

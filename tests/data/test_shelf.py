@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from foundation_core.data import shelf
 from foundation_core.data.loader import Batch, Loader
@@ -25,6 +24,7 @@ from foundation_core.data.shards import ShardDataset
 from foundation_core.data.shelf import ShardCache, StoreShelf, store_shelf
 from foundation_core.errors import ConfigError, DataError, SetupError, TransientError
 from foundation_core.spec_loading import Packing, ShardStoreSpec
+from tests.support.bucket import NAME, bucket
 
 LARGE = 10**9
 Make = Callable[..., ShardDataset]
@@ -40,34 +40,19 @@ class Store(NamedTuple):
         """Copy the shards of a data set there; the address of their folder."""
         for shard in dataset.manifest["shards"]:
             body = (dataset.folder / shard["file"]).read_bytes()
-            self.client.put_object(Bucket="bucket", Key=f"{name}/{shard['file']}", Body=body)
+            self.client.put_object(Bucket=NAME, Key=f"{name}/{shard['file']}", Body=body)
         return f"{self.address}/{name}"
 
     def empty(self, name: str) -> None:
         """Remove what was copied."""
-        for found in self.client.list_objects_v2(Bucket="bucket", Prefix=f"{name}/").get("Contents", []):
-            self.client.delete_object(Bucket="bucket", Key=found["Key"])
+        for found in self.client.list_objects_v2(Bucket=NAME, Prefix=f"{name}/").get("Contents", []):
+            self.client.delete_object(Bucket=NAME, Key=found["Key"])
 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Store]:
-    import boto3
-
-    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "somebody",
-            "AWS_SECRET_ACCESS_KEY": "a-secret",
-            "AWS_DEFAULT_REGION": "us-east-1",
-        }.items():
-            patch.setenv(name, value)
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="bucket")
-        yield Store("s3://bucket", client)
-    server.stop()
+    with bucket() as made:
+        yield Store(*made)
 
 
 @pytest.fixture

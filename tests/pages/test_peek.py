@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ from foundation_core.pages.peek import Wanted, peek
 from foundation_core.pages.peek_page import peek_page
 from foundation_core.pages.reading import Corpus, open_corpus
 from foundation_core.pages.values import png
+from foundation_core.spec_loading import Packing
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import Result, commit_result
@@ -70,6 +72,38 @@ def test_the_first_window_shown_is_that_in_which_the_document_begins(corpus: Cor
         assert segment.begins
         assert look.rows[0].split == look.documents[0].facts["split"]
         assert [row.number for row in look.rows] == list(range(look.rows[0].number, look.rows[-1].number + 1))
+
+
+@pytest.mark.parametrize("packing", get_args(Packing))
+@pytest.mark.parametrize("context_tokens", [9, 300])
+def test_rows_of_any_packing_are_shown_with_every_label_once(
+    corpus: Corpus, packing: Packing, context_tokens: int
+) -> None:
+    dataset = corpus.rows["train"]
+    for table in dataset.tables():
+        tokens = dict(zip(table["document"].to_pylist(), table["tokens"].to_pylist(), strict=True))
+        seen, shown = dict[str, set[int]](), dict[int, int]()
+        for document in tokens:
+            place = places(corpus, document)[-1]
+            found = windows(dataset, place, context_tokens, 1, packing)
+            (window,) = found  # no text of these has a single token
+            assert any(part.document == document and part.begins for part in window.segments)
+            shown[window.number] = place.row
+        first = windows(dataset, places(corpus, next(iter(tokens)))[-1], context_tokens, 10**6, packing)
+        for window in first:
+            assert window.padding + sum(len(part.tokens) for part in window.segments) == context_tokens + 1
+            assert len(window.segments) == 1 or packing != "one_document"
+            for part in window.segments:
+                behind = part.skipped + len(part.tokens)
+                assert part.tokens == tokens[part.document][part.skipped : behind]
+                assert part.positions == (0, len(part.tokens) - 1)
+                labels, so_far = set(range(part.skipped + 1, behind)), seen.setdefault(part.document, set())
+                assert not labels & so_far
+                so_far |= labels
+        if first[0].number == min(shown):  # the first document's window is the shard's first one, so all were shown
+            assert {name: len(labels) + 1 for name, labels in seen.items()} == {n: len(t) for n, t in tokens.items()}
+        else:
+            assert packing == "best_fit"
 
 
 def test_pieces_joined_are_the_text(corpus: Corpus) -> None:
