@@ -3,8 +3,8 @@
     PretrainSpec -> conflicts: rules that it breaks          nowhere: the recipe has to change
                  -> missing_tools: programs it needs         on this machine
 
-Everything that no rule forbids has run: `tests/distributed/test_combinations.py` runs a set of trainings that has every
-pair of choices in it, and docs/engines.md has the table of them.
+`tests/distributed/test_combinations.py` runs trainings that have every pair of choices that no rule forbids and that need
+no compiler; docs/engines.md has the table of what ran.
 """
 
 from __future__ import annotations
