@@ -1,10 +1,10 @@
 """Which parts of a training go together: what cannot work is refused before anything starts, with the reason.
 
     PretrainSpec -> conflicts: rules that it breaks          nowhere: the recipe has to change
-                 -> missing_tools: programs it needs         on this machine
+                 -> check_tools  : programs it needs         on this machine
 
-`tests/distributed/test_combinations.py` runs trainings that have every pair of choices that no rule forbids and that need
-no compiler; docs/engines.md has the table of what ran.
+`tests/distributed/test_combinations.py` runs trainings that have every pair of choices that no rule forbids and that
+need no compiler; docs/engines.md has the table of what ran.
 """
 
 from __future__ import annotations
