@@ -22,7 +22,7 @@ from cluster.deepspeed_state import state_of
 from foundation_core.train.data_parallel import DataParallelEngine
 from foundation_core.train.engine import EngineFactory, EngineRequest, TorchEngine, diverged_gradient
 from foundation_core.train.fragments import Fragment, StartingWeights, StateSource
-from foundation_core.train.optimizer import build_optimizer, set_lr
+from foundation_core.train.optimizer import build_optimizer, parameter_groups, set_lr
 from foundation_core.train.ranks import GroupOfRanks
 
 _SHARED_MEMORY_OPERATOR = "deepspeed_shm_comm"
@@ -46,7 +46,7 @@ class DeepSpeedEngine(GroupOfRanks):
         start = {name: value.detach().clone() for name, value in module.state_dict().items()} if rounds else {}
         self._engine, optimizer, _, _ = deepspeed.initialize(
             model=module,
-            optimizer=build_optimizer(module, request.optimizer),
+            optimizer=_optimizer(module, request),
             config=deepspeed_config(request, zero_stage),
             dist_init_required=False,
         )
@@ -104,12 +104,25 @@ def _clips_nothing(request: EngineRequest, zero_stage: int) -> bool:
     return zero_stage == 0 and request.precision == "float32"
 
 
+def _optimizer(module: nn.Module, request: EngineRequest) -> torch.optim.Optimizer:
+    spec = request.optimizer
+    if spec.kind != "cpu_adam":
+        return build_optimizer(module, spec, request.dtype)
+    from deepspeed.ops.adam import DeepSpeedCPUAdam  # compiled when it is first made on a machine
+
+    groups = parameter_groups(module, spec)
+    made: torch.optim.Optimizer = DeepSpeedCPUAdam(groups, lr=spec.lr, betas=(spec.beta1, spec.beta2), adamw_mode=True)
+    return made
+
+
 def deepspeed_config(request: EngineRequest, zero_stage: int) -> dict[str, Any]:
     """DeepSpeed's configuration for a request."""
     zero: dict[str, Any] = {"stage": zero_stage}
     if zero_stage <= 1 and not torch.cuda.is_available():
         # Against fragments of a GPU's memory gradients are copied into one buffer; on a CPU that is 8% of a step.
         zero["contiguous_gradients"] = False
+    if request.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": request.micro_batch_rows,
         "gradient_accumulation_steps": 1,
@@ -117,6 +130,7 @@ def deepspeed_config(request: EngineRequest, zero_stage: int) -> dict[str, Any]:
         "bf16": {"enabled": request.precision == "bf16"},
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW may be offloaded too, and needs no compiler
         "steps_per_print": 2**31,
     }
 

@@ -94,7 +94,7 @@ def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forec
 
 
 def state_bytes(spec: PretrainSpec, parameters: int) -> int:
-    """Weights, gradients and AdamW's two averages of one worker, by what its ZeRO stage shards.
+    """Weights, gradients and AdamW's two averages of one worker, by what its ZeRO stage shards; muon keeps less.
 
     In bf16, products use 2-byte copies of weights and gradients beside the 4-byte ones that the optimizer keeps.
     """
@@ -124,7 +124,10 @@ def activation_bytes(spec: PretrainSpec, vocabulary: int, places: int) -> int:
     trunk, tokens = spec.model.trunk, min(spec.micro_batch_rows, spec.batch_rows) * places
     hidden = trunk.hidden or 4 * trunk.width
     number = 2 if spec.precision == "bf16" else 4
-    kept = trunk.depth * (14 * trunk.width + 2 * hidden) + 54 * trunk.width
+    block = 14 * trunk.width + 2 * hidden
+    kept = (
+        trunk.depth * trunk.width + block if spec.activation_checkpointing else trunk.depth * block
+    ) + 54 * trunk.width
     return number * tokens * kept + 28 * SCORED_TOKENS * vocabulary
 
 

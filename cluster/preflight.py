@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import psutil
 
+from cluster.compatibility import check_combination, check_tools
 from cluster.forecast import WORKER_BYTES, Forecast, forecast
 from cluster.planning import INPUTS, Step, plan
 from cluster.ray_jobs import cluster_cpus
@@ -32,6 +33,8 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
     spec = recipe.pretrain
     if not settings.ray_dashboard and spec.workers * spec.threads_per_worker > usable_cpus():
         raise too_few_cpus(spec, usable_cpus())
+    if not settings.ray_dashboard:
+        check_tools(spec)
     _home_has_room(settings)
 
 
@@ -54,9 +57,10 @@ def check_recipe(recipe: PipelineSpec) -> None:
     """Refuse what can work nowhere.
 
     Raises:
-        ConfigError: names that nothing installed has, all of them at once.
+        ConfigError: names that nothing installed has, all of them at once; or parts that do not go together.
     """
     _names_exist(recipe)
+    check_combination(recipe.pretrain)
 
 
 def _home_has_room(settings: Settings) -> None:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cluster.compatibility import check_tools
 from cluster.job import Job, call_stage
 from cluster.ray_jobs import join_cluster
 from cluster.stop import StopFile
@@ -160,6 +161,7 @@ def _run_rank(body: dict[str, Any]) -> None:
     node = get_runtime_context().get_node_id()
     EventLog(folder).write("rank", rank=rank, node=node, host=socket.gethostname(), pid=os.getpid())
     try:
+        check_tools(spec)
         with system_metrics(context.tracker, folder) if rank == 0 else nullcontext():
             result = call_stage(job, context)
     except Exception as error:

@@ -24,6 +24,7 @@ from foundation_core.spec_ingest import (
     TokenizerSpec,
 )
 from foundation_core.spec_loading import MixedGroupSpec, MixtureSpec, Packing, ShardStoreSpec, WeightChangeSpec
+from foundation_core.spec_optimizer import MuonSpec, OptimizerSpec
 from foundation_core.spec_quality import (
     FilterSpec,
     FuzzyDedupSpec,
@@ -37,9 +38,9 @@ from foundation_core.spec_recovery import RecoverySpec
 __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
     "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "MixedGroupSpec",
-    "MixtureSpec", "ModelSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec",
-    "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec", "ShardStoreSpec", "SourceSpec",
-    "Spec",
+    "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec",
+    "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
+    "ShardStoreSpec", "SourceSpec", "Spec",
     "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves",
     "placement", "presentation",
 ]  # fmt: skip
@@ -129,27 +130,6 @@ class ModelSpec(Spec):
     """What is looked up for runs of tokens. Of no use to patches."""
     tie_embeddings: bool = True
     """Use the token embedding as the output layer too."""
-
-
-class OptimizerSpec(Spec):
-    """AdamW with linear warm-up and cosine decay."""
-
-    lr: float = Field(1e-3, gt=0)
-    """Peak learning rate."""
-    embedding_lr_factor: float = Field(1.0, gt=0)
-    """Learning rate of embedding tables, in multiples of lr. A row learns only from the tokens that name it."""
-    warmup_fraction: float = Field(0.05, ge=0, le=1)
-    """Share of the steps with a rising learning rate."""
-    final_lr_fraction: float = Field(0.1, ge=0, le=1)
-    """Learning rate at the last step, as a share of the peak."""
-    beta1: float = Field(0.9, ge=0, lt=1)
-    """Decay of the mean of the gradients."""
-    beta2: float = Field(0.95, ge=0, lt=1)
-    """Decay of the mean of their squares."""
-    weight_decay: float = Field(0.1, ge=0)
-    """Decoupled decay of the matrices; vectors are not decayed."""
-    clip_norm: float = Field(1.0, gt=0)
-    """Largest global gradient norm; above it the gradient is scaled down."""
 
 
 class MaskingSpec(Spec):
@@ -243,6 +223,12 @@ class PretrainSpec(Spec):
     """What holds parameters, gradients and optimizer state."""
     zero_stage: Literal[0, 1, 2, 3] = placement(1)
     """What DeepSpeed shards over the workers: nothing, optimizer state, gradients too, parameters too."""
+    offload_optimizer: bool = placement(False)
+    """Keep optimizer state in the memory of the CPU and move the parameters there; for DeepSpeed's stages 1 to 3."""
+    activation_checkpointing: bool = placement(False)
+    """Keep what enters each block alone and compute the rest again for the gradient: less memory, more time."""
+    compile: bool = placement(False)
+    """Have torch compile the blocks; on a CPU that needs a C++ compiler on every worker."""
 
 
 # --------------------------------------------------------------------------------------------------------- finetune

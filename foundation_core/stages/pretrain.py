@@ -38,6 +38,7 @@ from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.sample_order import order_hash, order_of
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import StageResult
+from foundation_core.train.blocks import checkpoint_activations, compile_blocks
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineRequest
 from foundation_core.train.ledger import Ledger
@@ -76,7 +77,12 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     parameters = sum(parameter.numel() for parameter in model.parameters())
     precision = context.choose_precision(spec.precision)
     micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
-    engine = context.engine(model, EngineRequest(spec.optimizer, precision.name, micro_batch_rows))
+    if spec.compile:
+        compile_blocks(model)
+    if spec.activation_checkpointing:
+        checkpoint_activations(model)
+    request = EngineRequest(spec.optimizer, precision.name, micro_batch_rows, spec.offload_optimizer)
+    engine = context.engine(model, request)
 
     order = order_of(spec, corpus.train)
     ledger = Ledger(context.folder, corpus.train, order, spec.batch_rows)

@@ -23,11 +23,18 @@ class EngineRequest:
     Args:
         precision: number format of the products, already decided: bf16 or float32.
         micro_batch_rows: rows of one forward pass of one rank.
+        offload_optimizer: whether the optimizer's state is kept, and parameters are moved, in the memory of the CPU.
     """
 
     optimizer: OptimizerSpec
     precision: str = "float32"
     micro_batch_rows: int = 1
+    offload_optimizer: bool = False
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch type of the products."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 class Engine(Protocol):
@@ -91,7 +98,7 @@ class TorchEngine:
     def __init__(self, module: nn.Module, request: EngineRequest) -> None:
         self.model = module
         self.device = next(module.parameters()).device
-        self.optimizer = build_optimizer(module, request.optimizer)
+        self.optimizer = build_optimizer(module, request.optimizer, request.dtype)
         self.clip_norm = request.optimizer.clip_norm
         if request.precision == "bf16":
             _autocast_forward(module, self.device.type)

@@ -1,0 +1,111 @@
+"""One rank of the short trainings of `combinations.py`: `python -m tests.distributed.engines OUT CASES`.
+
+    a case -> 4 steps on two ranks; what they are after 2 of them is saved -> other engines take it over, 2 steps
+
+CASES is a JSON file: {name: fields of a PretrainSpec, and family}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say
+which rank this is. Rank 0 writes OUT/outcomes.json: by name, the losses of both, or the error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from cluster.deepspeed_engine import engine_factory
+from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
+from foundation_core.specs import ModelSpec, PretrainSpec
+from foundation_core.train.blocks import checkpoint_activations, compile_blocks
+from foundation_core.train.engine import Engine, EngineFactory, EngineRequest
+from foundation_core.train.fragments import StateFiles, write_fragments
+from foundation_core.train.schedule import lr_at
+from foundation_core.train.step import train_step
+from tests.golden.test_decoder_losses import CONTEXT, ROWS
+from tests.golden.test_family_losses import FAMILIES, TRUNK, batch
+
+STEPS, SAVED_AFTER = 4, 2
+
+
+@dataclass
+class Case:
+    """A combination at work.
+
+    Args:
+        spec: engine, stage, optimizer, precision and what else is combined; its model is that of the family.
+        family: a name of `FAMILIES`.
+    """
+
+    spec: PretrainSpec
+    family: str
+
+    def engine(self, make: EngineFactory, seed: int = 0) -> Engine:
+        """An engine around a fresh model."""
+        family, spec = FAMILIES[self.family], self.spec
+        shape = ModelSpec(**{"trunk": TRUNK, "context_tokens": CONTEXT, **family.model})
+        model = initialize(build(shape, family.shape), seed)
+        if spec.compile:
+            compile_blocks(model)
+        if spec.activation_checkpointing:
+            checkpoint_activations(model)
+        request = EngineRequest(spec.optimizer, spec.precision, spec.micro_batch_rows, spec.offload_optimizer)
+        return make(model, request)
+
+    def losses(self, engine: Engine, first: int, end: int) -> list[float]:
+        """The loss of one label in each step."""
+        family, optimizer = FAMILIES[self.family], self.spec.optimizer
+        engine.model.train()
+        found = []
+        for step in range(first, end):
+            batches = self._share(batch(step, family.shape), engine)
+            rate = lr_at(step, STEPS, optimizer)
+            found.append(train_step(engine, family.objective, batches, rate, seed=0).loss)
+        return found
+
+    def _share(self, rows: dict[str, Tensor], engine: Engine) -> list[dict[str, Tensor]]:
+        """This rank's rows, in micro-batches where the objective has any."""
+        own = ROWS // engine.world
+        size = min(self.spec.micro_batch_rows, own) if FAMILIES[self.family].objective.decomposable else own
+        mine = {name: value[engine.rank * own :][:own] for name, value in rows.items()}
+        return [{name: value[at:][:size] for name, value in mine.items()} for at in range(0, own, size)]
+
+
+def outcome(case: Case, folder: Path) -> dict[str, Any]:
+    """The losses of a training, and of one that took over its state."""
+    make = engine_factory(case.spec.engine, case.spec.zero_stage)
+    engine = case.engine(make)
+    losses = case.losses(engine, 0, SAVED_AFTER)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_fragments(folder / f"rank-{engine.rank}.safetensors", engine.fragments())
+    losses += case.losses(engine, SAVED_AFTER, STEPS)
+    engine.barrier()
+    other = case.engine(make, seed=1)
+    other.restore(StateFiles(folder.glob("rank-*.safetensors")))
+    return {"losses": losses, "resumed": case.losses(other, SAVED_AFTER, STEPS)}
+
+
+def main(out: Path, cases: Path) -> None:
+    """Do every case; one that fails is written down, and ends the others only if the ranks can no longer speak."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    outcomes = {}
+    for name, fields in json.loads(cases.read_text()).items():
+        family = fields.pop("family")
+        try:
+            outcomes[name] = outcome(Case(PretrainSpec(**fields), family), out / name)
+        except Exception as error:
+            outcomes[name] = {"error": f"{type(error).__name__}: {error}"}
+        if dist.get_rank() == 0:
+            (out / "outcomes.json").write_text(json.dumps(outcomes))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
