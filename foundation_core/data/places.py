@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ _SPEAKS = {"hf": ("huggingface_hub",), "http": ("aiohttp",), "https": ("aiohttp"
 """The modules that speak to a store, where pyarrow does not."""
 _ENDPOINTS = {"s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",)}
 """Variables by which a store's own tools are led to another place, the first that is set."""
+_CHUNK_BYTES = 8 << 20  # of an upload: a store takes no more than 10,000 parts of a file
 _SECRET = re.compile(r"(token|signature|secret|credential|password|api_?key|[^a-z]sig)=", re.IGNORECASE)
 
 
@@ -195,6 +197,16 @@ class Remote:
         """The file, to be read and sought in."""
         with _told():
             return cast(BinaryIO, _store(self.protocol).open(self.key, mode))
+
+    def write(self, source: BinaryIO) -> None:
+        """Write the file: what another one holds from where it stands."""
+        with _told(), _store(self.protocol).open(self.key, "wb") as sink:
+            shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+
+    def unlink(self) -> None:
+        """Remove the file; nothing if it is not there."""
+        with suppress(FileNotFoundError), _told():
+            _store(self.protocol).rm_file(self.key)
 
 
 @contextmanager

@@ -310,4 +310,4 @@ def test_an_edited_shard_is_named_before_a_step_is_made(
     shard.write_bytes(body)
     with pytest.raises(DataError, match=r"shard-00000\.arrow is damaged.*sha256"):
         pretrain(SPEC, {"corpus": edited}, serial_context(tmp_path / "out"))
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not any((tmp_path / "out").glob("checkpoints/step-*"))
