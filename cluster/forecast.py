@@ -213,5 +213,6 @@ def _disk_bytes(stage: str, recipe: PipelineSpec, size: Size, source_bytes: int)
     if stage == "ingest":
         return round(DISK_FACTOR * source_bytes)
     if stage == "pretrain":
-        return weights + saved * (recipe.pretrain.keep_checkpoints + 1)  # one more while the next is written
+        staying = recipe.pretrain.keep_checkpoints + recipe.pretrain.checkpoints.keep_best
+        return weights + saved * (staying + 1)  # one more while the next is written
     return {"finetune": 4 * weights, "evaluate": 0, "publish": 4 * weights}[stage]

@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from foundation_core.fitting import Choice, misfits, reads_text, room_for_answer
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
+from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
 from foundation_core.spec_ingest import (
     AudioSpec,
@@ -36,10 +37,10 @@ from foundation_core.spec_quality import (
 from foundation_core.spec_recovery import RecoverySpec
 
 __all__ = [
-    "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
-    "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec", "MixedGroupSpec",
-    "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec",
-    "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
+    "AudioSpec", "AugmentSpec", "CheckpointSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec",
+    "FilterSpec", "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec",
+    "MixedGroupSpec", "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec",
+    "PretrainSpec", "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
     "ShardStoreSpec", "SourceSpec", "Spec",
     "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves",
     "placement", "presentation",
@@ -206,7 +207,9 @@ class PretrainSpec(Spec):
     checkpoint_every_steps: int = placement(50, ge=1)
     """Steps between checkpoints: the most that a lost worker can cost."""
     keep_checkpoints: int = placement(2, ge=1)
-    """Newest checkpoints that stay on disk, beside the best one."""
+    """Newest checkpoints that stay on disk, beside the best weights."""
+    checkpoints: CheckpointSpec = placement(CheckpointSpec())
+    """What else is saved, what else stays, and where it is copied to."""
     seed: int = 0
     """Initialisation, order of the samples, masking."""
     workers: int = placement(2, ge=1)

@@ -1,9 +1,10 @@
-"""Training measured: `python -m benchmarks.train {speed,quality} [...]`; prints each figure and its bar.
+"""Training measured: `python -m benchmarks.train {speed,stalls,quality} [...]`; prints each figure and its bar.
 
 speed     the whole product path beside a plain torch rival and beside the bare step
+stalls    what a save each five steps costs, beside none and beside one that training waits for
 quality   nats a character of Tiny Shakespeare's last tenth after 110 s of training
 
-Both want the machine for themselves.
+All want the machine for themselves.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.core.timing import machine
-from benchmarks.train import quality, speed
+from benchmarks.train import quality, speed, stalls
 from benchmarks.train.rival import Shape
 
 TEXT = Path("../shared/data/tinyshakespeare.txt")
@@ -22,9 +23,14 @@ TEXT = Path("../shared/data/tinyshakespeare.txt")
 def main() -> int:
     """Measure and print; the number of bars that were missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
-    parser.add_argument("what", choices=("speed", "quality"))
-    parser.add_argument("--pairs", type=int, default=5, help="rounds of `speed`")
-    parser.add_argument("--steps", type=int, default=Shape().steps, help="of a round of `speed`, after warm-up")
+    parser.add_argument("what", choices=("speed", "stalls", "quality"))
+    parser.add_argument("--pairs", type=int, default=5, help="rounds of `speed` and `stalls`")
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=Shape().steps,
+        help="of a round of `speed`, after warm-up, and of a block of `stalls`",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="of `quality`")
     parser.add_argument("--text", type=Path, default=TEXT, help="Tiny Shakespeare, as it is published")
     given = parser.parse_args()
@@ -32,6 +38,8 @@ def main() -> int:
     if given.what == "speed":
         shape = Shape(steps=given.steps)
         return speed.report(speed.measure(given.pairs, shape), shape)
+    if given.what == "stalls":
+        return stalls.report(stalls.measure(given.pairs, Shape(steps=given.steps)))
     counted = quality.witten_bell(given.text)
     return quality.report(quality.measure(given.text, given.seeds), counted)
 

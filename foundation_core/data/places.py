@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -31,6 +32,7 @@ _ENDPOINTS = {
 """Variables by which a store's own tools are led to another place, the first that is set."""
 _NOT_ALLOWED = (401, 403)
 """HTTP's answers to a key that does not open."""
+_CHUNK_BYTES = 8 << 20  # of an upload: a store takes no more than 10,000 parts of a file
 _SECRET = re.compile(r"(token|signature|secret|credential|password|api_?key|[^a-z]sig)=", re.IGNORECASE)
 
 
@@ -205,6 +207,16 @@ class Remote:
         """The file, to be read and sought in."""
         with _told():
             return cast(BinaryIO, _store(self.protocol).open(self.key, mode))
+
+    def write(self, source: BinaryIO) -> None:
+        """Write the file: what another one holds from where it stands."""
+        with _told(), _store(self.protocol).open(self.key, "wb") as sink:
+            shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+
+    def unlink(self) -> None:
+        """Remove the file; nothing if it is not there."""
+        with suppress(FileNotFoundError), _told():
+            _store(self.protocol).rm_file(self.key)
 
 
 @contextmanager

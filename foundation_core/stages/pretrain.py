@@ -40,11 +40,14 @@ from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import StageResult
 from foundation_core.train.blocks import checkpoint_activations, compile_blocks
 from foundation_core.train.checkpoint import Checkpoints
+from foundation_core.train.copies import store_copies
 from foundation_core.train.engine import Engine, EngineRequest
+from foundation_core.train.example import OutputCheck
 from foundation_core.train.ledger import Ledger
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 from foundation_core.train.precision import Precision
 from foundation_core.train.recovery import RewindError
+from foundation_core.train.retention import Retention
 from foundation_core.weights import save_weights, weights_hash
 
 _SCORED_ROWS = 16  # rows of one forward pass of the validation
@@ -94,7 +97,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     )
     # checkpoints go by what was asked for: what is found out on the way changes no step before it
     identity = _identity(spec, inputs, asked, precision)
-    checkpoints = Checkpoints(context.folder / "checkpoints", engine, identity, spec.keep_checkpoints)
+    checkpoints = _checkpoints(spec, context, engine, identity, _check(spec, engine, objective, corpus, precision))
     epochs_a_step = spec.batch_rows / len(corpus.train)
     context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
     context.tracker.tags({"order_hash": named, "model_hash_start": born, **quarantine.tags()})
@@ -108,7 +111,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         context.events.say(f"{spec.packing}: {filled:.1%} of the places of the rows hold a token")
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
-        spec.max_seconds, spec.max_tokens, spec.recovery,
+        spec.max_seconds, spec.max_tokens, spec.recovery, spec.checkpoints.every_minutes,
     )  # fmt: skip
     around = Surroundings(
         tracker=context.tracker,
@@ -119,7 +122,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         ledger=ledger,
     )
     start = time.perf_counter()
-    with Prefetched(loader, spec.prefetch_steps) as batches:
+    with checkpoints, Prefetched(loader, spec.prefetch_steps) as batches:
         progress = train(engine, objective, batches, plan, checkpoints, around)
     speed = _speed(engine, spec, corpus, progress, precision)
     trained = weights_hash(engine.weights())
@@ -175,6 +178,25 @@ def _course(progress: Progress) -> dict[str, Any]:
         "skipped_steps": [step + 1 for step in progress.faults.skipped],
         "recomputed_steps": progress.faults.recomputed,
     }
+
+
+def _check(
+    spec: PretrainSpec, engine: Engine, objective: Objective, corpus: TrainingData, precision: Precision
+) -> OutputCheck | None:
+    """What a model that was read from a checkpoint is asked: the first validation row."""
+    if not spec.checkpoints.verify_outputs:
+        return None
+    row = corpus.validation.gather(torch.zeros(1, dtype=torch.int64))
+    return OutputCheck(engine, objective, row, precision.name)
+
+
+def _checkpoints(
+    spec: PretrainSpec, context: Context, engine: Engine, identity: dict[str, str], check: OutputCheck | None
+) -> Checkpoints:
+    asked = spec.checkpoints
+    policy = Retention(spec.keep_checkpoints, asked.keep_best, asked.keep_each_minutes)
+    copies = store_copies(asked, policy, context.events)
+    return Checkpoints(context.folder / "checkpoints", engine, identity, policy, context.events, check, copies)
 
 
 def _augmented(spec: PretrainSpec, batch: Batch) -> Batch:

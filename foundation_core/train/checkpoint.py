@@ -1,175 +1,316 @@
-"""Checkpoints: a folder that appears under its name only when every rank's files are in it and hashed.
+"""Checkpoints: saved beside the training, and there only when every rank's file is on disk and hashed.
 
-step-00000050.partial/  every rank writes its part    (barrier)
-step-00000050.partial/manifest.json                   rank 0: step, state, sha256 of every file
-step-00000050/                                        rank 0 renames: now it exists
+    save      copy the state (the training waits for that alone) -> a thread writes step-8.partial/rank-1
+    votes     each step: is everybody's part on disk?
+    commit    rank 0, a thread: manifest.json, then the folder gets its name step-8, then old ones go
+    restore   the newest one that is whole and gives the outputs that were saved with it
+
+A kill at any moment leaves the checkpoint before or the new one. What fails in a thread is raised at the next step.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
-from foundation_core.errors import CheckpointError, DataError
-from foundation_core.files import PARTIAL, disk_is_full, found_no_room, read_json, sha256_file, write_json
+from xxhash import xxh3_128_hexdigest
+
+from foundation_core.data.depot import Depot
+from foundation_core.errors import CheckpointError, DataError, DivergedError, FoundationError
+from foundation_core.events import EventLog, SilentLog
+from foundation_core.files import PARTIAL, committed, read_json, write_json
+from foundation_core.train import manifest
+from foundation_core.train.collective import of_rank_0, together
+from foundation_core.train.copies import StoreCopies
 from foundation_core.train.engine import Engine
-from foundation_core.train.fragments import StateFiles, write_fragments
+from foundation_core.train.example import OutputCheck, to_bytes
+from foundation_core.train.manifest import (
+    HASH,
+    MANIFEST_FILE,
+    MANIFEST_VERSION,
+    OUTPUTS_FILE,
+    STATE_FILE,
+    folder_name,
+)
+from foundation_core.train.ownership import Ownership
+from foundation_core.train.restoring import Restorer
+from foundation_core.train.retention import Retention, kept
+from foundation_core.train.staging import Staged, Staging
+from foundation_core.train.votes import agree
+from foundation_core.train.writer import Background, fsync, write_hashed
 
-MANIFEST_FILE = "manifest.json"
-MANIFEST_VERSION = 2
-_STATE_FILE = "rank-{rank}.safetensors"
+_PART_FILE = "rank-{rank:05d}.json"
+"""What a rank says of its files until they are in the manifest."""
+
+
+@dataclass(frozen=True)
+class _Save:
+    """A checkpoint that is being saved."""
+
+    step: int
+    partial: Path
+    final: Path
+    body: dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of one training, newest last.
+    """The checkpoints of one training, newest last; to be entered before use, by every rank.
 
     Args:
         identity: what must be equal for a checkpoint to be continued, by name (the action key, the order's digest).
-        keep: how many of the newest stay.
+        policy: what stays.
+        check: asks the model that was read what the saved one was asked. None: files alone are compared.
+        copies: a store that they are copied to, and read from where this machine has none.
     """
 
-    def __init__(self, folder: Path, engine: Engine, identity: Mapping[str, str], keep: int) -> None:
-        self.folder, self.engine, self.identity, self.keep = folder, engine, dict(identity), keep
+    def __init__(
+        self,
+        folder: Path,
+        engine: Engine,
+        identity: Mapping[str, str],
+        policy: Retention,
+        events: EventLog | None = None,
+        check: OutputCheck | None = None,
+        copies: StoreCopies | None = None,
+    ) -> None:
+        self.folder, self.engine, self.identity, self.policy = folder, engine, dict(identity), policy
+        self.events, self.check, self.copies = events or SilentLog(), check, copies
+        self.ownership = Ownership(Depot(folder))
+        self._token = 0
+        self._staging = Staging()
+        self._background = Background("checkpoint")
+        self._save: _Save | None = None
+        self._part: Future[bytes | None] | None = None
+        self._committed: Future[bytes] | None = None
+        self._settled = True
 
-    def save(self, step: int, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint of all ranks; a collective call.
+    def __enter__(self) -> Self:
+        """Become the folder's only writer; a collective call.
+
+        Raises:
+            TransientError: another process is, and lives.
+        """
+        try:
+            together(self.engine, self._open)
+        except BaseException:
+            self._close()
+            raise
+        mine = int(self.ownership.owner[:12], 16) if self.engine.rank == 0 else 0
+        self._token = of_rank_0(self.engine, mine)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the threads once they wrote what they were given, and let others write.
+
+        A rank that leaves with an error cannot ask the others for a commit, unless all leave with the same one.
+        """
+        try:
+            if isinstance(error, DivergedError):
+                self.finish()
+        finally:
+            self._close()
+
+    def save(self, step: int, state: Mapping[str, Any], *, loss: float | None = None, ephemeral: bool = False) -> None:
+        """Begin a checkpoint of all ranks; a collective call that waits for the one before, and copies the state.
 
         Args:
             step: optimizer steps done.
-            state: what the loop needs beside the engine's state (JSON values).
+            state: what the loop needs beside the engine's state (JSON values); `seconds` of training, if known.
+            loss: of a validation at this step: what the best ones are chosen by.
+            ephemeral: it is of no use once a regular one is later.
 
         Raises:
-            SetupError: the disk is full; the checkpoints that were there still are.
+            DiskFullError: there was no room for the one before; the checkpoints that were there still are.
         """
-        final = self.folder / f"step-{step:08d}"
-        partial = final.with_name(final.name + PARTIAL)
-        if self.engine.rank == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        self.engine.barrier()
-        try:
-            write_fragments(partial / _STATE_FILE.format(rank=self.engine.rank), self.engine.fragments())
-            self.engine.barrier()
-            if self.engine.rank == 0:
-                self._commit(partial, final, step, state)
-        except (OSError, RuntimeError) as error:
-            if found_no_room(partial, error):
-                raise disk_is_full(partial, error) from error
-            raise
-        self.engine.barrier()
-
-    def _commit(self, partial: Path, final: Path, step: int, state: Mapping[str, Any]) -> None:
-        files = sorted(path for path in partial.rglob("*") if path.is_file())
-        for path in files:
-            _fsync(path)
+        self.finish()
+        partial = self.folder / f"{folder_name(step)}.{self._token:012x}{PARTIAL}"
         body = {
             "version": MANIFEST_VERSION,
             "step": step,
             "world": self.engine.world,
             "identity": self.identity,
             "state": dict(state),
-            "files": [_entry(path, partial) for path in files],
+            "seconds": float(state.get("seconds", 0.0)),
+            "loss": loss if loss is not None and isfinite(loss) else None,
+            "ephemeral": ephemeral,
+            "example": self.check.circumstances() if self.check else None,
         }
-        write_json(partial / MANIFEST_FILE, body)
-        _remove(final)
-        os.replace(partial, final)
-        _fsync(self.folder)
-        for old in self._finished()[: -self.keep]:
-            _remove(old)
+        staged = self._staging.copy(self.engine.fragments)
+        outputs = to_bytes(self.check.outputs()) if self.check else b""
+        self._save = save = _Save(step, partial, self.folder / folder_name(step), body)
+        self._part = self._background.start(lambda: self._write_part(save, staged, outputs))
+        self._settled = False
+
+    def votes(self) -> dict[str, float]:
+        """What the ranks must agree on each step: whether a rank's part is not on disk yet, and whether one failed."""
+        unsaved = self._part is not None and not self._part.done()
+        votes = {"unsaved": float(unsaved), "save_failed": float(self._error() is not None)}
+        return votes | (self.copies.votes() if self.copies is not None else {})
+
+    def hear(self, sums: Mapping[str, float]) -> None:
+        """Go on as the ranks agreed: commit what is on every rank's disk.
+
+        Raises:
+            FoundationError: a part could not be written, for the reason that the thread had.
+        """
+        if sums["save_failed"]:
+            self._raise_what_failed()
+        if self.copies is not None:  # first: the sums say nothing of an upload that begins now
+            self.copies.hear(sums)
+        if self._part is not None and not sums["unsaved"]:
+            save, part, self._save, self._part = self._save, self._part, None, None
+            assert save is not None
+            if self.engine.rank == 0:
+                self._committed = self._background.start(lambda: part.result() or self._commit(save))
+            if self.copies is not None:
+                self.copies.begin(save.step, self._opened(save), self._committed)
+
+    def finish(self, *, everywhere: bool = False) -> None:
+        """Return when what was saved is committed on disk; a collective call.
+
+        Args:
+            everywhere: wait for the store too, until it has it or had its time.
+
+        Raises:
+            FoundationError: it could not be.
+        """
+        if not self._settled:
+            self._finish_on_disk()
+        while everywhere and self.copies is not None and self.copies.busy:
+            self.copies.wait()
+            self._agree()
+        if everywhere and self.copies is not None:
+            self.copies.wait_for_commit()
+
+    def _finish_on_disk(self) -> None:
+        wait(filter(None, [self._part]))
+        self._agree()
+        wait(filter(None, [self._committed]))  # which rank 0 has begun by now
+        self._agree()
+        self._settled = True
+
+    def _write_part(self, save: _Save, staged: Staged, outputs: bytes) -> bytes | None:
+        """Write this rank's files; the manifest's bytes if there is no other rank, and so the checkpoint is whole."""
+        rank, files = self.engine.rank, []
+        save.partial.mkdir(parents=True, exist_ok=True)
+        path = save.partial / STATE_FILE.format(rank=rank)
+        files.append({"file": path.name, "bytes": staged.size, HASH: write_hashed(path, staged)})
+        if rank == 0 and outputs:
+            with committed(save.partial / OUTPUTS_FILE) as sink:
+                sink.write(outputs)
+            files.append({"file": OUTPUTS_FILE, "bytes": len(outputs), HASH: xxh3_128_hexdigest(outputs)})
+        if self.engine.world == 1:
+            return self._commit(save, files)
+        write_json(save.partial / _PART_FILE.format(rank=rank), files)
+        return None
+
+    def _commit(self, save: _Save, files: list[dict[str, Any]] | None = None) -> bytes:
+        """Make the checkpoint count, and let old ones go; the manifest's bytes."""
+        if files is None:
+            parts = [save.partial / _PART_FILE.format(rank=rank) for rank in range(self.engine.world)]
+            files = [entry for part in parts for entry in read_json(part)]
+            for part in parts:
+                part.unlink()
+        write_json(save.partial / MANIFEST_FILE, {**save.body, "files": files})
+        body = (save.partial / MANIFEST_FILE).read_bytes()
+        fsync(save.partial)
+        self.ownership.check()
+        manifest.replace(save.partial, save.final)
+        fsync(self.folder)
+        self._prune()
+        return body
+
+    def restore(self) -> tuple[int, dict[str, Any]] | None:
+        """Load the newest checkpoint that is whole: (steps done, the loop's state), or None if there never was one.
+
+        A damaged one is set aside, on disk and in the store, and the one before it is taken. A collective call.
+
+        Raises:
+            CheckpointError: none is whole, or they belong to another training or another version of this program.
+        """
+        self.finish()
+        return Restorer(self.folder, self.engine, self.identity, self.events, self.check, self.copies).restore()
 
     def forget(self, allows: Callable[[int, Mapping[str, Any]], bool]) -> None:
-        """Remove the checkpoints that may not be continued; a collective call.
+        """Remove the checkpoints that may not be continued, on disk and in the store; a collective call.
 
         Args:
             allows: whether a checkpoint may be, by its steps and the loop's state.
         """
+        self.finish()
         if self.engine.rank == 0:
-            for folder in self._finished():
-                try:
-                    body = read_json(folder / MANIFEST_FILE)
-                except DataError:  # `restore` says what is wrong with it
-                    continue
+            for folder, body in self._readable().values():
                 if not allows(body["step"], body["state"]):
-                    _remove(folder)
+                    manifest.remove(folder)
+            for step in self.copies.steps() if self.copies is not None else []:
+                if self.copies is not None and not allows(step, self.copies.manifest(step).get("state", {})):
+                    self.copies.discard(step)
         self.engine.barrier()
 
-    def restore(self) -> tuple[int, dict[str, Any]] | None:
-        """Load the newest checkpoint into the engine: (steps done, the loop's state), or None if there is none.
+    def _open(self) -> None:
+        if self.engine.rank == 0:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.ownership.take()
+            manifest.tidy(self.folder)
+        if self.copies is not None:
+            self.copies.open(self.engine.rank)
 
-        What a killed writer left half done is removed.
+    def _close(self) -> None:
+        self._background.close()
+        if self.copies is not None:
+            self.copies.close()
+        if self.engine.rank == 0:
+            self.ownership.release()
 
-        Raises:
-            CheckpointError: a file was edited or truncated, or the checkpoint belongs to another training.
-        """
-        if self.engine.rank == 0:  # nobody saves before everybody is here
-            for left in self.folder.glob(f"step-*{PARTIAL}"):
-                shutil.rmtree(left)
-        finished = self._finished()
-        if not finished:
-            return None
-        body = verify(finished[-1])
-        for name, expected in self.identity.items():
-            if body["identity"].get(name) != expected:
-                raise CheckpointError(
-                    f"{finished[-1]} belongs to another training: its {name} is {body['identity'].get(name)}",
-                    allowed=f"{name} {expected}",
-                    fix="remove that folder to train anew",
-                )
-        self.engine.restore(StateFiles(finished[-1].glob(_STATE_FILE.format(rank="*"))))
-        return body["step"], body["state"]
+    def _opened(self, save: _Save) -> list[tuple[str, BinaryIO]]:
+        """This rank's files, which rank 0 may be renaming now."""
+        names = [STATE_FILE.format(rank=self.engine.rank)]
+        names += [OUTPUTS_FILE] if self.engine.rank == 0 and self.check is not None else []
+        files: list[tuple[str, BinaryIO]] = []
+        for name in names:
+            try:
+                file = open(save.partial / name, "rb")  # noqa: SIM115  # whoever uploads it closes it
+            except FileNotFoundError:
+                file = open(save.final / name, "rb")  # noqa: SIM115
+            files.append((name, file))
+        return files
 
-    def _finished(self) -> list[Path]:
-        return sorted(p.parent for p in self.folder.glob(f"step-*/{MANIFEST_FILE}") if p.parent.suffix != PARTIAL)
+    def _prune(self) -> None:
+        there = self._readable()
+        saved = [manifest.saved_of(body) for _, body in there.values()]
+        for step in there.keys() - kept(saved, self.policy):
+            manifest.remove(there[step][0])
 
+    def _readable(self) -> dict[int, tuple[Path, dict[str, Any]]]:
+        """The checkpoints on disk with their manifests; what cannot be read is no reason to lose another."""
+        found = {}
+        for step, folder in manifest.finished(self.folder).items():
+            with suppress(DataError, CheckpointError):
+                found[step] = folder, manifest.read_manifest(folder)
+        return found
 
-def verify(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose every file is as it was written.
+    def _error(self) -> BaseException | None:
+        """What a thread of this rank failed with."""
+        for future in (self._part, self._committed):
+            if future is not None and future.done() and future.exception() is not None:
+                return future.exception()
+        return None
 
-    Raises:
-        CheckpointError: the file that is not, named with both digests.
-    """
-    try:
-        body: dict[str, Any] = read_json(folder / MANIFEST_FILE)
-    except DataError as error:
-        raise CheckpointError(error.found, fix=_go_back(folder)) from error
-    if body["version"] > MANIFEST_VERSION:
-        raise CheckpointError(
-            f"{folder / MANIFEST_FILE} has version {body['version']}",
-            allowed=f"versions up to {MANIFEST_VERSION}",
-            fix="upgrade foundation-pipeline",
-        )
-    for entry in body["files"]:
-        path = folder / entry["file"]
-        found = sha256_file(path) if path.exists() else "no file"
-        if found != entry["sha256"]:
-            raise CheckpointError(
-                f"{path} is not what was saved: sha256 {found}",
-                allowed=f"sha256 {entry['sha256']}, {entry['bytes']} bytes",
-                fix=_go_back(folder),
-            )
-    return body
+    def _raise_what_failed(self) -> None:
+        error, step = self._error(), f"of step {self._save.step}" if self._save else "before"
+        self._part = self._committed = self._save = None
+        self._settled = True
+        if error is not None:
+            raise error
+        raise FoundationError(f"another worker could not write its part of the checkpoint {step}")
 
-
-def _go_back(folder: Path) -> str:
-    return f"remove {folder}: training continues from the checkpoint before it"
-
-
-def _remove(folder: Path) -> None:
-    """Remove a checkpoint, the manifest first: there is no moment at which half of it counts."""
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _entry(path: Path, folder: Path) -> dict[str, Any]:
-    return {"file": str(path.relative_to(folder)), "bytes": path.stat().st_size, "sha256": sha256_file(path)}
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    def _agree(self) -> None:
+        self.hear(agree(self.engine, self.votes(), self.engine.device))

@@ -25,7 +25,8 @@ WEIGHT = "weight"
 """Kind of a parameter's own values, float32; a persistent buffer's too, in its own type."""
 STEP = "step"
 """Kind of an optimizer's count of its updates, one value for each parameter that it has moved."""
-_INDEX = "fragments"
+INDEX = "fragments"
+"""Where a file's metadata say which fragment is under which key."""
 
 
 @dataclass(frozen=True)
@@ -145,19 +146,6 @@ class _Run(NamedTuple):
     key: str
 
 
-def write_fragments(path: Path, fragments: Iterable[Fragment]) -> None:
-    """Write what a rank holds as one safetensors file."""
-    from safetensors.torch import save_file
-
-    tensors: dict[str, Tensor] = {}
-    index: list[dict[str, Any]] = []
-    for number, fragment in enumerate(fragments):
-        key = f"{number:06d}"
-        tensors[key] = fragment.values.detach().cpu().clone()
-        index.append({"name": fragment.name, "kind": fragment.kind, "start": fragment.start, "shape": fragment.shape})
-    save_file(tensors, path, {_INDEX: json.dumps(index)})
-
-
 class StateFiles:
     """The state in the files that all ranks wrote: only what is asked for is read.
 
@@ -205,7 +193,7 @@ class StateFiles:
 
         try:
             file: Any = safe_open(path, framework="pt")
-            entries = json.loads((file.metadata() or {})[_INDEX])
+            entries = json.loads((file.metadata() or {})[INDEX])
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"{path} holds no state: {error}", fix="remove its checkpoint") from error
         self._open[path] = file

@@ -57,6 +57,12 @@ class Plan:
     max_seconds: float | None = None
     max_tokens: int | None = None
     recovery: RecoverySpec = field(default_factory=RecoverySpec)
+    checkpoint_every_minutes: float | None = None
+
+    def is_late(self, progress: Progress) -> bool:
+        """Whether the last checkpoint is so long ago that it is time for one between two regular ones."""
+        minutes = (progress.seconds - progress.saved_seconds) / 60
+        return self.checkpoint_every_minutes is not None and minutes >= self.checkpoint_every_minutes
 
     def spent_budget(self, progress: Progress) -> str:
         """The budget that the progress has used up, by the name of its field; empty while none is."""
@@ -76,6 +82,7 @@ class Progress:
         seconds: of steps, validations and saves, earlier tries included as far as their last checkpoint.
         ended_by: the budget that ended the training before its last step, or empty.
         faults: what went wrong so far.
+        saved_seconds: what `seconds` was at the last checkpoint.
     """
 
     step: int = 0
@@ -87,6 +94,7 @@ class Progress:
     seconds: float = 0.0
     ended_by: str = ""
     faults: Faults = field(default_factory=Faults)
+    saved_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -134,15 +142,18 @@ def train(
             _log(around, progress, plan, report, f"train/loss_{objective.unit}", lr)
 
         progress.seconds = around.clock() - began
-        stop, progress.ended_by = _agreed(engine, around, plan, progress)
-        last = progress.step == plan.steps or bool(progress.ended_by)
+        stop, progress.ended_by, late = _agreed(engine, around, plan, progress, checkpoints)
+        last, loss = progress.step == plan.steps or bool(progress.ended_by), None
         if last or progress.step % plan.validate_every_steps == 0:
-            _validate(engine, objective.unit, around, progress)
-        if last or stop or progress.step % plan.checkpoint_every_steps == 0:
-            progress.seconds = around.clock() - began
-            checkpoints.save(progress.step, _state(progress))
+            loss = _validate(engine, objective.unit, around, progress)
+        regular = last or late or progress.step % plan.checkpoint_every_steps == 0
+        if regular or stop:
+            progress.seconds = progress.saved_seconds = around.clock() - began
+            checkpoints.save(progress.step, _state(progress), loss=loss, ephemeral=not regular)
         if stop and not last:
+            checkpoints.finish(everywhere=True)
             raise Stopped(f"training stopped after step {progress.step} of {plan.steps}, saved")
+    checkpoints.finish(everywhere=True)
     if not progress.best_scores:
         raise DivergedError("no validation was finite: there are no best weights", fix="lower the learning rate")
     if progress.ended_by:
@@ -151,7 +162,7 @@ def train(
     return progress
 
 
-def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progress) -> None:
+def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progress) -> float:
     engine.model.eval()
     with torch.no_grad():
         scores = around.validate()
@@ -162,6 +173,7 @@ def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progres
     elif scores.loss < progress.best_loss:
         progress.best_step, progress.best_loss, progress.best_scores = progress.step, scores.loss, scores.named(unit)
         around.keep_best(progress.step)
+    return scores.loss
 
 
 def _log(around: Surroundings, progress: Progress, plan: Plan, report: StepReport, loss: str, lr: float) -> None:
@@ -181,14 +193,17 @@ def _log(around: Surroundings, progress: Progress, plan: Plan, report: StepRepor
 class _Agreed(NamedTuple):
     stop: bool
     ended_by: str
+    late: bool
 
 
-def _agreed(engine: Engine, around: Surroundings, plan: Plan, progress: Progress) -> _Agreed:
-    """Whether any rank was asked to stop, and whether a budget is spent by the clock of rank 0."""
+def _agreed(engine: Engine, around: Surroundings, plan: Plan, progress: Progress, checkpoints: Checkpoints) -> _Agreed:
+    """Whether any rank was asked to stop, whether by the clock of rank 0 a budget is spent or a checkpoint late."""
     spent = plan.spent_budget(progress) if engine.rank == 0 and progress.step < plan.steps else ""
     votes = {"stop": around.stop_requested(), **{budget: spent == budget for budget in _BUDGETS}}
-    sums = agree(engine, votes, engine.device)
-    return _Agreed(bool(sums["stop"]), next((budget for budget in _BUDGETS if sums[budget]), ""))
+    votes["late"] = engine.rank == 0 and plan.is_late(progress)
+    sums = agree(engine, votes | checkpoints.votes(), engine.device)
+    checkpoints.hear(sums)
+    return _Agreed(bool(sums["stop"]), next((budget for budget in _BUDGETS if sums[budget]), ""), bool(sums["late"]))
 
 
 def _state(progress: Progress) -> dict[str, Any]:
@@ -213,5 +228,6 @@ def _restored(checkpoints: Checkpoints, plan: Plan) -> Progress:
     progress = Progress(step, state["labels"], state["best_step"], best, state["best_scores"])
     progress.seconds = state.get("seconds", 0.0)  # checkpoints of before there were budgets have none
     progress.faults = Faults(**state.get("faults", {}))
+    progress.saved_seconds = progress.seconds
     progress.ended_by = plan.spent_budget(progress) if state.get("ended_by") else ""
     return progress

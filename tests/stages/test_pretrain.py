@@ -207,7 +207,7 @@ def test_a_stage_that_a_budget_ends_is_a_result_that_says_so(
     assert result.summary["best_step"] in _logged(tmp_path, "validation/bits_per_byte")
     assert result.outputs[WEIGHTS_FILE] == sha256_file(tmp_path / WEIGHTS_FILE)
     said = [event["text"] for _, event in read_events(tmp_path) if event["kind"] == "say"]
-    assert said[-1] == f"max_tokens=400 is used up: ended after step {last} of {SPEC.steps}"
+    assert said[-2] == f"max_tokens=400 is used up: ended after step {last} of {SPEC.steps}"
 
 
 @pytest.mark.usefixtures("untimed")
@@ -310,4 +310,4 @@ def test_an_edited_shard_is_named_before_a_step_is_made(
     shard.write_bytes(body)
     with pytest.raises(DataError, match=r"shard-00000\.arrow is damaged.*sha256"):
         pretrain(SPEC, {"corpus": edited}, serial_context(tmp_path / "out"))
-    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert not any((tmp_path / "out").glob("checkpoints/step-*"))

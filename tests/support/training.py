@@ -34,9 +34,11 @@ from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
 from foundation_core.tracking.base import EventTracker
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineFactory, EngineRequest, TorchEngine
+from foundation_core.train.example import OutputCheck
 from foundation_core.train.ledger import Ledger
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 from foundation_core.train.recovery import RewindError
+from foundation_core.train.retention import Retention
 
 VOCABULARY = 48
 SHAPE = SampleShape(vocabulary=VOCABULARY)
@@ -217,7 +219,8 @@ class Training:
             clock=self.clock,
             ledger=ledger,
         )
-        progress = train(engine, self.objective, loader, plan, checkpoints, around)
+        with checkpoints:
+            progress = train(engine, self.objective, loader, plan, checkpoints, around)
         unit = self.objective.unit
         names = (f"train/loss_{unit}", "train/grad_norm")
         names += ("validation/bits_per_byte" if self.objective.likelihood else f"validation/loss_{unit}",)
@@ -227,7 +230,8 @@ class Training:
     def saved_weights(self) -> dict[str, Tensor]:
         """The weights of the newest checkpoint."""
         engine = self._engine()
-        assert self._checkpoints(engine).restore() is not None
+        with self._checkpoints(engine) as checkpoints:
+            assert checkpoints.restore() is not None
         return engine.weights()
 
     @property
@@ -244,7 +248,9 @@ class Training:
     def _checkpoints(self, engine: Engine) -> Checkpoints:
         content = ShardDataset(self.corpus).content
         identity = {"corpus": content, "order": self._order.digest(self.steps * self.batch_rows)}
-        return Checkpoints(self.folder / "checkpoints", engine, identity, self.keep)
+        row = self._rows.gather(torch.zeros(1, dtype=torch.int64))
+        check = OutputCheck(engine, self.objective, row, self.precision)
+        return Checkpoints(self.folder / "checkpoints", engine, identity, Retention(self.keep), check=check)
 
 
 def metrics_by_step(folder: Path, name: str) -> dict[int, float]:
