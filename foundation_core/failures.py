@@ -1,0 +1,155 @@
+"""Everything that can go wrong with a training, in one table: how it is known, what is done about it, how often.
+
+what happened -> its class here -> budget left? -> the class's remedy -> events `failure` and `recovered`
+
+The loop, the workers' supervisor and the documents read this one table. What cannot be told for certain has no class
+of its own: nothing here is guessed from an exception's name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Remedy(StrEnum):
+    """What is done about a failure while its budget lasts."""
+
+    RESTART = "restart"
+    """New workers, as many as there is room for, go on from the newest checkpoint."""
+    REDO = "redo"
+    """The same step is done again."""
+    REWIND = "rewind"
+    """All ranks go back to a checkpoint and leave the documents out."""
+    SMALLER = "smaller"
+    """Half the micro-batch, twice the accumulation."""
+    OLDER = "older"
+    """The checkpoint before."""
+    WAIT = "wait"
+    """Tried again for a while."""
+    GO_ON = "go on"
+    """Nothing stops: it is told, and what could not be delivered is delivered later."""
+    STOP = "stop"
+    """The job ends and says what to do."""
+
+
+class FailureClass(NamedTuple):
+    """One row of the table.
+
+    Args:
+        known_by: the fact that decides for this class.
+        budget: how often in a row, with no new checkpoint in between; None: without a limit.
+        to_do: for the person who reads that the budget is used up.
+    """
+
+    known_by: str
+    remedy: Remedy
+    budget: int | None
+    to_do: str
+
+
+AGAIN = "run the same command again: it continues from the last checkpoint"
+
+FAILURES: Mapping[str, FailureClass] = {
+    "preempted": FailureClass(
+        "Ray drains a worker's node (a notice of preemption, SIGTERM to the node), or a worker gets a signal to leave",
+        Remedy.RESTART, None, AGAIN,
+    ),
+    "lost_node": FailureClass(
+        "Ray's table of nodes calls the node of a worker dead, without a notice before",
+        Remedy.RESTART, 3, f"see why nodes go away, let others join, then {AGAIN}",
+    ),
+    "killed_worker": FailureClass(
+        "Ray's table of workers calls one dead whose node lives and whose process was not ended on purpose",
+        Remedy.RESTART, 2, f"look at the Ray job's log, then {AGAIN}",
+    ),
+    "host_memory": FailureClass(
+        "Ray's memory monitor says that it ended the worker, or the kernel's count of processes that it killed for want"
+        " of memory rose on the dead worker's host",
+        Remedy.RESTART, 1,
+        "take fewer workers a node, a smaller --pretrain.micro_batch_rows, or a ZeRO stage that shards more; then"
+        f" {AGAIN}",
+    ),
+    "not_started": FailureClass(
+        "the attempt ended before a worker spoke",
+        Remedy.RESTART, 2, f"look at the Ray job's log, then {AGAIN}",
+    ),
+    "hang": FailureClass(
+        "a rank has not moved for many times its usual step; the stack of every rank is kept",
+        Remedy.RESTART, 2, f"look at the stacks and at the network between the nodes, then {AGAIN}",
+    ),
+    "device_memory": FailureClass(
+        "the device's allocator refused; only where the loss is a sum over rows",
+        Remedy.SMALLER, 4, f"lower --pretrain.micro_batch_rows, then {AGAIN}",
+    ),
+    "transient_nan": FailureClass(
+        "loss or gradient is not finite, and finite when the step is done again",
+        Remedy.REDO, 2, f"look at the memory and the processor of the rank that is named, then {AGAIN}",
+    ),
+    "persistent_nan": FailureClass(
+        "loss or gradient is not finite when the step is done again",
+        Remedy.REWIND, 3, "lower the learning rate, or look at the documents that are named",
+    ),
+    "loss_spike": FailureClass(
+        "the loss is far outside of what it was in the steps before",
+        Remedy.REWIND, 3, "lower the learning rate, or look at the documents that are named",
+    ),
+    "straggler": FailureClass(
+        "a rank's own work takes longer than the others', step after step",
+        Remedy.GO_ON, None, "look at what else the named host does",
+    ),
+    "corrupt_checkpoint": FailureClass(
+        "a file differs from its sha256 in the manifest, or the stored example gets other logits",
+        Remedy.OLDER, None, "look at the disk below the checkpoints",
+    ),
+    "corrupt_shard": FailureClass(
+        "a shard differs from its sha256 in the manifest",
+        Remedy.STOP, 0, "bring the shard again from where the corpus was made, or ingest anew",
+    ),
+    "storage_away": FailureClass(
+        "a store of shards or checkpoints did not answer, or broke off",
+        Remedy.WAIT, 3, f"see that the store answers, then {AGAIN}",
+    ),
+    "tracking_away": FailureClass(
+        "MLflow or Prefect did not answer",
+        Remedy.GO_ON, None, "nothing: what they missed is replayed from events.jsonl",
+    ),
+    "user_error": FailureClass(
+        "a rank raised an error that says what is wrong with the recipe, the data or the set-up",
+        Remedy.STOP, 0, "do what the message says; the same input gives the same error",
+    ),
+}  # fmt: skip
+"""Every class by its name in events, MLflow and Prefect."""
+
+
+class Budgets:
+    """What one job has left of each class's budget."""
+
+    def __init__(self) -> None:
+        self._spent: Counter[str] = Counter()
+
+    def spend(self, name: str) -> bool:
+        """Count one failure of a class; whether its remedy may be tried once more."""
+        self._spent[name] += 1
+        budget = FAILURES[name].budget
+        return budget is None or self._spent[name] <= budget
+
+    def left(self, name: str) -> int | None:
+        """How often more the class may come; None: without a limit."""
+        budget = FAILURES[name].budget
+        return None if budget is None else max(0, budget - self._spent[name])
+
+    def renew(self) -> None:
+        """Give every class its whole budget again: work got on to a new checkpoint."""
+        self._spent.clear()
+
+
+def table_rows() -> list[str]:
+    """The table in Markdown, as `docs/operations.md` has it."""
+    rows = ["| class | known by | remedy | times in a row | when they are used up |", "| --- | --- | --- | --- | --- |"]
+    for name, row in FAILURES.items():
+        budget = "no limit" if row.budget is None else str(row.budget)
+        rows.append(f"| `{name}` | {row.known_by} | {row.remedy} | {budget} | {row.to_do} |")
+    return rows
