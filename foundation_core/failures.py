@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Remedy(StrEnum):
@@ -40,7 +40,7 @@ class FailureClass(NamedTuple):
 
     Args:
         known_by: the fact that decides for this class.
-        budget: how often in a row, with no new checkpoint in between; None: without a limit.
+        budget: how often in a row, with no step in between that was further than any before; None: without a limit.
         to_do: for the person who reads that the budget is used up.
     """
 
@@ -71,6 +71,10 @@ FAILURES: Mapping[str, FailureClass] = {
         Remedy.RESTART, 1,
         "take fewer workers a node, a smaller --pretrain.micro_batch_rows, or a ZeRO stage that shards more; then"
         f" {AGAIN}",
+    ),
+    "lost_connection": FailureClass(
+        "a rank's exchange with the others broke off, and Ray's tables know of no worker that died before",
+        Remedy.RESTART, 2, f"look at the network between the nodes and at the Ray job's log, then {AGAIN}",
     ),
     "not_started": FailureClass(
         "the attempt ended before a worker spoke",
@@ -136,14 +140,31 @@ class Budgets:
         budget = FAILURES[name].budget
         return budget is None or self._spent[name] <= budget
 
+    def spent(self, name: str) -> int:
+        """How often the class has come in a row."""
+        return self._spent[name]
+
     def left(self, name: str) -> int | None:
         """How often more the class may come; None: without a limit."""
         budget = FAILURES[name].budget
         return None if budget is None else max(0, budget - self._spent[name])
 
     def renew(self) -> None:
-        """Give every class its whole budget again: work got on to a new checkpoint."""
+        """Give every class its whole budget again: the work got further than ever before."""
         self._spent.clear()
+
+
+def told(event: Mapping[str, Any]) -> str:
+    """An event `failure` or `recovered` in words."""
+    if event["kind"] == "recovered":
+        return f"recovered from {event['failure']} after {event['seconds']:.0f} s{_at(event)}"
+    left = event.get("budget_left")
+    budget = "" if left is None else f"; {left} more in a row would be borne"
+    return f"{event['failure']}{_at(event)}: {event['what']}{budget}"
+
+
+def _at(event: Mapping[str, Any]) -> str:
+    return "" if event.get("step") is None else f", step {event['step']}"
 
 
 def table_rows() -> list[str]:

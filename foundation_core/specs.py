@@ -33,6 +33,7 @@ from foundation_core.spec_quality import (
     RepetitionSpec,
 )
 from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.spec_workers import least_is_not_above_most, range_of_workers
 
 __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
@@ -230,7 +231,9 @@ class PretrainSpec(Spec):
     seed: int = 0
     """Initialisation, order of the samples, masking."""
     workers: int = placement(2, ge=1)
-    """Data-parallel workers, one process each."""
+    """Data-parallel workers, one process each; of [1, 4] the second, and the first is least_workers."""
+    least_workers: int | None = placement(None, ge=1)
+    """Workers with which training begins or goes on while there is no room for more. Empty: as many as workers."""
     threads_per_worker: int = placement(1, ge=1)
     """CPU threads of each worker."""
     micro_batch_rows: int = placement(8, ge=1)
@@ -243,6 +246,14 @@ class PretrainSpec(Spec):
     """What holds parameters, gradients and optimizer state."""
     zero_stage: Literal[0, 1, 2, 3] = placement(1)
     """What DeepSpeed shards over the workers: nothing, optimizer state, gradients too, parameters too."""
+
+    _range = model_validator(mode="before")(range_of_workers)
+    _order = model_validator(mode="after")(least_is_not_above_most)
+
+    @property
+    def fewest_workers(self) -> int:
+        """The least number of workers that an attempt begins with."""
+        return self.workers if self.least_workers is None else self.least_workers
 
 
 # --------------------------------------------------------------------------------------------------------- finetune
