@@ -88,12 +88,13 @@ def _settle(
         failure = stop.restart_reason() or ""
     if not failure:
         return None
-    goes_on = budgets.spend(failure)
+    goes_on, left = budgets.spend(failure), budgets.left(failure)
+    ends = error is not None and not isinstance(error, Stopped)
     EventLog(folder).write(
-        "failure", failure=failure, step=step, attempt=attempt, budget_left=budgets.left(failure), what=verdict.what,
+        "failure", failure=failure, step=step, attempt=attempt, budget_left=0 if ends else left, what=verdict.what,
         **verdict.facts,
     )  # fmt: skip
-    if not isinstance(error, Stopped) and error is not None:
+    if error is not None and ends:
         raise error
     if not goes_on:
         row = FAILURES[failure]

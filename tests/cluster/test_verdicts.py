@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from foundation_core.errors import (
     as_foundation_error,
 )
 from foundation_core.events import EventLog
+from tests.support.memory import starving_group
 
 LOST = Fate(node_dead=True, words="health check failed due to missing too many heartbeats")
 TAKEN = Fate(node_dead=True, preempted=True)
@@ -147,3 +151,12 @@ def test_this_kernel_counts_whom_it_kills() -> None:
         assert kernel_kills() == -1
     else:
         assert kernel_kills() >= 0
+
+
+def test_it_counts_one_that_it_killed_for_want_of_memory() -> None:
+    before = kernel_kills()
+    with starving_group(30_000_000) as group:
+        greedy = "import os, sys; open(sys.argv[1], 'w').write(str(os.getpid())); b'x' * 200_000_000"
+        ended = subprocess.run([sys.executable, "-c", greedy, str(group)], capture_output=True)
+    assert ended.returncode == -signal.SIGKILL
+    assert kernel_kills() > before
