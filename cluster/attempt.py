@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,14 @@ class AttemptWatch:
 
     def look(self) -> None:
         """Look once; called every second or so."""
+        from ray.exceptions import RayError
+
         self._read()
         if self._stop.requested() or not self.newest_step:  # before its first step there is nothing new to save
             return
-        self._notice_leaving_nodes()
-        self._notice_room()
+        with suppress(RayError):  # the head does not answer: the next look may be luckier
+            self._notice_leaving_nodes()
+            self._notice_room()
 
     def _read(self) -> None:
         for behind, event in read_events(self._folder, self._offset):

@@ -83,12 +83,14 @@ class Verdict(NamedTuple):
         failure: a class of the table; empty: it was asked to.
         error: what a rank raised, where that is the cause.
         facts: of the event: rank, node, host.
+        is_told: a rank has written the event.
     """
 
     failure: str
     what: str
     error: FoundationError | None = None
     facts: Mapping[str, Any] = {}
+    is_told: bool = False
 
 
 def kernel_kills() -> int:
@@ -140,7 +142,7 @@ def diagnose(
         return Verdict("", stopped[0].found, stopped[0])
     told = [event for event in heard if event["kind"] == "failure"]
     if told and FAILURES[told[-1]["failure"]].remedy is Remedy.RESTART:  # a rank's watchdog ended the attempt
-        return Verdict(told[-1]["failure"], told[-1]["what"])
+        return Verdict(told[-1]["failure"], told[-1]["what"], is_told=True)
     where = places(heard)
     dead = _dead({rank: place for rank, place in where.items() if rank not in raised}, fate_of)
     for failure in ("preempted", "lost_node", "host_memory", "killed_worker"):

@@ -68,7 +68,7 @@ def run_ranks(job: Job) -> None:
             furthest = watch.newest_step
             budgets.renew()
         verdict = diagnose(of_this_attempt(folder), workers, fate_by_ray, _last_line(error))
-        failed = _settle(folder, stop, verdict, budgets, number, watch.newest_step) or watch.failed
+        failed = _settle(folder, stop, verdict, budgets, number, watch.newest_step or furthest) or watch.failed
         number += 1
         gc.collect()  # what is left of the attempt holds its controller, and that its workers and their CPUs
 
@@ -90,10 +90,11 @@ def _settle(
         return None
     goes_on, left = budgets.spend(failure), budgets.left(failure)
     ends = error is not None and not isinstance(error, Stopped)
-    EventLog(folder).write(
-        "failure", failure=failure, step=step, attempt=attempt, budget_left=0 if ends else left, what=verdict.what,
-        **verdict.facts,
-    )  # fmt: skip
+    if not verdict.is_told:
+        EventLog(folder).write(
+            "failure", failure=failure, step=step, attempt=attempt, budget_left=0 if ends else left, what=verdict.what,
+            **verdict.facts,
+        )  # fmt: skip
     if error is not None and ends:
         raise error
     if not goes_on:

@@ -6,6 +6,7 @@ into MLflow, so training never waits for a server and no rank imports one.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -179,7 +180,7 @@ class FailureTally:
     """Shows the failures of one event log on a tracker: a count and the last words of each class."""
 
     def __init__(self) -> None:
-        self._met: dict[str, set[float]] = {}
+        self._met: dict[str, set[str]] = {}
 
     def apply(self, event: Mapping[str, Any], tracker: Tracker) -> None:
         """Count one event, if it is of a failure or a recovery; one that is applied again is counted once."""
@@ -187,9 +188,9 @@ class FailureTally:
             return
         name, tag = event["failure"], f"{event['kind']}.{event['failure']}"
         tracker.tags({tag: told(event)})
-        times = self._met.setdefault(tag, set())
-        times.add(event["time"])
-        count = len(times)
+        met = self._met.setdefault(tag, set())
+        met.add(json.dumps(event, sort_keys=True))
+        count = len(met)
         if event["kind"] == "failure":
             tracker.metrics({f"failures/{name}": count}, count, event["time"])
         else:

@@ -110,7 +110,8 @@ def test_who_was_asked_to_leave_did_not_fail() -> None:
 def test_what_a_watchdog_told_before_it_ended_the_attempt_is_believed() -> None:
     hang = {"kind": "failure", "failure": "hang", "what": "rank 1 does not move"}
     straggler = {"kind": "failure", "failure": "straggler", "what": "rank 1 is slow"}
-    assert _verdict(_heard(2, {}, hang), {1: KILLED}).failure == "hang"
+    verdict = _verdict(_heard(2, {}, hang), {1: KILLED})
+    assert (verdict.failure, verdict.is_told) == ("hang", True)
     assert _verdict(_heard(2, {}, straggler), {1: KILLED}).failure == "killed_worker"
 
 
