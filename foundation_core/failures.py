@@ -42,12 +42,14 @@ class FailureClass(NamedTuple):
         known_by: the fact that decides for this class.
         budget: how often in a row, with no step in between that was further than any before; None: without a limit.
         to_do: for the person who reads that the budget is used up.
+        limit: what bounds it in one training, where that is no number of this table: fields of the recipe, or nature.
     """
 
     known_by: str
     remedy: Remedy
     budget: int | None
     to_do: str
+    limit: str = ""
 
 
 AGAIN = "run the same command again: it continues from the last checkpoint"
@@ -86,19 +88,22 @@ FAILURES: Mapping[str, FailureClass] = {
     ),
     "device_memory": FailureClass(
         "the device's allocator refused; only where the loss is a sum over rows",
-        Remedy.SMALLER, 4, f"lower --pretrain.micro_batch_rows, then {AGAIN}",
+        Remedy.SMALLER, None, f"lower --pretrain.micro_batch_rows, then {AGAIN}", "until one row is left",
     ),
     "transient_nan": FailureClass(
         "loss or gradient is not finite, and finite when the step is done again",
-        Remedy.REDO, 2, f"look at the memory and the processor of the rank that is named, then {AGAIN}",
+        Remedy.REDO, None, f"look at the memory and the processors, then {AGAIN}",
+        "`pretrain.recovery.most_recomputed_steps`",
     ),
     "persistent_nan": FailureClass(
         "loss or gradient is not finite when the step is done again",
-        Remedy.REWIND, 3, "lower the learning rate, or look at the documents that are named",
+        Remedy.REWIND, None, "lower the learning rate, or look at the documents that are named",
+        "`pretrain.recovery.most_quarantined_documents`, `.most_skipped_steps`",
     ),
     "loss_spike": FailureClass(
         "the loss is far outside of what it was in the steps before",
-        Remedy.REWIND, 3, "lower the learning rate, or look at the documents that are named",
+        Remedy.REWIND, None, "lower the learning rate, or look at the documents that are named",
+        "`pretrain.recovery.most_quarantined_documents`, `.most_skipped_steps`",
     ),
     "straggler": FailureClass(
         "a rank's own work takes longer than the others', step after step",
@@ -106,7 +111,7 @@ FAILURES: Mapping[str, FailureClass] = {
     ),
     "corrupt_checkpoint": FailureClass(
         "a file differs from its sha256 in the manifest, or the stored example gets other logits",
-        Remedy.OLDER, None, "look at the disk below the checkpoints",
+        Remedy.OLDER, None, "look at the disk below the checkpoints", "while one is left",
     ),
     "corrupt_shard": FailureClass(
         "a shard differs from its sha256 in the manifest",
@@ -171,6 +176,6 @@ def table_rows() -> list[str]:
     """The table in Markdown, as `docs/operations.md` has it."""
     rows = ["| class | known by | remedy | times in a row | when they are used up |", "| --- | --- | --- | --- | --- |"]
     for name, row in FAILURES.items():
-        budget = "no limit" if row.budget is None else str(row.budget)
+        budget = row.limit or ("no limit" if row.budget is None else str(row.budget))
         rows.append(f"| `{name}` | {row.known_by} | {row.remedy} | {budget} | {row.to_do} |")
     return rows

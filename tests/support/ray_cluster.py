@@ -78,7 +78,7 @@ class TwoNodes:
             f"--temp-dir={self._short / str(number)}",
         ]
         self._parts.append(self._start(f"node-{number}", command))
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while self._living_nodes() < 2:
             assert time.monotonic() < deadline, "the node did not join"
             time.sleep(0.2)
