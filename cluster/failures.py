@@ -19,6 +19,7 @@ from foundation_core.errors import (
     CheckpointError,
     DivergedError,
     FoundationError,
+    ShardError,
     Stopped,
     TransientError,
 )
@@ -32,6 +33,7 @@ KERNEL_COUNTS = Path("/proc/vmstat")
 _PREEMPTED = 3
 """AUTOSCALER_DRAIN_PREEMPTED of Ray's NodeDeathInfo."""
 _BY_KIND: Mapping[type[FoundationError], str] = {
+    ShardError: "corrupt_shard",
     CheckpointError: "corrupt_checkpoint",
     DivergedError: "persistent_nan",
     TransientError: "storage_away",

@@ -45,6 +45,10 @@ class DataError(FoundationError):
     exit_code = 2
 
 
+class ShardError(DataError):
+    """A shard is not what its manifest says."""
+
+
 class CheckpointError(FoundationError):
     """A checkpoint is missing, edited, truncated or of another model."""
 
@@ -100,7 +104,7 @@ def as_foundation_error(error: Exception) -> FoundationError:
 
 
 _KINDS = (
-    ConfigError, DataError, CheckpointError, SetupError, DiskFullError, DivergedError,
+    ConfigError, DataError, ShardError, CheckpointError, SetupError, DiskFullError, DivergedError,
     TransientError, DeviceMemoryError, Stopped, Requeued,
 )  # fmt: skip
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

@@ -126,7 +126,8 @@ FAILURES: Mapping[str, FailureClass] = {
         Remedy.GO_ON, None, "nothing: what they missed is replayed from events.jsonl",
     ),
     "user_error": FailureClass(
-        "a rank raised an error that says what is wrong with the recipe, the data or the set-up",
+        "a rank raised an error that says what is wrong with the recipe, the data or the set-up; or all of them ended"
+        " with a fault of the program",
         Remedy.STOP, 0, "do what the message says; the same input gives the same error",
     ),
 }  # fmt: skip

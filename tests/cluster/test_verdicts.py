@@ -19,6 +19,7 @@ from foundation_core.errors import (
     DataError,
     DivergedError,
     FoundationError,
+    ShardError,
     Stopped,
     TransientError,
     as_foundation_error,
@@ -82,7 +83,8 @@ def test_a_node_that_was_announced_to_go_counts_before_the_workers_that_died_wit
 @pytest.mark.parametrize(
     ("error", "failure"),
     [
-        (DataError("shard-3 is not what was written"), "user_error"),
+        (DataError("there is nothing to predict"), "user_error"),
+        (ShardError("shard-3 is damaged"), "corrupt_shard"),
         (CheckpointError("rank-0 differs"), "corrupt_checkpoint"),
         (DivergedError("the gradient norm is nan"), "persistent_nan"),
         (TransientError("the store did not give shard-3"), "storage_away"),
