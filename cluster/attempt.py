@@ -15,7 +15,7 @@ from typing import Any
 
 from cluster.failures import draining_nodes, places
 from cluster.room import Room, look_for_room
-from cluster.stop import StopFile
+from cluster.stop import Restart, StopFile
 from foundation_core.events import EVENTS_FILE, EventLog, read_events
 from foundation_core.specs import PretrainSpec
 
@@ -85,8 +85,9 @@ class AttemptWatch:
             if place.node in leaving and not self._stop.requested():
                 deadline = leaving[place.node] / 1000
                 left = f"in {deadline - time.time():.0f} s" if deadline else "soon"
-                EventLog(self._folder).say(f"the node {place.node[:12]} of worker {place.rank} goes {left}")
-                self._stop.request_restart(PREEMPTED)
+                what = f"the node {place.node[:12]} of worker {place.rank} on {place.host} goes {left}"
+                EventLog(self._folder).say(what)
+                self._stop.request_restart(Restart(PREEMPTED, what))
 
     def _notice_room(self) -> None:
         if self._workers >= self._spec.workers or self._stop.requested():
@@ -97,5 +98,6 @@ class AttemptWatch:
             return
         self._roomy_since = self._roomy_since or time.monotonic()
         if time.monotonic() - self._roomy_since >= GROW_SECONDS:
-            EventLog(self._folder).say(f"there is room for {self._workers + more} workers: saving, to go on with them")
-            self._stop.request_restart("")
+            what = f"there is room for {self._workers + more} workers"
+            EventLog(self._folder).say(f"{what}: saving, to go on with them")
+            self._stop.request_restart(Restart("", what))

@@ -81,25 +81,26 @@ def _settle(
     Raises:
         FoundationError: there will be no other attempt.
     """
-    failure, error = verdict.failure, verdict.error
+    failure, what, error = verdict.failure, verdict.what, verdict.error
     if isinstance(error, Stopped):
-        if stop.end_requested() or stop.restart_reason() is None:
+        wanted = stop.restart_reason()
+        if stop.end_requested() or wanted is None:
             raise error
-        failure = stop.restart_reason() or ""
+        failure, what = wanted.failure, f"{wanted.what}: {what}"
     if not failure:
         return None
     goes_on, left = budgets.spend(failure), budgets.left(failure)
     ends = error is not None and not isinstance(error, Stopped)
     if not verdict.is_told:
         EventLog(folder).write(
-            "failure", failure=failure, step=step, attempt=attempt, budget_left=0 if ends else left, what=verdict.what,
+            "failure", failure=failure, step=step, attempt=attempt, budget_left=0 if ends else left, what=what,
             **verdict.facts,
         )  # fmt: skip
     if error is not None and ends:
         raise error
     if not goes_on:
         row = FAILURES[failure]
-        raise TransientError(f"{verdict.what}; {failure} came {budgets.spent(failure)} times in a row", fix=row.to_do)
+        raise TransientError(f"{what}; {failure} came {budgets.spent(failure)} times in a row", fix=row.to_do)
     return failure, time.time()
 
 

@@ -11,12 +11,15 @@ says that is ended anyway (Ray sends it SIGTERM) must not reach the next attempt
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from foundation_core.errors import Requeued, Stopped
+from foundation_core.files import read_json, write_json
 
 STOP_FILE = "stop"
 RESTART_FILE = "restart-{attempt}"
@@ -25,6 +28,17 @@ _REQUEUE = "requeue"
 
 class RequeueInterrupt(KeyboardInterrupt):
     """SIGUSR2 came: the machine is wanted, and whoever runs the queue will give the same command again."""
+
+
+class Restart(NamedTuple):
+    """Why another attempt is to begin.
+
+    Args:
+        failure: its class, or empty where the number of workers changes.
+    """
+
+    failure: str
+    what: str
 
 
 class StopFile:
@@ -46,18 +60,14 @@ class StopFile:
         """
         self.path.write_text(_REQUEUE if requeue else "")
 
-    def request_restart(self, why: str) -> None:
-        """Ask this attempt to save and leave, so that another one can begin.
-
-        Args:
-            why: a class of failure, or empty where the number of workers changes.
-        """
+    def request_restart(self, reason: Restart) -> None:
+        """Ask this attempt to save and leave, so that another one can begin."""
         assert self._restart is not None
-        self._restart.write_text(why)
+        write_json(self._restart, reason._asdict())
 
-    def restart_reason(self) -> str | None:
-        """What `request_restart` was told; None if nobody asked."""
-        return self._restart.read_text() if self._restart is not None and self._restart.exists() else None
+    def restart_reason(self) -> Restart | None:
+        """What `request_restart` was told last; None if nobody asked."""
+        return Restart(**read_json(self._restart)) if self._restart is not None and self._restart.exists() else None
 
     def clear(self) -> None:
         """Forget all earlier requests."""
@@ -83,10 +93,15 @@ class StopFile:
             signal.signal(number, lambda *_: self.request())
         signal.signal(signal.SIGUSR2, lambda *_: self.request(requeue=True))
 
-    def restart_on_signals(self, why: str) -> None:
+    def restart_on_signals(self, failure: str) -> None:
         """Turn the same signals to a worker into a request for another attempt: its node may be about to go."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
-            signal.signal(number, lambda *_: self.request_restart(why))
+
+        def heard(number: int, _: Any) -> None:
+            what = f"process {os.getpid()} on {socket.gethostname()} got {signal.Signals(number).name}"
+            self.request_restart(Restart(failure, what))
+
+        for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+            signal.signal(each, heard)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # Ray blocks it in every process
 
 

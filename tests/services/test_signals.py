@@ -19,7 +19,7 @@ from foundation_core.store import load_result
 from tests.support.memory import starving_group
 from tests.support.workplace import Workplace, make_workplace
 
-pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.services, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 STEPS = 1200
 FIELDS = (
@@ -47,7 +47,7 @@ def place(ingested: Workplace, tmp_path: Path) -> Workplace:
 
 def _started(place: Workplace) -> tuple[Any, Path]:
     """A training that has done some steps, and its folder."""
-    command, deadline = place.start("pretrain", str(place.recipe), *FIELDS), time.monotonic() + 200
+    command, deadline = place.start("pretrain", str(place.recipe), *FIELDS), time.monotonic() + 600
     while time.monotonic() < deadline:
         for path in (place.home / "results" / "pretrain").glob("*/events.jsonl"):
             if not (path.parent / "result.json").exists() and _newest_step(path.parent) >= 20:
@@ -85,7 +85,7 @@ def test_a_signal_to_the_command_or_to_the_job_saves_and_ends_with_its_status(
 ) -> None:
     command, folder = _started(place)
     _process(place, victim).send_signal(number)
-    output, _ = command.communicate(timeout=200)
+    output, _ = command.communicate(timeout=600)
     assert command.returncode == status, output
     last = _of(folder, "end")[-1]
     assert last["status"] == "stopped"
@@ -109,11 +109,11 @@ def test_a_worker_that_goes_is_told_by_its_class_and_the_job_goes_on(
     worker = _process(place, WORKER)
     if act is not None:
         act(worker)
-        output, _ = command.communicate(timeout=300)
+        output, _ = command.communicate(timeout=600)
     else:
         with starving_group(limit_bytes=0) as group:
             group.write_text(str(worker.pid))
-            output, _ = command.communicate(timeout=300)
+            output, _ = command.communicate(timeout=600)
     assert command.returncode == 0, output
     assert load_result(folder).summary["steps"] == STEPS
     (failed,), (recovered,) = _of(folder, "failure"), _of(folder, "recovered")
