@@ -32,7 +32,7 @@ LOOK_SECONDS = 0.5
 KERNEL_COUNTS = Path("/proc/vmstat")
 _PREEMPTED = 3
 """AUTOSCALER_DRAIN_PREEMPTED of Ray's NodeDeathInfo."""
-_BY_KIND: Mapping[type[FoundationError], str] = {
+_BY_KIND: Mapping[type[Exception], str] = {
     ShardError: "corrupt_shard",
     CheckpointError: "corrupt_checkpoint",
     DivergedError: "persistent_nan",
@@ -139,7 +139,9 @@ def diagnose(
     meant = {rank: e for rank, e in raised.items() if type(e) is not FoundationError and not isinstance(e, Stopped)}
     if meant:
         rank = min(meant)
-        return Verdict(_BY_KIND.get(type(meant[rank]), "user_error"), meant[rank].found, meant[rank], {"rank": rank})
+        failure = next((_BY_KIND[kind] for kind in type(meant[rank]).__mro__ if kind in _BY_KIND), "user_error")
+        is_told = any(event["kind"] == "failure" and event["failure"] == failure for event in heard)
+        return Verdict(failure, meant[rank].found, meant[rank], {"rank": rank}, is_told)
     if stopped:
         return Verdict("", stopped[0].found, stopped[0])
     told = [event for event in heard if event["kind"] == "failure"]

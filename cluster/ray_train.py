@@ -90,13 +90,13 @@ def _settle(
     if not failure:
         return None
     goes_on, left = budgets.spend(failure), budgets.left(failure)
-    ends = error is not None and not isinstance(error, Stopped)
+    ends = error is not None and not error.retryable
     if not verdict.is_told:
         EventLog(folder).write(
             "failure", failure=failure, step=step, attempt=attempt, budget_left=0 if ends else left, what=what,
             **verdict.facts,
         )  # fmt: skip
-    if error is not None and ends:
+    if error is not None and (ends or not goes_on):
         raise error
     if not goes_on:
         row = FAILURES[failure]

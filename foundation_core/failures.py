@@ -27,8 +27,6 @@ class Remedy(StrEnum):
     """Half the micro-batch, twice the accumulation."""
     OLDER = "older"
     """The checkpoint before."""
-    WAIT = "wait"
-    """Tried again for a while."""
     GO_ON = "go on"
     """Nothing stops: it is told, and what could not be delivered is delivered later."""
     STOP = "stop"
@@ -118,8 +116,8 @@ FAILURES: Mapping[str, FailureClass] = {
         Remedy.STOP, 0, "bring the shard again from where the corpus was made, or ingest anew",
     ),
     "storage_away": FailureClass(
-        "a store of shards or checkpoints did not answer, or broke off",
-        Remedy.WAIT, 3, f"see that the store answers, then {AGAIN}",
+        "a store of shards or checkpoints did not answer, or broke off, and asking again did not help",
+        Remedy.RESTART, 3, f"see that the store answers, then {AGAIN}",
     ),
     "tracking_away": FailureClass(
         "MLflow or Prefect did not answer",

@@ -14,6 +14,8 @@ import pytest
 
 from cluster import failures
 from cluster.failures import Fate, Place, Verdict, diagnose, kernel_kills, of_this_attempt
+from cluster.ray_train import _settle
+from cluster.stop import Restart, StopFile
 from foundation_core.errors import (
     CheckpointError,
     DataError,
@@ -24,7 +26,8 @@ from foundation_core.errors import (
     TransientError,
     as_foundation_error,
 )
-from foundation_core.events import EventLog
+from foundation_core.events import EventLog, read_events
+from foundation_core.failures import FAILURES, Budgets
 from tests.support.memory import starving_group
 
 LOST = Fate(node_dead=True, words="health check failed due to missing too many heartbeats")
@@ -163,3 +166,48 @@ def test_it_counts_one_that_it_killed_for_want_of_memory() -> None:
         ended = subprocess.run([sys.executable, "-c", greedy, str(group)], capture_output=True)
     assert ended.returncode == -signal.SIGKILL
     assert kernel_kills() > before
+
+
+def _settled(folder: Path, verdict: Verdict, times: int) -> list[dict[str, Any]]:
+    budgets = Budgets()
+    for attempt in range(times):
+        _settle(folder, StopFile(folder, "7-0"), verdict, budgets, attempt, step=5)
+    return [event for _, event in read_events(folder)]
+
+
+def test_a_store_that_is_away_gets_new_workers_by_its_budget_and_then_its_own_error(
+    tmp_path: Path,
+) -> None:
+    away, budget = TransientError("the store did not give shard-3"), FAILURES["storage_away"].budget
+    assert budget is not None
+    verdict = _verdict(_heard(2, {0: away}))
+    told = _settled(tmp_path, verdict, budget)
+    assert [event["budget_left"] for event in told] == [*reversed(range(budget))]
+    with pytest.raises(TransientError, match="shard-3"):
+        _settled(tmp_path, verdict, budget + 1)
+
+
+@pytest.mark.parametrize("error", [DataError("no"), DivergedError("nan"), CheckpointError("differs")])
+def test_what_a_new_attempt_would_meet_again_is_raised_at_once(tmp_path: Path, error: FoundationError) -> None:
+    with pytest.raises(type(error)):
+        _settled(tmp_path, _verdict(_heard(2, {0: error})), 1)
+    ((_, event),) = read_events(tmp_path)
+    assert (event["kind"], event["budget_left"]) == ("failure", 0)
+
+
+def test_an_attempt_that_was_asked_to_leave_ends_the_job_only_if_the_job_was_asked(tmp_path: Path) -> None:
+    verdict, stop = _verdict(_heard(2, {0: Stopped("saved")})), StopFile(tmp_path, "7-0")
+    stop.request_restart(Restart("", "there is room for 3 workers"))
+    assert _settled(tmp_path, verdict, 1) == [], "another number of workers is no failure"
+    stop.request_restart(Restart("preempted", "node-1 goes"))
+    assert [event["what"] for event in _settled(tmp_path, verdict, 1)] == ["node-1 goes: saved"]
+    stop.request()
+    with pytest.raises(Stopped):
+        _settled(tmp_path, verdict, 1)
+
+
+def test_a_class_that_used_up_its_budget_ends_the_job_with_what_to_do(tmp_path: Path) -> None:
+    verdict = _verdict(_heard(2, {0: BROKEN}), {1: BY_RAY})
+    with pytest.raises(TransientError, match="host_memory came 2 times in a row") as raised:
+        _settled(tmp_path, verdict, 2)
+    assert raised.value.fix == FAILURES["host_memory"].to_do
