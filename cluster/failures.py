@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from foundation_core.errors import (
     CheckpointError,
+    DeviceMemoryError,
     DivergedError,
     FoundationError,
     ShardError,
@@ -36,6 +37,7 @@ _BY_KIND: Mapping[type[Exception], str] = {
     ShardError: "corrupt_shard",
     CheckpointError: "corrupt_checkpoint",
     DivergedError: "persistent_nan",
+    DeviceMemoryError: "device_memory",
     TransientError: "storage_away",
 }
 """The class of what a rank raises on purpose; every other kind says what is wrong with the request."""

@@ -133,7 +133,8 @@ class RayLauncher:
         mine = [j for j in self._client.list_jobs() if j.submission_id and j.submission_id.startswith(prefix)]
         submit = partial(
             self._client.submit_job,
-            entrypoint=f"exec {sys.executable} -m {job.module} {job.write()}",  # or a signal would end a shell around it
+            # `exec`, or a signal would end the shell by which Ray starts it
+            entrypoint=f"exec {sys.executable} -m {job.module} {job.write()}",
             submission_id=f"{prefix}{len(mine)}",
             runtime_env={
                 **inherited_environment(),

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foundation_core.failures import FAILURES, Budgets, Remedy, table_rows, told
+from foundation_core.specs import PipelineSpec, leaves
 
 LIMITED = sorted(name for name, row in FAILURES.items() if row.budget is not None)
 OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
@@ -23,6 +24,14 @@ def test_every_class_that_ends_a_job_says_what_to_do() -> None:
     assert [name for name, row in FAILURES.items() if not (row.known_by and row.to_do)] == []
     stops = {name for name, row in FAILURES.items() if row.remedy is Remedy.STOP}
     assert {name for name in stops if FAILURES[name].budget != 0} == set(), "what stops at once has nothing to spend"
+
+
+def test_what_bounds_a_class_elsewhere_is_a_field_of_the_recipe() -> None:
+    fields = {name for name, _ in leaves(PipelineSpec())}
+    for row in FAILURES.values():
+        names = re.findall("`([a-z_.]+)`", row.limit)
+        section = names[0].rpartition(".")[0] if names else ""
+        assert {f"{section}{name}" if name.startswith(".") else name for name in names} <= fields
 
 
 @given(st.lists(st.sampled_from(LIMITED), max_size=40))

@@ -19,6 +19,7 @@ from cluster.stop import Restart, StopFile
 from foundation_core.errors import (
     CheckpointError,
     DataError,
+    DeviceMemoryError,
     DivergedError,
     FoundationError,
     ShardError,
@@ -91,6 +92,7 @@ def test_a_node_that_was_announced_to_go_counts_before_the_workers_that_died_wit
         (CheckpointError("rank-0 differs"), "corrupt_checkpoint"),
         (DivergedError("the gradient norm is nan"), "persistent_nan"),
         (TransientError("the store did not give shard-3"), "storage_away"),
+        (DeviceMemoryError("the memory of rank 1 is full"), "device_memory"),
     ],
 )
 def test_what_a_rank_raised_on_purpose_is_the_cause_and_is_not_tried_again(
