@@ -128,7 +128,8 @@ def reported(events: EventLog, work: Callable[[], None]) -> int:
     """Do the work of a job and say how it ended in the event log; the exit status."""
     try:
         work()
-    except Stopped as error:
+    except Stopped as stopped:
+        error = StopFile(events.path.parent).ended_by(stopped)
         events.write("end", status="stopped", error=error.to_json())
         return error.exit_code
     except FoundationError as error:
@@ -184,11 +185,12 @@ def _serve() -> int:
         elif command == "run":
             job = Job.read(Path(argument))
             stop = StopFile(Path(job.folder))
-            stop.request_on_sigterm()
-            run(job)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # between jobs there is nothing to save
+            stop.request_on_signals()
+            status = run(job)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+                signal.signal(number, signal.SIG_DFL)  # between jobs there is nothing to save
             if stop.requested():
-                return Stopped.exit_code
+                return status
     return 0
 
 
@@ -209,7 +211,7 @@ def main(argv: list[str]) -> int:
     except DataError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    StopFile(Path(job.folder)).request_on_sigterm()
+    StopFile(Path(job.folder)).request_on_signals()
     return run(job)
 
 

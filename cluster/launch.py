@@ -19,7 +19,7 @@ from cluster.embedded import TRAIN, Part
 from cluster.job import Job
 from cluster.ray_jobs import connect, inherited_environment, live_jobs
 from cluster.settings import Settings
-from cluster.stop import StopFile
+from cluster.stop import RequeueInterrupt, StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError
 from foundation_core.events import EVENTS_FILE, EventLog, read_events
 from foundation_core.store import RESULT_FILE
@@ -133,7 +133,8 @@ class RayLauncher:
         mine = [j for j in self._client.list_jobs() if j.submission_id and j.submission_id.startswith(prefix)]
         submit = partial(
             self._client.submit_job,
-            entrypoint=f"{sys.executable} -m {job.module} {job.write()}",
+            # `exec`, or a signal would end the shell by which Ray starts it
+            entrypoint=f"exec {sys.executable} -m {job.module} {job.write()}",
             submission_id=f"{prefix}{len(mine)}",
             runtime_env={
                 **inherited_environment(),
@@ -199,8 +200,8 @@ def follow(launcher: Launcher, job: Job, report: Callable[[Event], None]) -> str
         return log.follow(launcher, job_id, report)
     except FoundationError:
         raise
-    except BaseException:
-        stop.request()
+    except BaseException as asked:
+        stop.request(requeue=isinstance(asked, RequeueInterrupt))
         with contextlib.suppress(FoundationError):
             log.follow(launcher, job_id, report, time.monotonic() + STOP_SECONDS)
         launcher.kill(job_id)
@@ -241,7 +242,9 @@ def _ended(event: Event, job_id: str) -> str:
     if event["status"] == "done":
         return job_id
     error = FoundationError.from_json(event["error"])
-    raise Stopped(error.found, fix="run the same command again: it continues") if isinstance(error, Stopped) else error
+    if isinstance(error, Stopped):
+        raise type(error)(error.found, fix="run the same command again: it continues")
+    raise error
 
 
 def _end_of_log(folder: Path) -> int:

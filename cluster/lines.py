@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from foundation_core.errors import FoundationError
+from foundation_core.failures import told
 
 LINE_SECONDS = 10.0
 """Seconds between two lines that say how far a stage is."""
@@ -41,6 +42,8 @@ class PlainLines:
         match event["kind"]:
             case "say":
                 return str(event["text"])
+            case "failure" | "recovered":
+                return told(event)
             case "reused":
                 return "done before, reused"
             case "start" | "launch":

@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from foundation_core.errors import FoundationError
-from foundation_core.events import read_events
-from foundation_core.tracking.base import replay
+from foundation_core.events import EventLog, last_event, read_events
+from foundation_core.tracking.base import FailureTally, replay
 
 if TYPE_CHECKING:
     from foundation_core.tracking.mlflow import MlflowRuns, MlflowTracker, Status
 
 LOOK_SECONDS = 0.5
+AWAY_SECONDS = 5.0
+"""How long MLflow must not answer before that is a failure."""
 PATIENCE_SECONDS = 10.0
 """How long after the end of a stage an absent MLflow is waited for; what it missed is logged the next time."""
 
@@ -36,6 +38,9 @@ class Mirror:
     def __init__(self, folder: Path, runs: Future[MlflowRuns], open_run: Callable[[MlflowRuns], str]) -> None:
         self._folder, self._runs, self._open_run = folder, runs, open_run
         self._offset = 0
+        self._tally = FailureTally()
+        self._away_since: float | None = None
+        self._is_away = False
         self._complete = False
         self._ended = threading.Event()
         self.run_id: Future[str] = Future()
@@ -79,8 +84,32 @@ class Mirror:
         try:
             for offset, event in read_events(self._folder, self._offset):
                 replay(event, tracker)
+                self._tally.apply(event, tracker)
                 self._offset = offset
             tracker.flush()
-        except FoundationError:
+        except FoundationError as away:
+            self._tell_away(away)
             return False
+        self._tell_back()
         return True
+
+    def _tell_away(self, away: FoundationError) -> None:
+        """An event once MLflow was away for some looks: MLflow gets it too, later."""
+        now = time.monotonic()
+        if self._away_since is None:
+            self._away_since = now
+        elif not self._is_away and now - self._away_since >= AWAY_SECONDS and self._job_speaks():
+            self._is_away = True
+            EventLog(self._folder).write(
+                "failure", failure="tracking_away", step=None, attempt=None, budget_left=None, what=away.found
+            )
+
+    def _job_speaks(self) -> bool:
+        """Whether the attempt goes on: the last word of one that is over is its event `end`."""
+        return not self._ended.is_set() and last_event(self._folder).get("kind") != "end"
+
+    def _tell_back(self) -> None:
+        if self._is_away and self._away_since is not None and self._job_speaks():
+            seconds = round(time.monotonic() - self._away_since, 3)
+            EventLog(self._folder).write("recovered", failure="tracking_away", step=None, seconds=seconds)
+        self._away_since, self._is_away = None, False

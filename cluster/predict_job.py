@@ -23,7 +23,7 @@ def main(path: Path) -> int:
     job = Job.read(path)
     folder = Path(job.folder)
     events, stop = EventLog(folder), StopFile(folder)
-    stop.request_on_sigterm()
+    stop.request_on_signals()
 
     def report(rows: int) -> None:
         events.progress(rows, 0, "rows")

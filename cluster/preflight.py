@@ -11,7 +11,7 @@ from cluster.compatibility import check_combination, check_tools
 from cluster.forecast import WORKER_BYTES, Forecast, forecast
 from cluster.planning import INPUTS, Step, plan
 from cluster.ray_jobs import cluster_cpus
-from cluster.ray_train import too_few_cpus
+from cluster.room import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
 from foundation_core.errors import ConfigError, SetupError
@@ -31,7 +31,7 @@ def preflight(recipe: PipelineSpec, settings: Settings) -> None:
     """
     check_recipe(recipe)
     spec = recipe.pretrain
-    if not settings.ray_dashboard and spec.workers * spec.threads_per_worker > usable_cpus():
+    if not settings.ray_dashboard and spec.fewest_workers * spec.threads_per_worker > usable_cpus():
         raise too_few_cpus(spec, usable_cpus())
     if not settings.ray_dashboard:
         check_tools(spec)
@@ -49,7 +49,7 @@ def preflight_cluster(recipe: PipelineSpec, settings: Settings, steps: Iterable[
     due = {step.stage for step in steps if step.result is None}
     if due & {"pretrain", "finetune"}:
         present, spec = cluster_cpus(settings.ray_dashboard), recipe.pretrain
-        if "pretrain" in due and spec.workers * spec.threads_per_worker > present:
+        if "pretrain" in due and spec.fewest_workers * spec.threads_per_worker > present:
             raise too_few_cpus(spec, present)
 
 

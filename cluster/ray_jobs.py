@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from cluster.stop import StopFile
 from foundation_core.errors import ConfigError, SetupError, TransientError
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def join_cluster(folder: Path) -> None:
 
     os.chdir(folder)
     ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+    StopFile(folder).request_on_signals()  # Ray's own handler of SIGTERM ends the process at once
 
 
 def connect(address: str) -> JobSubmissionClient:

@@ -1,4 +1,12 @@
-"""A data-parallel stage on Ray Train: one process a worker, a gloo group, a DeepSpeed or torch engine in each."""
+"""A data-parallel stage on Ray Train: one process a worker, a gloo group, an engine in each; attempt after attempt.
+
+    room for how many? -> attempt -> result: done
+          ^                 |-> asked to leave: a node goes, or there is room for more --+
+          |                 |-> workers lost: whose fault, is its budget left?  ---------+
+          +------------------------------------------------------------------------------+
+
+An attempt goes on from the newest checkpoint, whatever the number of workers that saved it.
+"""
 
 from __future__ import annotations
 
@@ -9,124 +17,158 @@ import time
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
+from cluster.attempt import PREEMPTED, AttemptWatch
 from cluster.compatibility import check_tools
+from cluster.failures import Verdict, diagnose, fate_by_ray, kernel_kills, of_this_attempt
 from cluster.job import Job, call_stage
 from cluster.ray_jobs import join_cluster
+from cluster.room import wait_for_room
 from cluster.stop import StopFile
-from foundation_core.errors import FoundationError, SetupError, Stopped, TransientError, as_foundation_error
-from foundation_core.events import EventLog, SilentLog, read_events
+from foundation_core.errors import FoundationError, Stopped, TransientError, as_foundation_error
+from foundation_core.events import EventLog, SilentLog
+from foundation_core.failures import FAILURES, Budgets
 from foundation_core.specs import PretrainSpec
 from foundation_core.store import RESULT_FILE, commit_result
 
 if TYPE_CHECKING:
     from foundation_core.train.precision import Precision
 
-WORKER_FAILURE_BUDGET = 2
-"""Lost workers that a job replaces; training goes on from the last checkpoint each time."""
-LOOK_SECONDS = 0.5
+LOOK_SECONDS = 1.0
 
 
 def run_ranks(job: Job) -> None:
     """Run the job's stage on all workers; return when its result is committed.
 
     Raises:
-        SetupError: the cluster has fewer CPUs than the workers need; nothing was started.
+        SetupError: the cluster has fewer CPUs than the fewest workers need; nothing was started.
         FoundationError: what a worker raised.
-        TransientError: workers were lost more often than the budget allows, or with a node that nothing replaces.
+        TransientError: a class of failures has used up its budget, or too few nodes are left.
+        Stopped: somebody asked.
     """
-    from ray.train.v2.api.exceptions import TrainingFailedError
-
     spec = job.typed_spec()
     assert isinstance(spec, PretrainSpec)
-    folder, lost = Path(job.folder), False
+    folder, budgets = Path(job.folder), Budgets()
     join_cluster(folder)
-    for attempt in range(WORKER_FAILURE_BUDGET + 1):
-        _wait_for_cpus(spec, folder, is_first=attempt == 0)
-        try:
-            _fit(job, spec, attempt)
-        except TrainingFailedError as error:
-            heard = _of_this_attempt(folder)
-            raised = _cause(heard, spec.workers)
-            if raised is not None:
-                raise raised from error
-            began = any(event["kind"] == "rank" for event in heard)
-            what = "a worker was lost" if began else f"the workers did not start: {_last_line(error)}"
-            EventLog(folder).say(f"{what} ({attempt + 1} of {WORKER_FAILURE_BUDGET} allowed)")
-            EventLog(folder).write("attempt", number=attempt + 1)
-            lost = lost or began
+    number, furthest = 0, 0
+    failed: tuple[str, float] | None = None
+    while True:
+        preempted = failed is not None and failed[0] == PREEMPTED
+        workers = wait_for_room(spec, folder, is_first=number == 0, preempted=preempted)
+        stop = StopFile(folder, f"{os.getpid()}-{number}")
+        EventLog(folder).write("attempt", number=number, workers=workers)
+        watch = AttemptWatch(spec, folder, stop, workers, failed)
+        error = _fit(job, spec, workers, number, watch)
         if (folder / RESULT_FILE).exists():
             return
+        if error is None:
+            raise FoundationError("the workers ended without a result", fix="look at the Ray job's log")
+        if watch.newest_step > furthest:
+            furthest = watch.newest_step
+            budgets.renew()
+        verdict = diagnose(of_this_attempt(folder), workers, fate_by_ray, _last_line(error))
+        failed = _settle(folder, stop, verdict, budgets, number, watch.newest_step or furthest) or watch.failed
+        number += 1
         gc.collect()  # what is left of the attempt holds its controller, and that its workers and their CPUs
-    starts = WORKER_FAILURE_BUDGET + 1
-    raise TransientError(
-        f"workers were lost {starts} times" if lost else f"the workers did not start, {starts} times",
-        fix="look at the Ray job's log, then run the same command again: it continues from the last checkpoint",
-    )
 
 
-def _fit(job: Job, spec: PretrainSpec, attempt: int) -> None:
-    """One attempt of Ray Train's."""
+def _settle(
+    folder: Path, stop: StopFile, verdict: Verdict, budgets: Budgets, attempt: int, step: int
+) -> tuple[str, float] | None:
+    """Tell why an attempt ended; the class and the time of the failure that another one follows, None if of none.
+
+    Raises:
+        FoundationError: there will be no other attempt.
+    """
+    failure, what, error = verdict.failure, verdict.what, verdict.error
+    if isinstance(error, Stopped):
+        wanted = stop.restart_reason()
+        if stop.end_requested() or wanted is None:
+            raise error
+        failure, what = wanted.failure, f"{wanted.what}: {what}"
+    if not failure:
+        return None
+    goes_on, left = budgets.spend(failure), budgets.left(failure)
+    ends = error is not None and not error.retryable
+    if not verdict.is_told:
+        EventLog(folder).write(
+            "failure", failure=failure, step=step, attempt=attempt, budget_left=0 if ends else left, what=what,
+            **verdict.facts,
+        )  # fmt: skip
+    if error is not None and (ends or not goes_on):
+        raise error
+    if not goes_on:
+        row = FAILURES[failure]
+        raise TransientError(f"{what}; {failure} came {budgets.spent(failure)} times in a row", fix=row.to_do)
+    return failure, time.time()
+
+
+def _fit(job: Job, spec: PretrainSpec, workers: int, number: int, watch: AttemptWatch) -> Exception | None:
+    """One attempt, looked after until it has ended; Ray Train's error, if it did not end well.
+
+    Ray Train runs in a thread: in the main one it would take SIGINT for itself and kill the workers.
+    """
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
 
-    TorchTrainer(
+    trainer = TorchTrainer(
         _run_rank,
-        train_loop_config=asdict(job),
-        torch_config=TorchConfig(backend="gloo"),
-        scaling_config=ScalingConfig(num_workers=spec.workers, resources_per_worker={"CPU": spec.threads_per_worker}),
+        train_loop_config={"job": asdict(job), "attempt": watch.attempt},
+        torch_config=_listening_group(job.folder, watch.attempt),
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": spec.threads_per_worker}),
         run_config=RunConfig(
-            name=f"attempt-{attempt}",
+            name=f"attempt-{number}",
             storage_path=str(Path(job.folder) / "ray"),
             failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
         ),
-    ).fit()
+    )
+    errors: list[Exception] = []
+
+    def fit() -> None:
+        try:
+            trainer.fit()
+        except Exception as error:
+            errors.append(error)
+
+    thread = Thread(target=fit, name=f"attempt-{number}", daemon=True)
+    thread.start()
+    while thread.is_alive():
+        watch.look()
+        thread.join(LOOK_SECONDS)
+    watch.look()
+    if errors and not isinstance(errors[0], TrainingFailedError):
+        raise errors[0]
+    return errors[0] if errors else None
+
+
+def _listening_group(folder: str, attempt: str) -> Any:
+    """The gloo group of an attempt, whose workers hear signals."""
+    from ray.train.torch import TorchConfig
+
+    class ListeningGroup(TorchConfig):  # type: ignore[misc]
+        @property
+        def backend_cls(self) -> Any:
+            class Listening(super().backend_cls):  # type: ignore[misc]
+                def on_start(self, worker_group: Any, backend_config: Any) -> None:
+                    super().on_start(worker_group, backend_config)
+                    worker_group.execute(_listen, folder, attempt)
+
+            return Listening
+
+    return ListeningGroup(backend="gloo")
+
+
+def _listen(folder: str, attempt: str) -> None:
+    """Runs in a worker's main thread, the only one in which Python hears signals; training has one of its own."""
+    StopFile(Path(folder), attempt).restart_on_signals(PREEMPTED)
 
 
 def _last_line(error: Exception) -> str:
     """Ray's errors end with the line that says what was wrong."""
     return next((line.strip() for line in reversed(str(error).splitlines()) if line.strip()), type(error).__name__)
-
-
-def _wait_for_cpus(spec: PretrainSpec, folder: Path, *, is_first: bool) -> None:
-    """Return once the cluster has the CPUs free: others may be at work there, and a queue is no failure.
-
-    Raises:
-        SetupError: it has fewer in all, and nothing was started.
-        TransientError: it has fewer in all since a node was lost.
-        Stopped: somebody asked.
-    """
-    import ray
-
-    needed, stop, said = spec.workers * spec.threads_per_worker, StopFile(folder), False
-    while (free := int(ray.available_resources().get("CPU", 0))) < needed:
-        present = int(ray.cluster_resources().get("CPU", 0))
-        if needed > present:
-            raise too_few_cpus(spec, present) if is_first else _lost_node(spec, present)
-        if stop.requested():
-            raise Stopped("training stopped before its workers began", fix="run the same command again")
-        if not said:
-            EventLog(folder).say(f"waiting for {needed} CPUs: {free} of {present} are free")
-            said = True
-        time.sleep(LOOK_SECONDS)
-
-
-def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
-    """The error for a request that no cluster of this size can ever grant."""
-    return SetupError(
-        f"pretrain wants {spec.workers} workers of {spec.threads_per_worker} CPUs, and there are {present} CPUs in all",
-        allowed=f"workers x threads_per_worker up to {present}",
-        fix=f"set --pretrain.workers {max(1, present // spec.threads_per_worker)}, or add nodes to the cluster",
-    )
-
-
-def _lost_node(spec: PretrainSpec, present: int) -> TransientError:
-    needed = spec.workers * spec.threads_per_worker
-    return TransientError(
-        f"the cluster lost a node: the workers need {needed} CPUs, and {present} are left",
-        fix="let another node join, then run the same command again: it continues from the last checkpoint",
-    )
 
 
 def _run_rank(body: dict[str, Any]) -> None:
@@ -141,7 +183,7 @@ def _run_rank(body: dict[str, Any]) -> None:
     from foundation_core.stages.contract import Context
     from foundation_core.tracking.base import EventTracker, NullTracker
 
-    job = Job(**body)
+    job = Job(**body["job"])
     spec = job.typed_spec()
     assert isinstance(spec, PretrainSpec)
     torch.set_num_threads(spec.threads_per_worker)
@@ -151,7 +193,7 @@ def _run_rank(body: dict[str, Any]) -> None:
         folder=folder,
         tracker=EventTracker(events) if rank == 0 else NullTracker(),
         events=events,
-        stop=StopFile(folder),
+        stop=StopFile(folder, body["attempt"]),
         pool=ProcessPool(),
         engine=engine_factory(spec.engine, spec.zero_stage),
         rank=rank,
@@ -159,7 +201,9 @@ def _run_rank(body: dict[str, Any]) -> None:
         choose_precision=_choose_together,
     )
     node = get_runtime_context().get_node_id()
-    EventLog(folder).write("rank", rank=rank, node=node, host=socket.gethostname(), pid=os.getpid())
+    EventLog(folder).write(
+        "rank", rank=rank, node=node, host=socket.gethostname(), pid=os.getpid(), kernel_kills=kernel_kills()
+    )
     try:
         check_tools(spec)
         with system_metrics(context.tracker, folder) if rank == 0 else nullcontext():
@@ -181,26 +225,3 @@ def _choose_together(asked: str) -> Precision:
     distributed.broadcast_object_list(decision)
     assert decision[0] is not None
     return decision[0]
-
-
-def _of_this_attempt(folder: Path) -> list[dict[str, Any]]:
-    """The events since the attempt began."""
-    heard: list[dict[str, Any]] = []
-    for _, event in read_events(folder):
-        if event["kind"] in ("start", "attempt"):
-            heard.clear()
-        heard.append(event)
-    return heard
-
-
-def _cause(heard: list[dict[str, Any]], workers: int) -> FoundationError | None:
-    """What ended the attempt if trying again would end alike; None if a worker was lost.
-
-    A worker that was killed says nothing, and those that waited for it say that their connection broke. So an error
-    that was raised on purpose counts, and any other only if every worker could still speak.
-    """
-    raised = {event["rank"]: FoundationError.from_json(event["error"]) for event in heard if event["kind"] == "raised"}
-    meant = [error for error in raised.values() if type(error) is not FoundationError]
-    if meant:
-        return meant[0]
-    return raised[min(raised)] if len(raised) == workers else None

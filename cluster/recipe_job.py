@@ -9,11 +9,9 @@ stages' own jobs go to the cluster that it runs on.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cluster.lines import lines_of_this_run
 from cluster.planning import INPUTS, ROLES, source_content_of
@@ -21,11 +19,10 @@ from cluster.preflight import checked_plan, preflight, preflight_cluster
 from cluster.ray_jobs import surrounding_cluster
 from cluster.session import Session
 from cluster.settings import Settings
-from foundation_core.errors import FoundationError
+from cluster.stop import RequeueInterrupt, interrupt_on_signals
+from foundation_core.errors import FoundationError, Requeued, Stopped
 from foundation_core.recipe import load_recipe, parse_overrides
 from foundation_core.store import Result
-
-STOPPED = 130
 
 
 def run_recipe(recipe: str, words: Sequence[str]) -> int:
@@ -34,15 +31,15 @@ def run_recipe(recipe: str, words: Sequence[str]) -> int:
     Args:
         words: `--dotted.field value`, any number of them.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_signals()
     try:
         _run(Path(recipe), words)
     except FoundationError as error:
         print(f"foundation: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         print("foundation: stopped; run the same recipe again and it continues", file=sys.stderr)
-        return STOPPED
+        return (Requeued if isinstance(asked, RequeueInterrupt) else Stopped).exit_code
     return 0
 
 
@@ -63,9 +60,3 @@ def _run(path: Path, words: Sequence[str]) -> None:
                 break
     for result in results.values():
         print(f"{result.stage:<9} {result.folder}", flush=True)
-
-
-def _interrupt(*_: Any) -> None:
-    """Ends the run as Ctrl-C does; a second signal must not interrupt the saving."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise KeyboardInterrupt

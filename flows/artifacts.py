@@ -27,7 +27,8 @@ from cluster.planning import Step
 from cluster.settings import Settings
 from cluster.sweep import Outcome
 from flows.planned import plan_markdown
-from flows.summary import summary_row, sweep_rows
+from flows.summary import failure_rows, summary_row, sweep_rows
+from foundation_core.events import read_events
 from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
@@ -138,6 +139,13 @@ def show_card(result: Result) -> None:
     path = result.folder / CARD_FOLDER / MARKDOWN_FILE
     if path.exists():
         create_markdown_artifact(path.read_text(), key="data-card", description="What the data set holds")
+
+
+def show_failures(result: Result) -> None:
+    """What went wrong while a stage was made, and how long it took to go on; nothing where nothing did."""
+    rows = failure_rows(event for _, event in read_events(result.folder))
+    if rows:
+        create_table_artifact(rows, key=f"{result.stage}-failures", description=f"What {result.stage} recovered from")
 
 
 def show_sweep(outcomes: Sequence[Outcome], name: str) -> None:

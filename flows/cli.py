@@ -1,6 +1,7 @@
 """The `foundation` command: a table of commands, each in a module that is imported when it is the one.
 
-Exit status: 0 done, 1 failed, 2 a mistake in the recipe, the data or the set-up (nothing was lost), 130 stopped.
+Exit status: 0 done, 1 failed, 2 a mistake in the recipe, the data or the set-up (nothing was lost), 130 stopped,
+75 stopped by SIGUSR2: to be given to the queue again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from foundation_core.errors import FoundationError
+from cluster.stop import RequeueInterrupt
+from foundation_core.errors import FoundationError, Requeued, Stopped
 
 
 class Command(NamedTuple):
@@ -84,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `foundation fields | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as asked:
         print("foundation: stopped; run the same command again and it continues", file=sys.stderr)
-        return 130
+        return (Requeued if isinstance(asked, RequeueInterrupt) else Stopped).exit_code
 
 
 def _chosen(words: Sequence[str]) -> str:

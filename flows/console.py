@@ -9,6 +9,8 @@ from typing import Any
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from foundation_core.failures import told
+
 LINE_SECONDS = 10.0
 """Seconds between two plain progress lines."""
 
@@ -39,6 +41,8 @@ class Console:
         kind = event["kind"]
         if kind == "say":
             self.say(stage, event["text"])
+        elif kind in ("failure", "recovered"):
+            self.say(stage, told(event))
         elif kind == "reused":
             self.say(stage, "done before, reused")
         elif kind == "phase":

@@ -17,9 +17,10 @@ from cluster.planning import INPUTS, ROLES, source_content_of
 from cluster.preflight import checked_plan, preflight_cluster
 from cluster.session import Report, Session
 from cluster.settings import Settings
-from flows.artifacts import ProgressBars, show_card, show_links, show_pictures, show_plan, show_results
+from flows.artifacts import ProgressBars, show_card, show_failures, show_links, show_pictures, show_plan, show_results
 from flows.console import current_console
 from flows.pauses import pausable
+from foundation_core.failures import told
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
 
@@ -85,6 +86,7 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
         show_links(results[ROLES[stage]], session.settings)  # here: what a task shows stands far down on the run's page
         show_pictures(results[ROLES[stage]], session.settings)
         show_card(results[ROLES[stage]])
+        show_failures(results[ROLES[stage]])
         if stage == last:
             break
     return results
@@ -122,5 +124,9 @@ def reporter(bars: ProgressBars) -> Report:
         bars.report(stage, event)
         if event["kind"] == "say":
             log.info("%s: %s", stage, event["text"])
+        elif event["kind"] == "failure":
+            log.warning("%s: %s", stage, told(event))
+        elif event["kind"] == "recovered":
+            log.info("%s: %s", stage, told(event))
 
     return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -72,6 +72,19 @@ def sweep_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
         figure = "" if outcome.best is None else f"{outcome.best.value:.4f} {outcome.best.unit}"
         step = "" if outcome.best_step is None else str(outcome.best_step)
         rows.append({"value": outcome.value, "validation": figure, "step": step, "verdict": verdict})
+    return rows
+
+
+def failure_rows(events: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The rows of a stage's failures by column, in the order of time."""
+    rows: list[dict[str, str]] = []
+    for event in events:
+        if event["kind"] == "failure":
+            rows.append(
+                {"failure": event["failure"], "step": str(event["step"]), "what": event["what"], "went on after": ""}
+            )
+        elif event["kind"] == "recovered" and rows:
+            rows[-1]["went on after"] = f"{event['seconds']:.0f} s"
     return rows
 
 

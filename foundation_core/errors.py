@@ -45,6 +45,10 @@ class DataError(FoundationError):
     exit_code = 2
 
 
+class ShardError(DataError):
+    """A shard is not what its manifest says."""
+
+
 class CheckpointError(FoundationError):
     """A checkpoint is missing, edited, truncated or of another model."""
 
@@ -82,6 +86,12 @@ class Stopped(FoundationError):
     retryable = True
 
 
+class Requeued(Stopped):
+    """As `Stopped`, by whoever runs the queue: the same command will be given again, and continues."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
 def as_foundation_error(error: Exception) -> FoundationError:
     """An error as one that crosses process borders: itself, or a fault of ours with the place where it happened."""
     if isinstance(error, FoundationError):
@@ -94,14 +104,7 @@ def as_foundation_error(error: Exception) -> FoundationError:
 
 
 _KINDS = (
-    ConfigError,
-    DataError,
-    CheckpointError,
-    SetupError,
-    DiskFullError,
-    DivergedError,
-    TransientError,
-    DeviceMemoryError,
-    Stopped,
-)
+    ConfigError, DataError, ShardError, CheckpointError, SetupError, DiskFullError, DivergedError,
+    TransientError, DeviceMemoryError, Stopped, Requeued,
+)  # fmt: skip
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

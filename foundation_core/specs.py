@@ -35,6 +35,7 @@ from foundation_core.spec_quality import (
     RepetitionSpec,
 )
 from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.spec_workers import least_is_not_above_most, range_of_workers
 
 __all__ = [
     "AudioSpec", "AugmentSpec", "CheckpointSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec",
@@ -213,7 +214,9 @@ class PretrainSpec(Spec):
     seed: int = 0
     """Initialisation, order of the samples, masking."""
     workers: int = placement(2, ge=1)
-    """Data-parallel workers, one process each."""
+    """Data-parallel workers, one process each; of [1, 4] the second, and the first is least_workers."""
+    least_workers: int | None = placement(None, ge=1)
+    """Workers with which training begins or goes on while there is no room for more. Empty: as many as workers."""
     threads_per_worker: int = placement(1, ge=1)
     """CPU threads of each worker."""
     micro_batch_rows: int = placement(8, ge=1)
@@ -232,6 +235,14 @@ class PretrainSpec(Spec):
     """Keep what enters each block alone and compute the rest again for the gradient: less memory, more time."""
     compile: bool = placement(False)
     """Have torch compile the blocks; on a CPU that needs a C++ compiler on every worker."""
+
+    _range = model_validator(mode="before")(range_of_workers)
+    _order = model_validator(mode="after")(least_is_not_above_most)
+
+    @property
+    def fewest_workers(self) -> int:
+        """The least number of workers that an attempt begins with."""
+        return self.workers if self.least_workers is None else self.least_workers
 
 
 # --------------------------------------------------------------------------------------------------------- finetune

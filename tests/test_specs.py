@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from typing import Any
@@ -9,7 +10,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from foundation_core.specs import FilterSpec, IngestSpec, PipelineSpec, Spec, TrunkSpec, described_leaves, leaves
+from foundation_core.specs import (
+    FilterSpec,
+    IngestSpec,
+    PipelineSpec,
+    PretrainSpec,
+    Spec,
+    TrunkSpec,
+    described_leaves,
+    leaves,
+)
 
 PLACE = {
     "ingest.source.path",
@@ -33,6 +43,7 @@ PLACE = {
     "pretrain.checkpoints.store",
     "pretrain.checkpoints.store_patience_minutes",
     "pretrain.workers",
+    "pretrain.least_workers",
     "pretrain.threads_per_worker",
     "pretrain.micro_batch_rows",
     "pretrain.prefetch_steps",
@@ -113,6 +124,29 @@ def test_a_spec_cannot_change_and_takes_no_unknown_field() -> None:
 def test_widths_that_do_not_divide_are_refused_with_the_numbers(fields: dict[str, int], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TrunkSpec(**fields)
+
+
+def test_workers_may_be_written_as_a_range() -> None:
+    written = PretrainSpec.model_validate({"workers": [1, 4]})
+    assert written == PretrainSpec(workers=4, least_workers=1)
+    assert (written.fewest_workers, PretrainSpec(workers=3).fewest_workers) == (1, 3)
+    assert PretrainSpec.model_validate(written.model_dump(mode="json")) == written
+    assert written.meaning() == PretrainSpec(workers=2).meaning(), "how many workers there are decides nothing"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"workers": [4]}, "allowed: a number, or [least, most]"),
+        ({"workers": [1, 2, 3]}, "allowed: a number, or [least, most]"),
+        ({"workers": [1, 2], "least_workers": 1}, "allowed: one of them"),
+        ({"workers": [3, 2]}, "least_workers=3 must not exceed workers=2"),
+        ({"workers": [0, 2]}, "greater than or equal to 1"),
+    ],
+)
+def test_a_range_of_workers_that_is_none_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        PretrainSpec.model_validate(fields)
 
 
 def test_a_filter_without_a_bound_is_refused() -> None:

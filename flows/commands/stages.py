@@ -6,7 +6,6 @@ import argparse
 import gc
 import importlib
 import os
-import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,9 +57,10 @@ def run_flow(flow: str, parameters: Sequence[Any], settings: Settings, *, starts
     """
     from cluster.embedded import PrefectApi
     from cluster.launch import get_ready
+    from cluster.stop import interrupt_on_signals
     from flows.console import Console, use_console
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_signals()
     api = None if os.environ.get("PREFECT_API_URL") else PrefectApi(settings)
     console = Console()
     try:
@@ -85,7 +85,3 @@ def run_flow(flow: str, parameters: Sequence[Any], settings: Settings, *, starts
         console.close()
         if api is not None:
             api.end()
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.data.boundaries import Cutter
-from foundation_core.errors import DataError
+from foundation_core.errors import DataError, ShardError
 from foundation_core.files import committed, read_json, remove_partial, sha256_file, sha256_json, write_json
 
 MANIFEST = "manifest.json"
@@ -364,7 +364,7 @@ def _expected(shard: Mapping[str, Any]) -> str:
     return f"the manifest says {shard['bytes']} bytes with sha256 {shard['sha256']}"
 
 
-def _damaged(path: Path, what: str) -> DataError:
-    return DataError(
+def _damaged(path: Path, what: str) -> ShardError:
+    return ShardError(
         f"{path} is damaged: {what}", fix="remove the folder of this result and run the ingest stage again"
     )

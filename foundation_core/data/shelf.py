@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from foundation_core.data.places import Place, located
-from foundation_core.errors import ConfigError, DataError, FoundationError, SetupError, TransientError
+from foundation_core.errors import ConfigError, DataError, FoundationError, SetupError, ShardError, TransientError
 from foundation_core.files import PARTIAL, disk_is_full, found_no_room, read_json, sha256_file, write_json
 from foundation_core.spec_loading import ShardStoreSpec
 
@@ -231,8 +231,8 @@ def _stream(shard: Mapping[str, Any], source: Place, sink: BinaryIO) -> None:
         raise _changed(shard, source, f"its sha256 is {state.hexdigest()}")
 
 
-def _changed(shard: Mapping[str, Any], source: Place, what: str) -> DataError:
-    return DataError(
+def _changed(shard: Mapping[str, Any], source: Place, what: str) -> ShardError:
+    return ShardError(
         f"{source} is not the shard of this corpus: {what}; the manifest says {shard['bytes']} bytes with sha256"
         f" {shard['sha256']}",
         fix="copy the ingest result's shards there again",

@@ -6,6 +6,7 @@ into MLflow, so training never waits for a server and no rank imports one.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from foundation_core.errors import ConfigError
 from foundation_core.events import EventLog
+from foundation_core.failures import told
 
 
 class Metric(NamedTuple):
@@ -66,6 +68,8 @@ METRICS: dict[str, Metric] = {
 PREFIXES: dict[str, Metric] = {
     "task/": Metric("mixed", "a score of a task model: task/<arm>/<score>"),
     "system/": Metric("mixed", "what the machine was doing: system/<reading>_<unit>"),
+    "failures/": Metric("failures", "how often training met a class of failures: failures/<class>"),
+    "recovery/": Metric("seconds", "from a failure to the next step: recovery/<class>_seconds"),
 }
 """Families of metrics whose last part is found at run time."""
 
@@ -170,6 +174,27 @@ class EventTracker:
     def tags(self, values: Mapping[str, str]) -> None:
         """Append the tags."""
         self.events.write("tags", values=dict(values))
+
+
+class FailureTally:
+    """Shows the failures of one event log on a tracker: a count and the last words of each class."""
+
+    def __init__(self) -> None:
+        self._met: dict[str, set[str]] = {}
+
+    def apply(self, event: Mapping[str, Any], tracker: Tracker) -> None:
+        """Count one event, if it is of a failure or a recovery; one that is applied again is counted once."""
+        if event["kind"] not in ("failure", "recovered"):
+            return
+        name, tag = event["failure"], f"{event['kind']}.{event['failure']}"
+        tracker.tags({tag: told(event)})
+        met = self._met.setdefault(tag, set())
+        met.add(json.dumps(event, sort_keys=True))
+        count = len(met)
+        if event["kind"] == "failure":
+            tracker.metrics({f"failures/{name}": count}, count, event["time"])
+        else:
+            tracker.metrics({f"recovery/{name}_seconds": event["seconds"]}, count, event["time"])
 
 
 def replay(event: Mapping[str, Any], tracker: Tracker) -> None:

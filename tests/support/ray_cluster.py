@@ -51,6 +51,11 @@ class TwoNodes:
         self._parts = [self._start("head", ray_head_command(dashboard, self._short / "0", port=self._gcs, cpus=1))]
         self.add_node()
 
+    @property
+    def gcs_address(self) -> str:
+        """Where other nodes, and drivers, join."""
+        return f"127.0.0.1:{self._gcs}"
+
     def place(self, place: Workplace) -> ClusterPlace:
         """A workplace whose commands use this cluster."""
         variables = {"FOUNDATION_RAY_ADDRESS": self.address, **ray_access(self.token)}
@@ -67,22 +72,28 @@ class TwoNodes:
         number = len(self._parts)
         command = [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
-            *(f"--address=127.0.0.1:{self._gcs}", "--node-ip-address=127.0.0.1", "--num-cpus=1"),
+            *(f"--address={self.gcs_address}", "--node-ip-address=127.0.0.1", "--num-cpus=1"),
             f"--dashboard-agent-listen-port={free_port()}",
             # its own folder: nodes that shared one would unpack the same job into the same place, one over the other
             f"--temp-dir={self._short / str(number)}",
         ]
         self._parts.append(self._start(f"node-{number}", command))
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300
         while self._living_nodes() < 2:
             assert time.monotonic() < deadline, "the node did not join"
             time.sleep(0.2)
 
     def kill_node(self) -> None:
-        """End the second node's raylet by SIGKILL."""
+        """End the newest node's raylet by SIGKILL."""
         guard = psutil.Process(self._parts[-1].process.pid)
         raylet = next(each for each in guard.children(recursive=True) if each.name() == "raylet")
         raylet.kill()
+
+    def ask_node_to_leave(self) -> None:
+        """Send SIGTERM to the newest node's `ray start`, as a machine that is shut down does."""
+        guard = psutil.Process(self._parts[-1].process.pid)
+        (start,) = guard.children()
+        start.terminate()
 
     def end(self) -> None:
         """End all nodes, the head last."""

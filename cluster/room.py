@@ -1,0 +1,101 @@
+"""How many workers of a training a Ray cluster has room for, and the wait until it has.
+
+nodes that live and stay -> CPUs of each // CPUs of a worker -> between the least and the most that the spec wants
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster.failures import draining_nodes
+from cluster.stop import StopFile
+from foundation_core.errors import FoundationError, Requeued, SetupError, Stopped, TransientError
+from foundation_core.events import EventLog
+from foundation_core.specs import PretrainSpec
+
+LOOK_SECONDS = 0.5
+SETTLE_SECONDS = 10.0
+"""How long more workers are waited for where fewer would do: those of an attempt that ended give their CPUs back."""
+
+
+class Room(NamedTuple):
+    """Workers and CPUs of a cluster.
+
+    Args:
+        free: workers that fit now.
+        possible: workers that fit if nobody else is at work.
+        free_cpus: of all nodes.
+        cpus: of all nodes that live and stay.
+    """
+
+    free: int
+    possible: int
+    free_cpus: int
+    cpus: int
+
+
+def look_for_room(threads_per_worker: int) -> Room:
+    """The room that there is now."""
+    import ray
+    from ray._private.state import available_resources_per_node
+
+    leaving, free = draining_nodes(), available_resources_per_node()
+    nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
+    stay = {node: cpus for node, cpus in nodes.items() if node not in leaving}
+    free_cpus = {node: int(free.get(node, {}).get("CPU", 0)) for node in stay}
+    return Room(
+        sum(cpus // threads_per_worker for cpus in free_cpus.values()),
+        sum(cpus // threads_per_worker for cpus in stay.values()),
+        sum(free_cpus.values()),
+        sum(stay.values()),
+    )
+
+
+def wait_for_room(spec: PretrainSpec, folder: Path, *, is_first: bool, preempted: bool) -> int:
+    """How many workers to start, once there is room for them: others may be at work, and a queue is no failure.
+
+    Args:
+        preempted: the attempt before was ended because its node will go.
+
+    Raises:
+        SetupError: the cluster is too small, and nothing was started.
+        TransientError: it is too small since a node was lost.
+        Requeued: it is too small since a node was taken away.
+        Stopped: somebody asked.
+    """
+    stop, settled, said = StopFile(folder), time.monotonic() + SETTLE_SECONDS, False
+    while True:
+        if stop.end_requested():
+            raise Stopped("training stopped before its workers began", fix="run the same command again")
+        room = look_for_room(spec.threads_per_worker)
+        if room.possible < spec.fewest_workers:
+            raise too_few_cpus(spec, room.cpus) if is_first else _lost_node(spec, room.cpus, preempted=preempted)
+        wanted = min(spec.workers, room.possible)
+        if room.free >= wanted or (room.free >= spec.fewest_workers and time.monotonic() > settled):
+            return min(spec.workers, room.free)
+        if not said:
+            needed = wanted * spec.threads_per_worker
+            EventLog(folder).say(f"waiting for {needed} CPUs: {room.free_cpus} of {room.cpus} are free")
+            said = True
+        time.sleep(LOOK_SECONDS)
+
+
+def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
+    """The error for a request that no cluster of this size can ever grant."""
+    fewest, threads = spec.fewest_workers, spec.threads_per_worker
+    return SetupError(
+        f"pretrain wants {fewest} workers of {threads} CPUs, and there are {present} CPUs in all",
+        allowed=f"workers x threads_per_worker up to {present}, on nodes that hold whole workers",
+        fix=f"set --pretrain.workers {max(1, present // threads)}, or add nodes to the cluster",
+    )
+
+
+def _lost_node(spec: PretrainSpec, present: int, *, preempted: bool) -> FoundationError:
+    needed = spec.fewest_workers * spec.threads_per_worker
+    kind, lost = (Requeued, "gave a node back") if preempted else (TransientError, "lost a node")
+    return kind(
+        f"the cluster {lost}: the workers need {needed} CPUs, and {present} are left",
+        fix="let another node join, then run the same command again: it continues from the last checkpoint",
+    )
