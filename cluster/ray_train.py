@@ -73,7 +73,7 @@ def _fit(job: Job, spec: PretrainSpec, attempt: int) -> None:
     TorchTrainer(
         _run_rank,
         train_loop_config=asdict(job),
-        torch_config=TorchConfig(backend="gloo"),
+        torch_config=TorchConfig(backend="gloo", timeout_s=spec.watch.collective_seconds),
         scaling_config=ScalingConfig(num_workers=spec.workers, resources_per_worker={"CPU": spec.threads_per_worker}),
         run_config=RunConfig(
             name=f"attempt-{attempt}",

@@ -33,6 +33,7 @@ from foundation_core.spec_quality import (
     RepetitionSpec,
 )
 from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.spec_watch import WatchSpec
 
 __all__ = [
     "AudioSpec", "AugmentSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec", "FilterSpec",
@@ -40,7 +41,8 @@ __all__ = [
     "MixtureSpec", "ModelSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec", "PretrainSpec", "PublishSpec",
     "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec", "ShardStoreSpec", "SourceSpec",
     "Spec",
-    "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves",
+    "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WatchSpec", "WeightChangeSpec", "described_leaves",
+    "leaves",
     "placement", "presentation",
 ]  # fmt: skip
 
@@ -243,6 +245,8 @@ class PretrainSpec(Spec):
     """What holds parameters, gradients and optimizer state."""
     zero_stage: Literal[0, 1, 2, 3] = placement(1)
     """What DeepSpeed shards over the workers: nothing, optimizer state, gradients too, parameters too."""
+    watch: WatchSpec = placement(WatchSpec())
+    """Hangs, slow workers, energy."""
 
 
 # --------------------------------------------------------------------------------------------------------- finetune

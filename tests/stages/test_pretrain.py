@@ -207,7 +207,7 @@ def test_a_stage_that_a_budget_ends_is_a_result_that_says_so(
     assert result.summary["best_step"] in _logged(tmp_path, "validation/bits_per_byte")
     assert result.outputs[WEIGHTS_FILE] == sha256_file(tmp_path / WEIGHTS_FILE)
     said = [event["text"] for _, event in read_events(tmp_path) if event["kind"] == "say"]
-    assert said[-1] == f"max_tokens=400 is used up: ended after step {last} of {SPEC.steps}"
+    assert said[-2] == f"max_tokens=400 is used up: ended after step {last} of {SPEC.steps}"
 
 
 @pytest.mark.usefixtures("untimed")
