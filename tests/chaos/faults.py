@@ -43,11 +43,13 @@ def _service(name: str, words: str) -> Callable[[Site], psutil.Process]:
 
 
 def _working(words: str) -> Callable[[Site], psutil.Process]:
-    """A process with words in its command line, that is no guard."""
+    """A process with words in its command line that is itself at work: no guard of one, and no shell around it."""
 
     def find(site: Site) -> psutil.Process:
         found = site.stack.place.processes(words)
-        return next(process for process in found if "cluster.guard" not in " ".join(process.cmdline()))
+        around = ("sh", "bash", "dash")
+        lines = {process: " ".join(process.cmdline()) for process in found if process.name() not in around}
+        return next(process for process, line in lines.items() if "cluster.guard" not in line)
 
     return find
 

@@ -14,12 +14,12 @@ from foundation_core.events import read_events
 from foundation_core.store import load_result
 from foundation_core.train.goodput import account
 from tests.chaos.cases import Case
-from tests.chaos.site import AT_STEP, TRAINING, Row, sample_problems
+from tests.chaos.site import AT_STEP, TRAINING, Row, sample_problems, seconds_to_recover
 from tests.support.namespaces import running_separated_nodes
 from tests.support.stack import step_of, until
 from tests.support.workplace import Workplace
 
-CUT_SECONDS = 30.0
+CUT_SECONDS, HANG_SECONDS = 30.0, 10.0
 NETWORK_CUT = Case("network cut", "step")
 
 
@@ -35,7 +35,8 @@ def cut_network(recipe: Path, expected: str) -> Row:
         home.mkdir()
         with running_separated_nodes(Path(temporary)) as nodes:
             place = nodes.place(Workplace(home, recipe))
-            fields = [word for name, value in TRAINING.items() for word in (f"--pretrain.{name}", str(value))]
+            training = {**TRAINING, "watch.hang_seconds": HANG_SECONDS}
+            fields = [word for name, value in training.items() for word in (f"--pretrain.{name}", str(value))]
             command = place.start("pretrain", str(recipe), *fields)
             until(lambda: _step(home) >= AT_STEP, time.monotonic() + 400, "the training did not begin")
             step, at = _step(home), time.time()
@@ -57,9 +58,8 @@ def cut_network(recipe: Path, expected: str) -> Row:
                 problems.append("another model")
         if not any(event["kind"] == "failure" and event["failure"] == "hang" for event in events):
             problems.append("no hang was told")
-        after = (event["time"] for event in events if event["kind"] == "progress" and event["done"] > step)
-        end = next((moment for moment in after if moment > at + 1), time.time())
-    return Row(NETWORK_CUT, problems, by_hand, account(events).repeated_steps, end - at, time.time() - began)
+    lost, seconds = account(events).repeated_steps, seconds_to_recover(events, step, at)
+    return Row(NETWORK_CUT, problems, by_hand, lost, seconds, time.time() - began)
 
 
 def _step(home: Path) -> int:

@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -224,9 +224,22 @@ class Site:
         if folder is None:
             return 0, 0.0
         events = [event for _, event in read_events(folder)]
-        after = (e["time"] for e in events if e["time"] > at and _is_step(e) and e["step"] > step)
-        end = next(after, time.time())
-        return account(events).repeated_steps, end - at
+        return account(events).repeated_steps, seconds_to_recover(events, step, at)
+
+
+def seconds_to_recover(events: Sequence[Mapping[str, Any]], step: int, at: float) -> float:
+    """From a fault at a step to the first step that had not been done; 0 if the training never began anew."""
+    furthest, began_anew = step, False
+    for event in events:
+        if event["time"] <= at:
+            continue
+        if event["kind"] in ("start", "attempt"):
+            began_anew = True
+        elif _is_step(event) and not began_anew:
+            furthest = max(furthest, event["step"])
+        elif _is_step(event) and event["step"] > furthest:
+            return float(event["time"] - at)
+    return 0.0
 
 
 def sample_problems(folder: Path) -> list[str]:
@@ -243,7 +256,7 @@ def sample_problems(folder: Path) -> list[str]:
     return found + [f"step {step} was another one the second time" for step, each in seen.items() if len(each) > 1][:3]
 
 
-def _is_step(event: dict[str, Any]) -> bool:
+def _is_step(event: Mapping[str, Any]) -> bool:
     return event["kind"] == "metrics" and STEP_SECONDS in event["values"]
 
 
