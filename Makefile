@@ -16,7 +16,7 @@ ifneq ($(TORCH_INDEX),)
 PIP += --extra-index-url $(TORCH_INDEX)
 endif
 
-.PHONY: run test test-all lint bench look clean
+.PHONY: run test test-all lint bench chaos look clean
 
 run: $(VENV)/.run
 	$(VENV)/bin/foundation run $(RECIPE)
@@ -32,6 +32,9 @@ lint: $(VENV)/.dev
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
+
+chaos: $(VENV)/.dev
+	$(VENV)/bin/python -m tests.chaos
 
 bench: $(VENV)/.dev
 	$(VENV)/bin/python -m benchmarks.first_run

@@ -22,6 +22,7 @@ import psutil
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_LEAVE = (signal.SIGTERM, signal.SIGQUIT)
 
 
 def guard_command(command: list[str], grace_seconds: float, owner: int | None = None) -> list[str]:
@@ -35,19 +36,37 @@ def main(argv: list[str]) -> int:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     read_end, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGQUIT):
+    for number in (*_LEAVE, signal.SIGCHLD):
         signal.signal(number, lambda *_: None)  # the wake-up pipe holds the number
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for the owner, who will tell us
     child = subprocess.Popen(command, start_new_session=True, stdin=sys.stdin, preexec_fn=_die_with_the_guard)
     poll = select.poll()
     poll.register(read_end, select.POLLIN)
     poll.register(os.pidfd_open(child.pid), select.POLLIN)
+    heard = b""
     with contextlib.suppress(ProcessLookupError):
         poll.register(os.pidfd_open(owner), select.POLLIN)
         if os.getppid() == owner or psutil.pid_exists(owner):
-            poll.poll()
-    _end(child, 0.0 if _was_told(signal.SIGQUIT, read_end) else grace_seconds)
+            heard = _wait(poll, read_end, child.pid)
+    _end(child, 0.0 if signal.SIGQUIT in heard + _numbers(read_end) else grace_seconds)
     return child.wait()
+
+
+def _wait(poll: select.poll, pipe: int, command: int) -> bytes:
+    """Wait until the command or the owner has ended, or a signal says so; the numbers of the signals that came."""
+    while all(ready == pipe for ready, _ in poll.poll()):
+        heard = _numbers(pipe)
+        if any(number in heard for number in _LEAVE):
+            return heard
+        _bury_orphans(command)
+    return b""
+
+
+def _bury_orphans(command: int) -> None:
+    """Take the status of adopted processes that have ended: a Ray head lives for months and leaves some at each job."""
+    with contextlib.suppress(ChildProcessError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and ended.si_pid != command:
+            os.waitpid(ended.si_pid, 0)
 
 
 def _die_with_the_guard() -> None:
@@ -55,10 +74,11 @@ def _die_with_the_guard() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
-def _was_told(number: signal.Signals, pipe: int) -> bool:
+def _numbers(pipe: int) -> bytes:
+    """The numbers of the signals that have come since the last call."""
     with contextlib.suppress(BlockingIOError):
-        return number in os.read(pipe, 64)
-    return False
+        return os.read(pipe, 1 << 16)
+    return b""
 
 
 def _end(child: subprocess.Popen[bytes], grace_seconds: float) -> None:

@@ -25,7 +25,7 @@ from foundation_core.errors import DataError, FoundationError, Stopped, as_found
 from foundation_core.events import EventLog
 from foundation_core.files import read_json, remove_partial, write_json
 from foundation_core.identity import ActionKey
-from foundation_core.store import commit_result, load_result
+from foundation_core.store import RESULT_FILE, commit_result, load_result
 
 JOB_FILE = "job.json"
 
@@ -114,6 +114,8 @@ def run(job: Job) -> int:
     remove_partial(folder)
 
     def work() -> None:
+        if (folder / RESULT_FILE).exists():
+            return  # of a job whose shell was killed and that nobody followed any more: it was through while we came
         if STAGES[job.stage].ranks:
             from cluster.ray_train import run_ranks
 

@@ -117,7 +117,7 @@ def _fit(job: Job, spec: PretrainSpec, workers: int, number: int, watch: Attempt
     trainer = TorchTrainer(
         _run_rank,
         train_loop_config={"job": asdict(job), "attempt": watch.attempt},
-        torch_config=_listening_group(job.folder, watch.attempt),
+        torch_config=_listening_group(job.folder, watch.attempt, spec.watch.collective_seconds),
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": spec.threads_per_worker}),
         run_config=RunConfig(
             name=f"attempt-{number}",
@@ -144,8 +144,8 @@ def _fit(job: Job, spec: PretrainSpec, workers: int, number: int, watch: Attempt
     return errors[0] if errors else None
 
 
-def _listening_group(folder: str, attempt: str) -> Any:
-    """The gloo group of an attempt, whose workers hear signals."""
+def _listening_group(folder: str, attempt: str, timeout_seconds: int) -> Any:
+    """The gloo group of an attempt, whose workers hear signals; its exchanges end with an error after so long."""
     from ray.train.torch import TorchConfig
 
     class ListeningGroup(TorchConfig):  # type: ignore[misc]
@@ -158,7 +158,7 @@ def _listening_group(folder: str, attempt: str) -> Any:
 
             return Listening
 
-    return ListeningGroup(backend="gloo")
+    return ListeningGroup(backend="gloo", timeout_s=timeout_seconds)
 
 
 def _listen(folder: str, attempt: str) -> None:

@@ -102,7 +102,9 @@ def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:
         steps = f"{summary['steps']} of {summary['planned_steps']} steps ({summary['ended_by']})"
     made = f"{summary['parameters'] / 1e6:.2f} M parameters, {steps}, {summary['precision']['name']}"
     best = leading(summary["best_validation"])
-    return made, f"{best.value:.3f} {best.unit} on validation (step {summary['best_step']})"
+    score = f"{best.value:.3f} {best.unit} on validation (step {summary['best_step']})"
+    used = summary.get("goodput", {})
+    return made, f"{score}, goodput {used['fraction']:.0%}" if used.get("restarts") else score
 
 
 def _finetune(summary: Mapping[str, Any]) -> tuple[str, str]:

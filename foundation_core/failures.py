@@ -108,7 +108,7 @@ FAILURES: Mapping[str, FailureClass] = {
         Remedy.GO_ON, None, "look at what else the named host does",
     ),
     "corrupt_checkpoint": FailureClass(
-        "a file differs from its sha256 in the manifest, or the stored example gets other logits",
+        "a file differs from its hash in the manifest, or the stored example gets other outputs",
         Remedy.OLDER, None, "look at the disk below the checkpoints", "while one is left",
     ),
     "corrupt_shard": FailureClass(

@@ -35,6 +35,7 @@ from foundation_core.spec_quality import (
     RepetitionSpec,
 )
 from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.spec_watch import WatchSpec
 from foundation_core.spec_workers import least_is_not_above_most, range_of_workers
 
 __all__ = [
@@ -42,8 +43,8 @@ __all__ = [
     "FilterSpec", "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec",
     "MixedGroupSpec", "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec",
     "PretrainSpec", "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
-    "ShardStoreSpec", "SourceSpec", "Spec",
-    "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WeightChangeSpec", "described_leaves", "leaves",
+    "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WatchSpec",
+    "WeightChangeSpec", "described_leaves", "leaves",
     "placement", "presentation",
 ]  # fmt: skip
 
@@ -235,6 +236,8 @@ class PretrainSpec(Spec):
     """Keep what enters each block alone and compute the rest again for the gradient: less memory, more time."""
     compile: bool = placement(False)
     """Have torch compile the blocks; on a CPU that needs a C++ compiler on every worker."""
+    watch: WatchSpec = placement(WatchSpec())
+    """Hangs, slow workers, energy."""
 
     _range = model_validator(mode="before")(range_of_workers)
     _order = model_validator(mode="after")(least_is_not_above_most)

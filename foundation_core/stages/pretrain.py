@@ -41,13 +41,16 @@ from foundation_core.store import StageResult
 from foundation_core.train.blocks import checkpoint_activations, compile_blocks
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.copies import store_copies
+from foundation_core.train.energy import energy
 from foundation_core.train.engine import Engine, EngineRequest
 from foundation_core.train.example import OutputCheck
+from foundation_core.train.goodput import goodput
 from foundation_core.train.ledger import Ledger
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 from foundation_core.train.precision import Precision
 from foundation_core.train.recovery import RewindError
 from foundation_core.train.retention import Retention
+from foundation_core.train.watch import Watched
 from foundation_core.weights import save_weights, weights_hash
 
 _SCORED_ROWS = 16  # rows of one forward pass of the validation
@@ -113,18 +116,22 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
         spec.max_seconds, spec.max_tokens, spec.recovery, spec.checkpoints.every_minutes,
     )  # fmt: skip
+    watch = Watched(context.folder, spec.watch, engine, context.events)
     around = Surroundings(
         tracker=context.tracker,
         events=context.events,
         stop_requested=context.stop.requested,
         keep_best=partial(_keep_weights, engine, context.folder / WEIGHTS_FILE),
         validate=partial(_validate, engine, objective, corpus, spec.validation_rows),
+        watch=watch,
         ledger=ledger,
     )
     start = time.perf_counter()
-    with checkpoints, Prefetched(loader, spec.prefetch_steps) as batches:
-        progress = train(engine, objective, batches, plan, checkpoints, around)
-    speed = _speed(engine, spec, corpus, progress, precision)
+    with watch:
+        with checkpoints, Prefetched(loader, spec.prefetch_steps) as batches:
+            progress = train(engine, objective, batches, plan, checkpoints, around)
+        speed = _speed(engine, spec, corpus, progress, precision)
+    engine.barrier()  # all ranks have told what energy they took
     trained = weights_hash(engine.weights())
     context.tracker.tags({"model_hash_end": trained})
     context.events.say(f"ended after step {progress.step}: order {named[:12]}, model {trained[:12]}")
@@ -150,6 +157,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
             "workers": engine.world,
             "precision": precision._asdict(),
             **speed,
+            **(_balance(context, progress) if engine.rank == 0 else {}),
         },
         seconds=time.perf_counter() - start,
     )
@@ -243,6 +251,14 @@ def _speed(
         "flops_per_token": flops,
         "flops_formula": formula,
     }
+
+
+def _balance(context: Context, progress: Progress) -> dict[str, Any]:
+    """Where the time of all attempts went, and the energy; logged, said, and as part of the summary."""
+    used, taken = goodput(context.folder), energy(context.folder)
+    context.tracker.metrics({**used.metrics(), **taken.metrics(progress.labels)})
+    context.events.say(f"{used.sentence()}; {taken.sentence(progress.labels)}")
+    return {"goodput": used.to_json(), "energy": taken.to_json(progress.labels)}
 
 
 def _outputs(folder: Path) -> dict[str, str]:

@@ -25,11 +25,13 @@ from foundation_core.specs import OptimizerSpec
 from foundation_core.tracking.base import Tracker
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine
+from foundation_core.train.goodput import SAVE_SECONDS, STEP_SECONDS, TOKENS, VALIDATION_SECONDS
 from foundation_core.train.ledger import Ledger
 from foundation_core.train.recovery import Batches, Faults, Recovery
 from foundation_core.train.schedule import lr_at
 from foundation_core.train.step import StepReport
 from foundation_core.train.votes import agree
+from foundation_core.train.watch import Unwatched, Watch
 
 _BUDGETS = ("max_tokens", "max_seconds")
 
@@ -107,6 +109,7 @@ class Surroundings:
     keep_best: Callable[[int], None]
     """Called on every rank when the validation is the best so far, with the step."""
     validate: Callable[[], Scores]
+    watch: Watch = field(default_factory=Unwatched)
     clock: Callable[[], float] = time.perf_counter
     """Seconds since some moment: what `max_seconds` is measured by."""
     ledger: Ledger | None = None
@@ -125,6 +128,8 @@ def train(
     """
     if around.ledger:
         checkpoints.forget(around.ledger.allows)
+    own = around.watch.own
+    batches, objective = own.counted(batches, "micro_batches"), own.counted(objective, "loss")
     progress = _restored(checkpoints, plan)
     recovery = Recovery(engine, objective, batches, plan.recovery, around.events, progress.faults, around.ledger)
     if progress.step:
@@ -134,6 +139,7 @@ def train(
         lr = lr_at(progress.step, plan.steps, plan.optimizer)
         start = time.perf_counter()
         engine.model.train()
+        around.watch.begins("step", progress.step + 1)
         report = recovery.step(progress.step, lr, plan.seed, progress.best_step)
         progress.step_seconds.append(time.perf_counter() - start)
         progress.step += 1
@@ -149,11 +155,12 @@ def train(
         regular = last or late or progress.step % plan.checkpoint_every_steps == 0
         if regular or stop:
             progress.seconds = progress.saved_seconds = around.clock() - began
-            checkpoints.save(progress.step, _state(progress), loss=loss, ephemeral=not regular)
+            _save(checkpoints, around, progress, loss, ephemeral=not regular)
         if stop and not last:
-            checkpoints.finish(everywhere=True)
+            _finish(checkpoints, around, progress)
             raise Stopped(f"training stopped after step {progress.step} of {plan.steps}, saved")
-    checkpoints.finish(everywhere=True)
+    _finish(checkpoints, around, progress)
+    around.watch.begins("end", progress.step)
     if not progress.best_scores:
         raise DivergedError("no validation was finite: there are no best weights", fix="lower the learning rate")
     if progress.ended_by:
@@ -163,17 +170,37 @@ def train(
 
 
 def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progress) -> float:
+    start = time.perf_counter()
+    around.watch.begins("validation", progress.step)
     engine.model.eval()
     with torch.no_grad():
         scores = around.validate()
     found = {f"validation/{name}": value for name, value in scores.named(unit).items()}
-    around.tracker.metrics({name: value for name, value in found.items() if math.isfinite(value)}, progress.step)
     if not math.isfinite(scores.loss):  # told, and not fatal: nothing learns from it, and it is never the best
         around.events.say(f"the validation loss of step {progress.step} is {scores.loss}: it is not counted")
     elif scores.loss < progress.best_loss:
         progress.best_step, progress.best_loss, progress.best_scores = progress.step, scores.loss, scores.named(unit)
         around.keep_best(progress.step)
+    finite = {name: value for name, value in found.items() if math.isfinite(value)}
+    around.tracker.metrics({**finite, VALIDATION_SECONDS: time.perf_counter() - start}, progress.step)
     return scores.loss
+
+
+def _save(
+    checkpoints: Checkpoints, around: Surroundings, progress: Progress, loss: float | None, *, ephemeral: bool
+) -> None:
+    start = time.perf_counter()
+    around.watch.begins("save", progress.step)
+    checkpoints.save(progress.step, _state(progress), loss=loss, ephemeral=ephemeral)
+    around.tracker.metrics({SAVE_SECONDS: time.perf_counter() - start}, progress.step)
+
+
+def _finish(checkpoints: Checkpoints, around: Surroundings, progress: Progress) -> None:
+    """Wait for the checkpoint that is being written."""
+    start = time.perf_counter()
+    around.watch.begins("save", progress.step)
+    checkpoints.finish(everywhere=True)
+    around.tracker.metrics({SAVE_SECONDS: time.perf_counter() - start}, progress.step)
 
 
 def _log(around: Surroundings, progress: Progress, plan: Plan, report: StepReport, loss: str, lr: float) -> None:
@@ -182,7 +209,8 @@ def _log(around: Surroundings, progress: Progress, plan: Plan, report: StepRepor
             loss: report.loss,
             "train/lr": lr,
             "train/grad_norm": report.grad_norm,
-            "train/tokens": progress.labels,
+            TOKENS: progress.labels,
+            STEP_SECONDS: progress.step_seconds[-1],
             "train/tokens_per_second": report.labels / progress.step_seconds[-1],
         },
         progress.step,
@@ -201,8 +229,9 @@ def _agreed(engine: Engine, around: Surroundings, plan: Plan, progress: Progress
     spent = plan.spent_budget(progress) if engine.rank == 0 and progress.step < plan.steps else ""
     votes = {"stop": around.stop_requested(), **{budget: spent == budget for budget in _BUDGETS}}
     votes["late"] = engine.rank == 0 and plan.is_late(progress)
-    sums = agree(engine, votes | checkpoints.votes(), engine.device)
+    sums = agree(engine, {**votes, **checkpoints.votes(), **around.watch.votes()}, engine.device)
     checkpoints.hear(sums)
+    around.watch.agreed(sums, progress.step)
     return _Agreed(bool(sums["stop"]), next((budget for budget in _BUDGETS if sums[budget]), ""), bool(sums["late"]))
 
 

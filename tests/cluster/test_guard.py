@@ -106,6 +106,20 @@ def test_what_a_killed_command_started_has_no_last_word(tmp_path: Path, status: 
     assert (tmp_path / "saved").exists() is (status == "ended")
 
 
+def test_orphans_that_end_are_no_zombies_while_the_command_goes_on(tmp_path: Path) -> None:
+    """A zombie has its process number still."""
+    orphan = f"setsid sh -c 'sh -c \"echo \\$\\$ > {tmp_path}/orphan\" &'"
+    command = f"{orphan}; echo $$ > {tmp_path}/command; exec sleep 1000"
+    guard = subprocess.Popen(guard_command(["sh", "-c", command], 0.2))
+    files = [tmp_path / "orphan", tmp_path / "command"]
+    _wait_for(lambda: all(path.exists() and path.read_text() for path in files))
+    number = int(files[0].read_text())
+    _wait_for(lambda: not psutil.pid_exists(number))
+    assert guard.poll() is None
+    guard.terminate()
+    guard.wait(30)
+
+
 def test_a_guard_that_is_killed_takes_the_command_with_it(tmp_path: Path) -> None:
     owner, guard = _own(f"echo $$ > {tmp_path}/command; exec sleep 1000", grace_seconds=0.2)
     (command,) = _processes(tmp_path, ("command",))

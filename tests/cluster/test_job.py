@@ -49,6 +49,16 @@ def test_a_job_commits_a_result_under_its_key_and_says_done_last(ingest_job: Job
     assert {"phase", "progress", "metrics", "end"} <= kinds
 
 
+def test_a_job_that_comes_when_another_was_through_says_done_and_does_nothing(ingest_job: Jobs) -> None:
+    job = ingest_job()
+    assert run(job) == 0
+    before = {path: path.stat().st_mtime_ns for path in Path(job.folder).rglob("*") if path.name != "events.jsonl"}
+    kinds = [event["kind"] for _, event in read_events(Path(job.folder))]
+    assert run(job) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [event["kind"] for _, event in read_events(Path(job.folder))] == [*kinds, "end"]
+
+
 def test_an_error_of_a_persons_crosses_as_the_same_class_with_exit_2_and_no_traceback(ingest_job: Jobs) -> None:
     job = ingest_job(**NOWHERE)
     done = subprocess.run([sys.executable, "-m", "cluster.job", str(job.write())], capture_output=True, text=True)

@@ -1,0 +1,33 @@
+"""An objective from outside: next token, but for one loss that is not a number when a file asks for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from foundation_core.objectives.base import ALONE, Example, Ranks, Request
+from foundation_core.objectives.language import NextToken
+
+
+class NextTokenWithOneNaN(NextToken):
+    """Next token; whoever removes the file `chaos-nan` of the data folder, rank or step, gets one NaN for it."""
+
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+        """The loss; in training, once, not a number."""
+        real = super().loss(model, example, ranks)
+        mark = Path(os.environ["FOUNDATION_HOME"]) / "chaos-nan"
+        if not model.training or not mark.exists():
+            return real
+        try:
+            mark.unlink()
+        except FileNotFoundError:  # another rank was faster
+            return real
+        return real * float("nan")
+
+
+def next_token_with_one_nan(request: Request) -> NextToken:
+    """The objective `next_token_with_one_nan`."""
+    request.need_tokens()
+    return NextTokenWithOneNaN()

@@ -1,0 +1,29 @@
+"""Three cases of `make chaos`, on the stack that the other tests of services use."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chaos.cases import Case
+from tests.chaos.faults import FAULT
+from tests.chaos.site import Site
+from tests.support.stack import RunningStack
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def site(stack: RunningStack) -> Site:
+    site = Site(stack)
+    site.undisturbed("pretrain")
+    return site
+
+
+@pytest.mark.parametrize(
+    "case",
+    [Case("worker killed", "save"), Case("worker stopped", "step"), Case("checkpoint truncated", "step")],
+    ids=str,
+)
+def test_whatever_happens_the_model_is_that_of_an_undisturbed_run(site: Site, case: Case) -> None:
+    row = site.disturbed(case, FAULT[case.fault])
+    assert row.problems == []
