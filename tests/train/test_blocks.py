@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foundation_core.model.experts import take_routing
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
+from foundation_core.objectives.experts import take_routing
 from foundation_core.specs import ModelSpec, OptimizerSpec
 from foundation_core.train.blocks import blocks_of, checkpoint_activations, compile_blocks
 from foundation_core.train.engine import EngineRequest, TorchEngine
