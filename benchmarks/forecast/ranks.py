@@ -181,6 +181,7 @@ def main(cases: Path, out: Path) -> None:
     dist.init_process_group("gloo")
     asked, found = [Case(**case) for case in json.loads(cases.read_text())], []
     known = rates() if any(case.steps for case in asked) else {}
+    measure(asked[0])  # what is imported at its first use would count as the first case's
     for case in asked:
         found.append(measure(case))
         gc.collect()

@@ -66,13 +66,14 @@ def memory_of(
     weights, gradients, optimizer = state_shares(spec, size.parameters, _never_sharded(spec.model.trunk))
     tokens = min(spec.micro_batch_rows, -(-spec.batch_rows // spec.workers)) * places
     blocks, rest = _saved(spec, places, fused_attention)
-    depth = spec.model.trunk.depth
+    depth, autocasts = spec.model.trunk.depth, spec.precision == "bf16" and spec.engine == "torch"
     kept = depth * blocks + rest
     if recomputed:  # Chen et al. 2016: the inputs of all blocks, and all of the one that is at work
         kept = depth * _stream_bytes(spec) + blocks + rest
+    copies = 2 * size.multiplying if autocasts else 0  # made once a forward pass, and read by the backward pass
     logits = 4 * tokens * vocabulary + 8 * LOGITS_AT_A_TIME_TOKENS * vocabulary
     buffers = _buffer_bytes(spec, size.parameters)
-    return Memory(weights, gradients, optimizer, tokens * kept, logits, buffers)
+    return Memory(weights, gradients, optimizer, tokens * kept + copies, logits, buffers)
 
 
 def state_shares(spec: PretrainSpec, parameters: int, never_sharded: int = 0) -> tuple[int, int, int]:
