@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cluster.planning import Step
+from foundation_core.cost.memory import Memory, memory_of
 from foundation_core.cost.size import Size, size_of, training_flops
 from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import open_reader
@@ -30,8 +31,9 @@ START_SECONDS = {"ingest": 8.0, "pretrain": 25.0, "finetune": 9.0, "evaluate": 1
 
 WORKER_BYTES = 500_000_000
 """A worker that imported torch, DeepSpeed and Ray, before it has a model."""
-SCORED_TOKENS = 512
-"""Tokens whose logits exist at a time: see `objectives.language`."""
+RESIDENT_PER_PASSING_BYTE = 1.4
+"""What malloc holds for tensors that come and go in every step: it gives few pages back. Fitted to peaks of resident
+memory; `tests/cluster/test_forecast.py` holds the sum to new ones."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +74,14 @@ def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forec
     size, places = size_of(spec.model, shape), row_places(spec, shape)
     is_text = not shape.channels
     if is_text:
-        corpus, trained = _corpus_tokens(recipe, steps[0].result, source_bytes, store), _trained_tokens(spec)
+        corpus, trained = _corpus_tokens(recipe, steps[0].result, source_bytes, store), trained_tokens(spec, places)
     else:
         corpus, trained = _corpus_samples(recipe, steps[0].result, len(files)), spec.steps * spec.batch_rows
     work = _Work(size, places, trained if is_text else trained * places)
     flops = _measured_flops(store)
-    state = state_bytes(spec, size.parameters)
+    memory = memory_of(
+        spec, size, shape.vocabulary, places, fused_attention=False, recomputed=spec.activation_checkpointing
+    )
     due = [step.stage for step in steps if step.result is None]
     return Forecast(
         parameters=size.parameters,
@@ -85,28 +89,18 @@ def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forec
         corpus_size=corpus,
         trained_size=trained,
         epochs={recipe.ingest.source.kind: trained / max(1, corpus)},
-        state_bytes=state,
-        worker_bytes=WORKER_BYTES + state + activation_bytes(spec, shape.vocabulary, places),
+        state_bytes=memory.state,
+        worker_bytes=WORKER_BYTES + resident_bytes(memory),
         disk_bytes=sum(_disk_bytes(stage, recipe, size, source_bytes) for stage in due),
         seconds={stage: _seconds(stage, recipe, work, source_bytes, store, flops) for stage in due},
         basis="as measured in this data folder" if flops else "a guess from two cores without bfloat16; none ran here",
     )
 
 
-def state_bytes(spec: PretrainSpec, parameters: int) -> int:
-    """Weights, gradients and AdamW's two averages of one worker, by what its ZeRO stage shards; muon keeps less.
-
-    In bf16, products use 2-byte copies of weights and gradients beside the 4-byte ones that the optimizer keeps.
-    """
-    shared = spec.workers if spec.engine == "deepspeed" else 1
-    weights = gradients = 2 if spec.precision == "bf16" else 4
-    optimizer = 12 if spec.precision == "bf16" else 8
-    held = (
-        weights / (shared if spec.zero_stage >= 3 else 1)
-        + gradients / (shared if spec.zero_stage >= 2 else 1)
-        + optimizer / (shared if spec.zero_stage >= 1 else 1)
-    )
-    return round(parameters * held)
+def resident_bytes(memory: Memory) -> int:
+    """What a worker on a CPU takes of the system, for what it holds."""
+    passing = memory.activations + memory.logits
+    return memory.total + round((RESIDENT_PER_PASSING_BYTE - 1) * passing)
 
 
 def row_places(spec: PretrainSpec, shape: SampleShape) -> int:
@@ -114,21 +108,6 @@ def row_places(spec: PretrainSpec, shape: SampleShape) -> int:
     height, width = spec.model.patch
     patches = (shape.height // height) * (shape.width // width) if shape.channels else 0
     return patches + (spec.model.context_tokens if shape.vocabulary else 0)
-
-
-def activation_bytes(spec: PretrainSpec, vocabulary: int, places: int) -> int:
-    """What a forward pass of one worker keeps for its backward pass, and the logits of one piece.
-
-    Coefficients were fitted to peaks of resident memory; `tests/cluster/test_forecast.py` holds them to new ones.
-    """
-    trunk, tokens = spec.model.trunk, min(spec.micro_batch_rows, spec.batch_rows) * places
-    hidden = trunk.hidden or 4 * trunk.width
-    number = 2 if spec.precision == "bf16" else 4
-    block = 14 * trunk.width + 2 * hidden
-    kept = (
-        trunk.depth * trunk.width + block if spec.activation_checkpointing else trunk.depth * block
-    ) + 54 * trunk.width
-    return number * tokens * kept + 28 * SCORED_TOKENS * vocabulary
 
 
 def _corpus_tokens(recipe: PipelineSpec, corpus: Result | None, source_bytes: int, store: Store) -> int:
@@ -152,9 +131,9 @@ def _of_texts(store: Store) -> list[Result]:
     return [result for result in store.history("ingest") if result.summary["tokens"]]
 
 
-def _trained_tokens(spec: PretrainSpec) -> int:
-    """What pretraining reads by its steps, or by its budget of tokens if that is used up before."""
-    tokens = spec.steps * spec.batch_rows * spec.model.context_tokens
+def trained_tokens(spec: PretrainSpec, places: int) -> int:
+    """Places of rows that pretraining works on by its steps, or by its budget of tokens if that is used up before."""
+    tokens = spec.steps * spec.batch_rows * places
     return tokens if spec.max_tokens is None else min(tokens, spec.max_tokens)
 
 

@@ -48,6 +48,9 @@ costs. Both ways give the same rows."""
 _COUNTED_BY_CODE_DOCUMENTS = 5_000_000
 """Documents from which on rows are counted by machine code, too: a training on fewer starts before it is loaded."""
 
+OPEN_SHARDS = 16_384
+"""Shards that are mapped at a time, at the most: a process may have 65,530 maps (Linux's vm.max_map_count)."""
+
 _NO_PIECES = Pieces(*torch.empty(3, 0, dtype=torch.int64))
 
 
@@ -57,19 +60,6 @@ class Size(NamedTuple):
     rows: int
     tokens: int
     documents: int
-
-
-class _Cell(NamedTuple):
-    """The documents of a shard that are of one group, or all of them.
-
-    Args:
-        filled: places of its rows that are no padding.
-    """
-
-    shard: int
-    group: str | None
-    size: Size
-    filled: int
 
 
 class _Stream(NamedTuple):
@@ -107,18 +97,22 @@ class Windows:
     ) -> None:
         self._is_compiled = dataset.tokens >= COMPILED_FROM_TOKENS if compiled is None else compiled
         self.dataset, self.context_tokens, self.packing, self.groups = dataset, context_tokens, packing, groups
-        if packing != "cut" or groups is not None:
+        self._of: list[str | None] = [None] if groups is None else list(groups)
+        if packing == "cut" and groups is None:
+            self._counts = self._counted_by_manifest()
+        else:
             dataset.prepare(range(dataset.shards))
-            for shard in range(dataset.shards):  # all before the first count, whose memory is in one piece then
-                dataset.unverified(shard)
-        of = [None] if groups is None else groups
-        self._cells = [self._cell(shard, group) for group in of for shard in range(dataset.shards)]
-        rows = torch.tensor([cell.size.rows for cell in self._cells], dtype=torch.int64)
+            if dataset.shards <= OPEN_SHARDS:
+                for shard in range(dataset.shards):  # all before the first count, whose memory is in one piece then
+                    dataset.unverified(shard)
+            cells = range(len(self._of) * dataset.shards)
+            self._counts = torch.tensor([self._counted(cell) for cell in cells], dtype=torch.int64)
+        rows = self._counts[:, 0]
         self._ends = rows.cumsum(0)
         self._firsts = self._ends - rows
         self._streams: dict[int, _Stream] = {}
         self._unopened = int((rows > 0).sum())
-        self._told = torch.zeros((len(self._cells), 5), dtype=torch.int64)  # what `fused` is told of each cell
+        self._told = torch.zeros((len(rows), 5), dtype=torch.int64)  # what `fused` is told of each cell
         if len(self) == 0:
             raise DataError(
                 f"{dataset.folder} holds {dataset.tokens} tokens: there is nothing to predict in it",
@@ -134,9 +128,8 @@ class Windows:
         Raises:
             ConfigError: a group has no row.
         """
-        found: dict[str | None, Size] = {}
-        for cell in self._cells:
-            found[cell.group] = Size(*map(sum, zip(found.get(cell.group, Size(0, 0, 0)), cell.size, strict=True)))
+        sums = self._counts.view(len(self._of), self.dataset.shards, 4).sum(1)[:, :3].tolist()
+        found = {group: Size(*counts) for group, counts in zip(self._of, sums, strict=True)}
         for group, size in found.items():
             if not size.rows:
                 known = sorted(
@@ -155,7 +148,7 @@ class Windows:
 
     def filled_fraction(self) -> float:
         """Labels and first tokens over all places of all rows; the rest is padding."""
-        return sum(cell.filled for cell in self._cells) / (len(self) * (self.context_tokens + 1))
+        return int(self._counts[:, 3].sum()) / (len(self) * (self.context_tokens + 1))
 
     def pieces_of_shard(self, shard: int) -> tuple[int, Pieces]:
         """The number of a shard's first row, and the pieces of all of its rows, where documents have no groups."""
@@ -252,20 +245,37 @@ class Windows:
 
     def _opened(self, cells: Sequence[int]) -> list[_Stream]:
         if self._unopened:
-            self.dataset.prepare({self._cells[cell].shard for cell in cells})
+            self._close_for(cells)
+            self.dataset.prepare({self._place(cell)[0] for cell in cells})
         return [self._stream(cell) for cell in cells]
+
+    def _close_for(self, cells: Sequence[int]) -> None:
+        """Close the cells that were opened first, where there would be too many of them with these."""
+        needed = set(cells)
+        surplus = len(self._streams) + len(needed - self._streams.keys()) - OPEN_SHARDS
+        if surplus > 0:
+            for cell in [cell for cell in self._streams if cell not in needed][:surplus]:
+                del self._streams[cell]
+                self._told[cell] = 0
+                self._unopened += 1
+                self.dataset.close(self._place(cell)[0])
+
+    def _place(self, cell: int) -> tuple[int, str | None]:
+        """Shard and group of a cell: the documents of a shard that are of one group, or all of them."""
+        group, shard = divmod(cell, self.dataset.shards)
+        return shard, self._of[group]
 
     def _stream(self, cell: int) -> _Stream:
         if cell not in self._streams:
-            shard, group, size, _ = self._cells[cell]
-            table = self.dataset.table(shard)
+            shard, group = self._place(cell)
+            table, size_tokens = self.dataset.table(shard), int(self._counts[cell, 1])
             tokens, documents = _documents(table, group)
             plan: Plan = Cut(documents, self.context_tokens)
             rows = None
             if self.packing != "cut":
                 plan = packed(documents, self.context_tokens, self.packing, self._code)
-            elif (first := int(documents.start[0])) + size.tokens == int(documents.start[-1] + documents.length[-1]):
-                inside = (size.tokens - 1) // self.context_tokens
+            elif (first := int(documents.start[0])) + size_tokens == int(documents.start[-1] + documents.length[-1]):
+                inside = (size_tokens - 1) // self.context_tokens
                 rows = tokens[first:].as_strided((inside, self.context_tokens + 1), (self.context_tokens, 1))
             self._streams[cell] = _Stream(tokens, plan, rows)
             arrays = plan.arrays()
@@ -275,23 +285,31 @@ class Windows:
             self._unopened -= 1
         return self._streams[cell]
 
-    def _cell(self, shard: int, group: str | None) -> _Cell:
-        """A cell by its documents' lengths: which rows there are is found when the first of them is read."""
-        known = self.dataset.manifest["shards"][shard]
-        if self.packing == "cut" and group is None:
-            tokens, count = known["tokens"], known["rows"]
-        else:
-            _, documents = _documents(self.dataset.unverified(shard), group)
-            tokens, count = documents.tokens, len(documents.start)
+    def _counted_by_manifest(self) -> Tensor:
+        """What `_counted` says of every shard, where no shard has to be opened for it."""
+        shards = self.dataset.manifest["shards"]
+        tokens = torch.tensor([shard["tokens"] for shard in shards], dtype=torch.int64)
+        documents = torch.tensor([shard["rows"] for shard in shards], dtype=torch.int64)
+        rows = ((tokens - 1).clamp(min=0) + self.context_tokens - 1) // self.context_tokens
+        filled = torch.where(rows > 0, tokens + rows - 1, 0)  # two rows share a token
+        return torch.stack([rows, tokens, documents, filled], dim=1)
+
+    def _counted(self, cell: int) -> tuple[int, int, int, int]:
+        """Rows, tokens, documents and filled places of a cell: which rows they are is found when one is read."""
+        shard, group = self._place(cell)
+        _, documents = _documents(self.dataset.unverified(shard), group)
+        tokens, count = documents.tokens, len(documents.start)
         if self.packing == "cut":
             rows = row_count(tokens, self.context_tokens)
-            filled = tokens + rows - 1 if rows else 0  # two rows share a token
+            filled = tokens + rows - 1 if rows else 0
         else:
             code = self._code if self.dataset.rows >= _COUNTED_BY_CODE_DOCUMENTS else None
             rows = packed_rows(documents, self.context_tokens, self.packing, code)
             pieces = pieces_of(documents, self.context_tokens)
             filled = int((documents.length + pieces - 1)[pieces > 0].sum())
-        return _Cell(shard, group, Size(rows, tokens, count), filled)
+        if self.dataset.shards > OPEN_SHARDS:
+            self.dataset.close(shard)
+        return rows, tokens, count, filled
 
 
 class _Places(NamedTuple):

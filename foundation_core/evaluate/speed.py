@@ -11,21 +11,22 @@ SIZE = 2048
 REPEATS = 5
 
 
-def matmul_flops_per_second(dtype: torch.dtype, size: int = SIZE) -> float:
-    """FLOP/s of a product of two square matrices with all threads, the best of five.
+def matmul_flops_per_second(dtype: torch.dtype, size: int = SIZE, threads: int | None = None) -> float:
+    """FLOP/s of a product of two square matrices, the best of five.
 
     Args:
         dtype: number format of the factors.
         size: rows and columns.
+        threads: that multiply. None: as many as this process may use.
 
     One product counts 2 size³ operations: a multiplication and an addition for each pair of factors.
     """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
     try:
         seconds = min(_product_seconds(dtype, size) for _ in range(REPEATS))
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     return 2 * size**3 / seconds
 
 

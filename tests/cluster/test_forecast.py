@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from cluster import preflight as preflight_module
-from cluster.forecast import activation_bytes, forecast, state_bytes
+from cluster.forecast import forecast, resident_bytes
 from cluster.planning import plan, source_content_of, stage_key
 from cluster.preflight import checked_plan
 from cluster.settings import Settings
+from foundation_core.cost.memory import memory_of
 from foundation_core.cost.size import size_of
 from foundation_core.errors import SetupError
 from foundation_core.recipe import parse_recipe
@@ -64,16 +65,9 @@ def test_the_memory_of_a_training_is_near_what_was_said(spec: PretrainSpec, voca
     command = [sys.executable, "-c", TRAINS, spec.model_dump_json(), str(vocabulary)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
     measured = int(done.stdout)
-    parameters = size_of(spec.model, SampleShape(vocabulary=vocabulary)).parameters
-    said = state_bytes(spec, parameters) + activation_bytes(spec, vocabulary, spec.model.context_tokens)
+    size = size_of(spec.model, SampleShape(vocabulary=vocabulary))
+    said = resident_bytes(memory_of(spec, size, vocabulary, spec.model.context_tokens, fused_attention=False))
     assert 0.75 < said / measured < 1.35, f"said {said / 1e6:.0f} MB, measured {measured / 1e6:.0f} MB"
-
-
-def test_each_zero_stage_shards_one_thing_more() -> None:
-    spec = PretrainSpec(workers=4, precision="float32")
-    held = [state_bytes(spec.model_copy(update={"zero_stage": stage}), 1000) for stage in range(4)]
-    assert held == [16000, 10000, 7000, 4000]
-    assert state_bytes(spec.model_copy(update={"engine": "torch", "workers": 1}), 1000) == 16000
 
 
 @pytest.fixture

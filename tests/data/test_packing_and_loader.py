@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from foundation_core.data import packing as packing_module
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.packing import Windows
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import DataError
+from foundation_core.spec_loading import Packing
 
 WriteTokens = Callable[..., ShardDataset]
 
@@ -142,3 +144,26 @@ def test_samples_are_numbered_through_the_run_and_read_from_the_order(windows: W
     rows = rows_of(Loader(windows, order, 6, 4), step=7)
     assert rows["sample"].tolist() == list(range(42, 48))
     assert rows["tokens"].equal(windows.gather(order.take(42, 6))["tokens"])
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["torch", "compiled"])
+@pytest.mark.parametrize("packing", ["cut", "best_fit"])
+def test_shards_beyond_the_bound_are_closed_and_opened_again(
+    tmp_path: Path, write_tokens: WriteTokens, packing: Packing, compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = write_tokens(tmp_path / "many", numbered([6] * 40), 20)
+    assert dataset.shards > 6
+    everything = Windows(dataset, 4, packing, compiled=compiled)
+    indices = torch.randperm(len(everything), generator=torch.Generator().manual_seed(0))
+    expected = everything.gather(indices)
+
+    monkeypatch.setattr(packing_module, "OPEN_SHARDS", 3)
+    bounded = Windows(ShardDataset(dataset.folder), 4, packing, compiled=compiled)
+    open_shards = []
+    for first in range(0, len(indices), 2):
+        found = bounded.gather(indices[first : first + 2])
+        assert all(torch.equal(found[name], expected[name][first : first + 2]) for name in expected)
+        open_shards.append(len(bounded.dataset._tables))
+    assert max(open_shards) <= 3 < len(everything.dataset._tables)
+    whole = bounded.gather(indices)  # a batch that needs more of them than the bound is made all the same
+    assert all(torch.equal(whole[name], expected[name]) for name in expected)

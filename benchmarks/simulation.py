@@ -1,0 +1,277 @@
+"""A training of 1,024 ranks on 10^12 tokens, as far as its order goes: `python -m benchmarks.simulation`.
+
+    shared shard files --made-up manifest--> 100,000 entries --each rank anew--> data set, windows, order, first batch
+
+The data set is of the size that such a corpus has: a manifest entry and a name for every shard. The names are links
+to a few real shards, so that the disk holds hardly more than the manifest. Each rank then starts as a training's does,
+from the manifest to its first batch, one after the other in this process and with nothing kept of the last one; its
+processor time is held against 1 s. Machine code is loaded once before, and said apart. Together the batches must be the
+global one, without a row twice; a later step must be the same whether it is reached at once or by the steps before it;
+another number of ranks must read the same rows in the same order; every rank must make as many forward passes. Ends
+with 1 if any of that is not so, or a start takes longer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from foundation_core.data.loader import Loader
+from foundation_core.data.order import Order
+from foundation_core.data.packing import Windows
+from foundation_core.data.pieces import machine_code
+from foundation_core.data.shards import MANIFEST, ShardDataset, ShardWriter
+from foundation_core.data.units import TOKENS
+from foundation_core.files import read_json, sha256_json, write_json
+
+BAR_SECONDS = 1.0
+REAL_SHARDS = 4
+SEED = 0
+
+
+class Corpus(NamedTuple):
+    """How much there is.
+
+    Args:
+        tokens: of all shards.
+        shard_tokens: of each.
+    """
+
+    tokens: int = 10**12
+    shard_tokens: int = 10**7
+
+
+class Start(NamedTuple):
+    """What a rank's start took.
+
+    Args:
+        seconds: of the processor, from the manifest to the first batch.
+        by_clock: the same on the wall.
+        samples: numbers of the samples of its first batch.
+        digest: of their tokens.
+    """
+
+    seconds: float
+    by_clock: float
+    samples: Tensor
+    digest: str
+
+
+def make(folder: Path, corpus: Corpus) -> None:
+    """A finished data set of so many tokens in a folder, of which few are on the disk."""
+    real = folder / "real"
+    draw = torch.Generator().manual_seed(SEED)
+    with ShardWriter(real, TOKENS, source={}, shard_size=corpus.shard_tokens) as writer:
+        length = max(2, corpus.shard_tokens // 1000)
+        for shard in range(REAL_SHARDS):
+            count = corpus.shard_tokens // length
+            tokens = torch.randint(0, 50_000, (count * length,), dtype=torch.int32, generator=draw)
+            offsets = pa.array(range(0, count * length + 1, length), pa.int64())
+            rows = pa.LargeListArray.from_arrays(offsets, pa.array(tokens.numpy()))
+            names = [f"{shard}/{number:06d}" for number in range(count)]
+            writer.write(pa.table({"document": names, "group": [""] * count, "tokens": rows}, schema=TOKENS))
+    manifest = read_json(real / MANIFEST)
+    originals = manifest["shards"]
+    mean = sum(shard["tokens"] for shard in originals) // len(originals)
+    entries = []
+    for number in range(corpus.tokens // mean):
+        original, name = originals[number % len(originals)], f"shard-{number:05d}.arrow"
+        (folder / name).symlink_to(real / original["file"])
+        entries.append({**original, "file": name})
+    for field in ("rows", "tokens", "bytes"):
+        manifest[field] = sum(entry[field] for entry in entries)
+    hashes = [[entry["rows"], entry["sha256"]] for entry in entries]
+    content = sha256_json([manifest["schema"], manifest["tokenizer"], hashes])
+    write_json(folder / MANIFEST, {**manifest, "content": content, "shards": entries})
+
+
+def loader_of(folder: Path, rank: int, world: int, arguments: argparse.Namespace) -> Loader:
+    """The loader of a rank, from the manifest on: what a training's rank makes (`stages.pretrain`)."""
+    windows = Windows(ShardDataset(folder), arguments.context_tokens)
+    order = Order(len(windows), SEED)
+    return Loader(windows, order, arguments.batch_rows, arguments.batch_rows, rank, world)
+
+
+def start(folder: Path, rank: int, world: int, step: int, arguments: argparse.Namespace) -> Start:
+    """A rank's start at a step."""
+    clock, processor = time.perf_counter(), time.process_time()
+    batches = loader_of(folder, rank, world, arguments).micro_batches(step)
+    seconds, by_clock = time.process_time() - processor, time.perf_counter() - clock
+    samples = torch.cat([batch["sample"] for batch in batches])
+    there = samples >= 0
+    tokens = torch.cat([batch["tokens"] for batch in batches])[there]
+    return Start(seconds, by_clock, samples[there], hashlib.sha256(tokens.numpy().tobytes()).hexdigest())
+
+
+def whole(starts: list[Start], step: int, batch_rows: int) -> bool:
+    """Whether the ranks' samples are the global batch, each once and in order."""
+    expected = torch.arange(step * batch_rows, (step + 1) * batch_rows)
+    return torch.equal(torch.cat([start.samples for start in starts]), expected)
+
+
+def rows_of(folder: Path, worlds: tuple[int, int], step: int, arguments: argparse.Namespace) -> tuple[Tensor, Tensor]:
+    """The row numbers of a global batch in the order in which two numbers of ranks read them."""
+    windows = Windows(ShardDataset(folder), arguments.context_tokens)
+
+    def read(world: int) -> Iterator[Tensor]:
+        for rank in range(world):
+            asked = _Asked(len(windows))
+            loader = Loader(asked, Order(len(windows), SEED), arguments.batch_rows, arguments.batch_rows, rank, world)
+            loader.micro_batches(step)
+            yield asked.indices
+
+    first, second = (torch.cat(list(read(world))) for world in worlds)
+    return first, second
+
+
+class _Asked:
+    """Rows that are only asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.indices = count, torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def gather(self, indices: Tensor) -> dict[str, Tensor]:
+        """Remember the numbers."""
+        self.indices = indices
+        return {"tokens": indices[:, None]}
+
+
+def main() -> int:
+    """Simulate and print; 1 if something is not as it must be."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    if arguments.memory_of is not None:
+        _report_memory(Path(arguments.memory_of), arguments)
+        return 0
+    with tempfile.TemporaryDirectory(prefix="bench-simulation-") as name:
+        folder = Path(name)
+        make(folder, Corpus(arguments.tokens, arguments.shard_tokens))
+        return int(not all(list(_checks(folder, arguments))))
+
+
+def _checks(folder: Path, arguments: argparse.Namespace) -> Iterator[bool]:
+    world, batch_rows = arguments.ranks, arguments.batch_rows
+    dataset = ShardDataset(folder)
+    rows, size = len(Windows(dataset, arguments.context_tokens)), (folder / MANIFEST).stat().st_size
+    print(
+        f"data set: {dataset.tokens:,} tokens, {rows:,} rows, {dataset.shards:,} shards, manifest {size / 1e6:.0f} MB"
+    )
+    del dataset
+    before = time.process_time()
+    machine_code()
+    print(f"machine code of the loader: {time.process_time() - before:.2f} s of the processor, once a process")
+    starts = [start(folder, rank, world, 0, arguments) for rank in range(world)]
+    slowest = max(one.seconds for one in starts)
+    met = slowest <= BAR_SECONDS
+    print(
+        f"start and first batch of {world} ranks: {median(one.seconds for one in starts):.3f} s of the processor, the"
+        f" slowest {slowest:.3f} s (bar {BAR_SECONDS:g} s) {'met' if met else 'MISSED'}; by the clock"
+        f" {median(one.by_clock for one in starts):.3f} s, the slowest {max(one.by_clock for one in starts):.3f} s"
+    )
+    yield met
+    yield _said("the first batches together are the global batch, no row twice", whole(starts, 0, batch_rows))
+
+    step = rows // batch_rows - 2
+    some = range(0, world, max(1, world // 16))
+    direct = {rank: start(folder, rank, world, step, arguments).digest for rank in some}
+    followed = {rank: _followed(folder, rank, step, arguments) for rank in some}
+    yield _said(
+        f"step {step:,} reached at once is step {step:,} reached by steps ({len(some)} ranks)", direct == followed
+    )
+    first, second = rows_of(folder, (world, arguments.other_ranks), step, arguments)
+    same = torch.equal(first, second)
+    yield _said(
+        f"{world} and {arguments.other_ranks} ranks read the same rows in the same order at step {step:,}", same
+    )
+    again = start(folder, world - 1, world, 0, arguments)
+    yield _said("a rank that starts again reads what it read", again.digest == starts[-1].digest)
+
+    plans = {share(rank, world, batch_rows) for rank in range(world)}
+    yield _said(f"launch: every rank makes as many forward passes ({sorted(plans)})", len(plans) == 1)
+    command = [sys.executable, "-m", "benchmarks.simulation", "--memory-of", str(folder), *sys.argv[1:]]
+    print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
+
+
+def share(rank: int, world: int, batch_rows: int) -> int:
+    """Rows of the forward passes of a rank, padding included."""
+    asked = _Asked(batch_rows)
+    loader = Loader(asked, Order(batch_rows, SEED), batch_rows, batch_rows, rank, world)
+    return sum(len(batch["sample"]) for batch in loader.micro_batches(0))
+
+
+def _followed(folder: Path, rank: int, step: int, arguments: argparse.Namespace) -> str:
+    """The digest of a step's tokens by a loader that made the steps before it."""
+    loader = loader_of(folder, rank, arguments.ranks, arguments)
+    for before in range(step - 3, step):
+        loader.micro_batches(before)
+    batches = loader.micro_batches(step)
+    there = torch.cat([batch["sample"] for batch in batches]) >= 0
+    return hashlib.sha256(torch.cat([batch["tokens"] for batch in batches])[there].numpy().tobytes()).hexdigest()
+
+
+def _report_memory(folder: Path, arguments: argparse.Namespace) -> None:
+    """Print what one rank holds, in a process of its own, and that it can read every shard."""
+    before = _resident_mb()
+    loader = loader_of(folder, 0, arguments.ranks, arguments)
+    loader.micro_batches(0)
+    ready = _resident_mb()
+    windows = loader.rows
+    assert isinstance(windows, Windows)
+    windows.dataset._unverified.clear()  # hashing 4 TB is no part of what is looked at
+    shards, per_shard = windows.dataset.shards, len(windows) // windows.dataset.shards
+    for first in range(0, shards, 1000):
+        windows.gather(torch.arange(first, min(shards, first + 1000)) * per_shard)
+    files, maps = len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count("\n")
+    print(
+        f"memory of a rank: {ready - before:.0f} MB at its first batch; when it has read in each of {shards:,} shards,"
+        f" {_resident_mb() - before:.0f} MB, {files} files and {maps:,} maps open (limit"
+        f" {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,} and {_max_maps():,})"
+    )
+
+
+def _max_maps() -> int:
+    return int(Path("/proc/sys/vm/max_map_count").read_text())
+
+
+def _resident_mb() -> float:
+    """Memory that belongs to this process alone: pages of shards are the system's."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("RssAnon"))
+    return int(line.split()[1]) / 1e3
+
+
+def _said(what: str, holds: bool) -> bool:
+    print(f"{what}: {'yes' if holds else 'NO'}", flush=True)
+    return holds
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulation", description=__doc__)
+    parser.add_argument("--tokens", type=int, default=Corpus().tokens)
+    parser.add_argument("--shard-tokens", type=int, default=Corpus().shard_tokens)
+    parser.add_argument("--context-tokens", type=int, default=2048)
+    parser.add_argument("--ranks", type=int, default=1024)
+    parser.add_argument("--other-ranks", type=int, default=1000)
+    parser.add_argument("--batch-rows", type=int, default=2048, help="rows of a step, of all ranks")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
