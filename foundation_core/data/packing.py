@@ -33,10 +33,10 @@ from foundation_core.data.pieces import (
     packed,
     packed_rows,
     pieces_of,
-    ragged,
     row_count,
 )
 from foundation_core.data.quarantine import names_at, places_of, require_all
+from foundation_core.data.row_places import RowPlaces, in_order, padded_places
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.spec_loading import Packing
@@ -177,18 +177,18 @@ class Windows:
         found = []
         for index, cell in zip(indices, torch.searchsorted(self._ends, indices, right=True).tolist(), strict=True):
             pieces = self._opened([cell])[0].plan.pieces((index - self._firsts[cell])[None])
-            table = self.dataset.table(self._cells[cell].shard)
+            table = self.dataset.table(self._place(cell)[0])
             found.append(names_at(table, torch.searchsorted(_offsets(table), pieces.start, right=True) - 1))
         return found
 
     def rows_of(self, documents: Collection[str]) -> Tensor:
         """(R,) the numbers of the rows that hold something of a document, rising."""
         found, rows = set[str](), [torch.empty(0, dtype=torch.int64)]
-        for cell, (shard, *_) in enumerate(self._cells):
-            table = self.dataset.unverified(shard)
+        for cell, rows_of_cell in enumerate(self._counts[:, 0].tolist()):
+            table = self.dataset.unverified(self._place(cell)[0])
             places = places_of(table, documents)
             found.update(names_at(table, places))
-            if len(places) and self._cells[cell].size.rows:
+            if len(places) and rows_of_cell:
                 plan, offsets = self._opened([cell])[0].plan, _offsets(table).tolist()
                 rows += [plan.rows_of(offsets[n], offsets[n + 1]) + self._firsts[cell] for n in places.tolist()]
         require_all(documents, found)
@@ -225,11 +225,11 @@ class Windows:
         streams = self._opened(found.tolist())
         pieces = [stream.plan.pieces(rows) for stream, rows in zip(streams, numbers, strict=True)]
         together = Pieces(*(torch.cat(parts) for parts in zip(_NO_PIECES, *pieces, strict=True)))
-        tokens = self._tokens(streams, numbers, _padded(together, self.context_tokens + 1))
-        places = _padded(_in_order(together, back), self.context_tokens + 1)
+        tokens = self._tokens(streams, numbers, padded_places(together, self.context_tokens + 1))
+        places = padded_places(in_order(together, back), self.context_tokens + 1)
         return {"tokens": tokens.index_select(0, back), "segment": places.segments(), "position": places.positions()}
 
-    def _tokens(self, streams: Sequence[_Stream], numbers: Sequence[Tensor], places: _Places) -> Tensor:
+    def _tokens(self, streams: Sequence[_Stream], numbers: Sequence[Tensor], places: RowPlaces) -> Tensor:
         """The tokens of the rows, cell by cell: copied row by row where a row is one run, else token by token."""
         tokens, index, row = torch.empty((places.rows, places.width), dtype=torch.int32), None, 0
         for stream, mine in zip(streams, numbers, strict=True):
@@ -312,86 +312,6 @@ class Windows:
         return rows, tokens, count, filled
 
 
-class _Places(NamedTuple):
-    """What stands where in some rows: their pieces, and behind those of each row one piece of padding.
-
-    Args:
-        start: (P + N,) where the pieces begin in their shard's tokens.
-        length: (P + N,) their tokens.
-        segment: (P + N,) int32, their numbers in their rows; -1 for padding.
-        padding: numbers of the padded places, of all rows end to end.
-    """
-
-    rows: int
-    width: int
-    start: Tensor
-    length: Tensor
-    segment: Tensor
-    padding: Tensor
-
-    def shard_places(self) -> Tensor:
-        """(N, width) the place of each token in its shard; 0 for padding."""
-        return self.fill(self._counted(self.start), 0)
-
-    def segments(self) -> Tensor:
-        """(N, width) int32 segment of each token."""
-        return self._spread(self.segment)
-
-    def positions(self) -> Tensor:
-        """(N, width) int32 position of each token."""
-        return self.fill(self._counted(torch.zeros_like(self.start)), 0)
-
-    def fill(self, values: Tensor, value: int) -> Tensor:
-        """The values, with another one where there is padding."""
-        values.view(-1).index_fill_(0, self.padding, value)
-        return values
-
-    def _counted(self, first: Tensor) -> Tensor:
-        """For each token a number that counts up from the `first` of its piece."""
-        before = self.length.cumsum(0) - self.length
-        counted = torch.arange(self.rows * self.width, dtype=torch.int32).view(self.rows, self.width)
-        return counted.add_(self._spread((first - before).int()))
-
-    def _spread(self, values: Tensor) -> Tensor:
-        """(N, width) the value of its piece, int32, for each token."""
-        there = self.length > 0
-        ends, values = self.length.cumsum(0)[there].int(), values[there]
-        runs = pa.RunEndEncodedArray.from_arrays(_arrow(ends), _arrow(values))
-        # four times as fast as torch.repeat_interleave, which makes an index for every token on the way
-        return from_dlpack(pc.run_end_decode(runs)).view(self.rows, self.width)
-
-
-def _padded(pieces: Pieces, width: int) -> _Places:
-    rows = len(pieces.counts)
-    row = torch.arange(rows).repeat_interleave(pieces.counts, output_size=len(pieces.start))
-    place = torch.arange(len(row)) + row  # a piece of padding stands behind each row before
-    last = (pieces.counts + 1).cumsum(0) - 1
-    length = torch.zeros(len(row) + rows, dtype=torch.int64).index_copy_(0, place, pieces.length)
-    length[last] = width - torch.zeros(rows, dtype=torch.int64).index_add_(0, row, pieces.length)
-    segment = ragged(torch.zeros(rows, dtype=torch.int64), pieces.counts + 1).int().index_fill_(0, last, -1)
-    start = torch.zeros_like(length).index_copy_(0, place, pieces.start)
-    padded = length[last]
-    return _Places(rows, width, start, length, segment, ragged(torch.arange(1, rows + 1) * width - padded, padded))
-
-
-def _in_order(pieces: Pieces, order: Tensor) -> Pieces:
-    """The pieces of the same rows in another order."""
-    count = pieces.counts[order]
-    which = ragged((pieces.counts.cumsum(0) - pieces.counts)[order], count)
-    return Pieces(count, pieces.start[which], pieces.length[which])
-
-
-def _arrow(values: Tensor) -> pa.Array:
-    """An int32 tensor as an Arrow array, without a copy."""
-    memory = pa.foreign_buffer(values.data_ptr(), values.nbytes, base=values)
-    return pa.Array.from_buffers(pa.int32(), len(values), [None, memory])
-
-
-def _offsets(table: pa.Table) -> Tensor:
-    """(D + 1,) where a shard's documents begin in its tokens, and the last one ends."""
-    return from_dlpack(table["tokens"].chunk(0).offsets)
-
-
 def _documents(table: pa.Table, group: str | None) -> tuple[Tensor, Documents]:
     """A shard's tokens, end to end, and its documents that are of a group."""
     column, offsets = table["tokens"].chunk(0), _offsets(table)  # a shard is one record batch
@@ -400,3 +320,8 @@ def _documents(table: pa.Table, group: str | None) -> tuple[Tensor, Documents]:
     of_group = from_dlpack(pc.indices_nonzero(pc.equal(table["group"], group)).cast(pa.int64()))
     bounds = torch.nn.functional.pad(offsets.diff()[of_group].cumsum(0), (1, 0))
     return from_dlpack(column.values), Documents(offsets[:-1][of_group], bounds)
+
+
+def _offsets(table: pa.Table) -> Tensor:
+    """(D + 1,) where a shard's documents begin in its tokens, and the last one ends."""
+    return from_dlpack(table["tokens"].chunk(0).offsets)

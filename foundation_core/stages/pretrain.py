@@ -6,8 +6,6 @@ shards -> rows -> order -> loader -> loop (step, validate, save) -> best weights
 from __future__ import annotations
 
 import gc
-import json
-import math
 import statistics
 import time
 from functools import partial
@@ -18,38 +16,32 @@ import torch
 
 from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
 from foundation_core.cost.flops import FORMULA, flops_per_token
-from foundation_core.data.loader import Batch, Loader
+from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.prefetch import Prefetched
-from foundation_core.data.quarantine import Quarantine
-from foundation_core.data.shelf import store_shelf
-from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
 from foundation_core.files import sha256_file, write_json
-from foundation_core.model.families import build
-from foundation_core.model.initialize import initialize
-from foundation_core.objectives.augment import augmented
 from foundation_core.objectives.base import Objective
-from foundation_core.spec_base import meaning_leaves
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
-from foundation_core.stages.sample_order import order_hash, order_of
+from foundation_core.stages.pretrain_setup import (
+    Learner,
+    Reading,
+    build_learner,
+    open_checkpoints,
+    open_corpus,
+    open_reading,
+)
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import StageResult
-from foundation_core.train.blocks import checkpoint_activations, compile_blocks
-from foundation_core.train.checkpoint import Checkpoints
-from foundation_core.train.copies import store_copies
 from foundation_core.train.energy import energy
-from foundation_core.train.engine import Engine, EngineRequest
-from foundation_core.train.example import OutputCheck
+from foundation_core.train.engine import Engine
 from foundation_core.train.goodput import goodput
-from foundation_core.train.ledger import Ledger
 from foundation_core.train.loop import Plan, Progress, Surroundings, train
 from foundation_core.train.precision import Precision
 from foundation_core.train.recovery import RewindError
-from foundation_core.train.retention import Retention
 from foundation_core.train.watch import Watched
 from foundation_core.weights import save_weights, weights_hash
 
@@ -73,45 +65,12 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
 
 def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResult:
     context.events.phase("pretrain")
-    groups = [mixed.group for mixed in spec.mixture.groups] or None
-    shelf = store_shelf(spec.shards, inputs["corpus"].folder)
-    corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf)
-    objective = corpus.objective(spec)
-    model = build(spec.model, corpus.shape)
-    initialize(model, spec.seed)
-    born = weights_hash(model.state_dict())
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    precision = context.choose_precision(spec.precision)
-    micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
-    if spec.compile:
-        compile_blocks(model)
-    if spec.activation_checkpointing:
-        checkpoint_activations(model)
-    request = EngineRequest(spec.optimizer, precision.name, micro_batch_rows, spec.offload_optimizer)
-    engine = context.engine(model, request)
-
-    order = order_of(spec, corpus.train)
-    ledger = Ledger(context.folder, corpus.train, order, spec.batch_rows)
-    quarantine = Quarantine(corpus.train, {*spec.quarantined, *ledger.documents})
-    named, asked = order_hash(spec, order, corpus, ledger.documents), order_hash(spec, order, corpus)
-    change = partial(_augmented, spec) if spec.augment.changes else None
-    loader = Loader(
-        corpus.train, order, spec.batch_rows, micro_batch_rows, engine.rank, engine.world, change, quarantine.hide
-    )
-    # checkpoints go by what was asked for: what is found out on the way changes no step before it
-    identity = _identity(spec, inputs, asked, precision)
-    checkpoints = _checkpoints(spec, context, engine, identity, _check(spec, engine, objective, corpus, precision))
-    epochs_a_step = spec.batch_rows / len(corpus.train)
-    context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
-    context.tracker.tags({"order_hash": named, "model_hash_start": born, **quarantine.tags()})
-    context.events.say(
-        f"{parameters / 1e6:.2f} M parameters, {engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
-        f" ({epochs_a_step * spec.steps:.2f} epochs), {precision.name}: {precision.reason};"
-        f" order {named[:12]}, model {born[:12]}"
-    )
-    filled = corpus.filled_fraction
-    if spec.packing != "cut" and filled is not None:  # `cut` leaves padding in the last row of a shard alone
-        context.events.say(f"{spec.packing}: {filled:.1%} of the places of the rows hold a token")
+    corpus = open_corpus(spec, inputs)
+    learner = build_learner(spec, corpus, context)
+    reading = open_reading(spec, corpus, context, learner)
+    checkpoints = open_checkpoints(spec, inputs, context, corpus, learner, reading)
+    _introduce(spec, inputs, context, corpus, learner, reading)
+    engine, objective = learner.engine, learner.objective
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
         spec.max_seconds, spec.max_tokens, spec.recovery, spec.checkpoints.every_minutes,
@@ -124,17 +83,17 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         keep_best=partial(_keep_weights, engine, context.folder / WEIGHTS_FILE),
         validate=partial(_validate, engine, objective, corpus, spec.validation_rows),
         watch=watch,
-        ledger=ledger,
+        ledger=reading.ledger,
     )
     start = time.perf_counter()
     with watch:
-        with checkpoints, Prefetched(loader, spec.prefetch_steps) as batches:
+        with checkpoints, Prefetched(reading.loader, spec.prefetch_steps) as batches:
             progress = train(engine, objective, batches, plan, checkpoints, around)
-        speed = _speed(engine, spec, corpus, progress, precision)
+        speed = _speed(engine, spec, corpus, progress, learner.precision)
     engine.barrier()  # all ranks have told what energy they took
     trained = weights_hash(engine.weights())
     context.tracker.tags({"model_hash_end": trained})
-    context.events.say(f"ended after step {progress.step}: order {named[:12]}, model {trained[:12]}")
+    context.events.say(f"ended after step {progress.step}: order {reading.order_hash[:12]}, model {trained[:12]}")
     context.events.phase("done")
     if engine.rank == 0:
         write_json(
@@ -142,20 +101,21 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
             {"version": MODEL_VERSION, "model": spec.model.model_dump(mode="json"), "shape": corpus.shape.to_json()},
         )
         context.tracker.metrics({f"speed/{name}": value for name, value in speed.items() if name in _LOGGED})
+    filled = corpus.filled_fraction
     return StageResult(
         outputs=_outputs(context.folder) if engine.rank == 0 else {},
         summary={
-            "parameters": parameters,
+            "parameters": learner.parameters,
             "planned_steps": spec.steps,
-            "epochs": epochs_a_step * progress.step,
+            "epochs": spec.batch_rows / len(corpus.train) * progress.step,
             **({} if filled is None else {"filled_fraction": filled}),
             **_course(progress),
-            "order_hash": named,
-            "quarantined": sorted(quarantine.documents),
-            "model_hash_start": born,
+            "order_hash": reading.order_hash,
+            "quarantined": sorted(reading.quarantine.documents),
+            "model_hash_start": learner.born,
             "model_hash_end": trained,
             "workers": engine.world,
-            "precision": precision._asdict(),
+            "precision": learner.precision._asdict(),
             **speed,
             **(_balance(context, progress) if engine.rank == 0 else {}),
         },
@@ -163,15 +123,21 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     )
 
 
-def _identity(spec: PretrainSpec, inputs: Inputs, order: str, precision: Precision) -> dict[str, str]:
-    """What a checkpoint must share with a training to be continued by it, by name.
-
-    The fields of the spec stand before what follows from them, so that the first name that differs is the cause.
-    """
-    corpus = inputs["corpus"]
-    fields = {f"pretrain.{name}": json.dumps(value) for name, value in meaning_leaves(spec)}
-    data = {"tokenizer": corpus.outputs.get(TOKENIZER_FILE, ""), "corpus": corpus.content}
-    return fields | data | {"order": order, "precision": precision.name}
+def _introduce(
+    spec: PretrainSpec, inputs: Inputs, context: Context, corpus: TrainingData, learner: Learner, reading: Reading
+) -> None:
+    """Say what is about to be trained, and on what."""
+    context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
+    hashes = {"order_hash": reading.order_hash, "model_hash_start": learner.born}
+    context.tracker.tags({**hashes, **reading.quarantine.tags()})
+    epochs = spec.batch_rows / len(corpus.train) * spec.steps
+    context.events.say(
+        f"{learner.parameters / 1e6:.2f} M parameters, {learner.engine.world} workers, {spec.steps} steps of"
+        f" {spec.batch_rows} rows ({epochs:.2f} epochs), {learner.precision.name}: {learner.precision.reason};"
+        f" order {reading.order_hash[:12]}, model {learner.born[:12]}"
+    )
+    if spec.packing != "cut" and corpus.filled_fraction is not None:  # `cut` pads the last row of a shard alone
+        context.events.say(f"{spec.packing}: {corpus.filled_fraction:.1%} of the places of the rows hold a token")
 
 
 def _course(progress: Progress) -> dict[str, Any]:
@@ -186,29 +152,6 @@ def _course(progress: Progress) -> dict[str, Any]:
         "skipped_steps": [step + 1 for step in progress.faults.skipped],
         "recomputed_steps": progress.faults.recomputed,
     }
-
-
-def _check(
-    spec: PretrainSpec, engine: Engine, objective: Objective, corpus: TrainingData, precision: Precision
-) -> OutputCheck | None:
-    """What a model that was read from a checkpoint is asked: the first validation row."""
-    if not spec.checkpoints.verify_outputs:
-        return None
-    row = corpus.validation.gather(torch.zeros(1, dtype=torch.int64))
-    return OutputCheck(engine, objective, row, precision.name)
-
-
-def _checkpoints(
-    spec: PretrainSpec, context: Context, engine: Engine, identity: dict[str, str], check: OutputCheck | None
-) -> Checkpoints:
-    asked = spec.checkpoints
-    policy = Retention(spec.keep_checkpoints, asked.keep_best, asked.keep_each_minutes)
-    copies = store_copies(asked, policy, context.events)
-    return Checkpoints(context.folder / "checkpoints", engine, identity, policy, context.events, check, copies)
-
-
-def _augmented(spec: PretrainSpec, batch: Batch) -> Batch:
-    return {**batch, "values": augmented(batch["values"], spec.augment, spec.seed, batch["sample"])}
 
 
 def _keep_weights(engine: Engine, path: Path, step: int) -> None:

@@ -60,7 +60,7 @@ def test_what_decides_no_result_of_a_sweep_is_not_in_its_id(recipe: PipelineSpec
         (LR, ["0.001", "1e-3"], "pretrain", f"{LR} 0.001 and {LR} 1e-3 have the same result"),
         (LR, [], "pretrain", "the sweep has no values"),
         (LR, ["1e-3"], "publish", "a sweep cannot end with 'publish'"),
-        ("pretrain.optimizer.rate", ["1"], "pretrain", "unknown field; allowed: lr,"),
+        ("pretrain.optimizer.rate", ["1"], "pretrain", "unknown field; allowed: kind, lr,"),
         ("pretrain.optimizer", ["1"], "pretrain", "Input should be a valid dictionary"),
         ("pretrain.steps.more", ["1"], "pretrain", "reaches into 'steps', which is a single value"),
         (

@@ -24,9 +24,11 @@ from foundation_core.model.initialize import initialize
 from foundation_core.specs import ModelSpec, PretrainSpec
 from foundation_core.train.blocks import checkpoint_activations, compile_blocks
 from foundation_core.train.engine import Engine, EngineFactory, EngineRequest
-from foundation_core.train.fragments import StateFiles, write_fragments
+from foundation_core.train.fragments import StateFiles
 from foundation_core.train.schedule import lr_at
+from foundation_core.train.staging import Staging
 from foundation_core.train.step import train_step
+from foundation_core.train.writer import write_hashed
 from tests.golden.test_decoder_losses import CONTEXT, ROWS
 from tests.golden.test_family_losses import FAMILIES, TRUNK, batch
 
@@ -82,7 +84,7 @@ def outcome(case: Case, folder: Path) -> dict[str, Any]:
     engine = case.engine(make)
     losses = case.losses(engine, 0, SAVED_AFTER)
     folder.mkdir(parents=True, exist_ok=True)
-    write_fragments(folder / f"rank-{engine.rank}.safetensors", engine.fragments())
+    write_hashed(folder / f"rank-{engine.rank}.safetensors", Staging().copy(engine.fragments))
     losses += case.losses(engine, SAVED_AFTER, STEPS)
     engine.barrier()
     other = case.engine(make, seed=1)

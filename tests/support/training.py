@@ -149,6 +149,7 @@ class Training:
         clock: what `max_seconds` is measured by.
         recovery: what happens when a step fails.
         quarantined: documents that are hidden from the start on.
+        verify_outputs: whether a model that was read from a checkpoint must say what the saved one said.
     """
 
     folder: Path
@@ -173,6 +174,7 @@ class Training:
     recovery: RecoverySpec = field(default_factory=RecoverySpec)
     quarantined: tuple[str, ...] = ()
     packing: Packing = "cut"
+    verify_outputs: bool = True
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> Trained:
         """Train to the end, or until somebody stops it."""
@@ -249,7 +251,7 @@ class Training:
         content = ShardDataset(self.corpus).content
         identity = {"corpus": content, "order": self._order.digest(self.steps * self.batch_rows)}
         row = self._rows.gather(torch.zeros(1, dtype=torch.int64))
-        check = OutputCheck(engine, self.objective, row, self.precision)
+        check = OutputCheck(engine, self.objective, row, self.precision) if self.verify_outputs else None
         return Checkpoints(self.folder / "checkpoints", engine, identity, Retention(self.keep), check=check)
 
 

@@ -1,0 +1,142 @@
+"""What a pretraining is made of before its first step. Every rank builds the same; shares differ by rank alone.
+
+corpus -> rows -> order, what is hidden -> loader
+spec -> model -> engine -> checkpoints, and what a model read from one is asked
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from foundation_core.data.loader import Batch, Loader
+from foundation_core.data.quarantine import Quarantine
+from foundation_core.data.shelf import store_shelf
+from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
+from foundation_core.objectives.augment import augmented
+from foundation_core.objectives.base import Objective
+from foundation_core.spec_base import meaning_leaves
+from foundation_core.specs import PretrainSpec
+from foundation_core.stages.contract import Context, Inputs
+from foundation_core.stages.sample_order import order_hash, order_of
+from foundation_core.stages.training_data import TrainingData
+from foundation_core.train.blocks import checkpoint_activations, compile_blocks
+from foundation_core.train.checkpoint import Checkpoints
+from foundation_core.train.copies import store_copies
+from foundation_core.train.engine import Engine, EngineRequest
+from foundation_core.train.example import OutputCheck
+from foundation_core.train.ledger import Ledger
+from foundation_core.train.precision import Precision
+from foundation_core.train.retention import Retention
+from foundation_core.weights import weights_hash
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Who learns.
+
+    Args:
+        born: hash of the weights before the first step.
+        micro_batch_rows: of one forward pass of one rank.
+    """
+
+    objective: Objective
+    engine: Engine
+    precision: Precision
+    parameters: int
+    born: str
+    micro_batch_rows: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is learned from, in which order.
+
+    Args:
+        order_hash: of what is read, documents included that were found to be hidden.
+        asked_hash: of what the spec alone says.
+    """
+
+    loader: Loader
+    ledger: Ledger
+    quarantine: Quarantine
+    order_hash: str
+    asked_hash: str
+
+
+def open_corpus(spec: PretrainSpec, inputs: Inputs) -> TrainingData:
+    """The rows of every split."""
+    groups = [mixed.group for mixed in spec.mixture.groups] or None
+    shelf = store_shelf(spec.shards, inputs["corpus"].folder)
+    return TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf)
+
+
+def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) -> Learner:
+    """A fresh model in an engine."""
+    objective = corpus.objective(spec)
+    model = initialize(build(spec.model, corpus.shape), spec.seed)
+    born = weights_hash(model.state_dict())
+    precision = context.choose_precision(spec.precision)
+    micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
+    if spec.compile:
+        compile_blocks(model)
+    if spec.activation_checkpointing:
+        checkpoint_activations(model)
+    request = EngineRequest(spec.optimizer, precision.name, micro_batch_rows, spec.offload_optimizer)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return Learner(objective, context.engine(model, request), precision, parameters, born, micro_batch_rows)
+
+
+def open_reading(spec: PretrainSpec, corpus: TrainingData, context: Context, learner: Learner) -> Reading:
+    """The order of the rows, without the documents that are hidden."""
+    engine, order = learner.engine, order_of(spec, corpus.train)
+    ledger = Ledger(context.folder, corpus.train, order, spec.batch_rows)
+    quarantine = Quarantine(corpus.train, {*spec.quarantined, *ledger.documents})
+    change = partial(_augmented, spec) if spec.augment.changes else None
+    loader = Loader(
+        corpus.train, order, spec.batch_rows, learner.micro_batch_rows, engine.rank, engine.world, change,
+        quarantine.hide,
+    )  # fmt: skip
+    named, asked = order_hash(spec, order, corpus, ledger.documents), order_hash(spec, order, corpus)
+    return Reading(loader, ledger, quarantine, named, asked)
+
+
+def open_checkpoints(
+    spec: PretrainSpec, inputs: Inputs, context: Context, corpus: TrainingData, learner: Learner, reading: Reading
+) -> Checkpoints:
+    """The checkpoints of the training, which go by what was asked for: what is found out changes no step before it."""
+    asked, check = spec.checkpoints, None
+    if asked.verify_outputs:
+        row = corpus.validation.gather(torch.zeros(1, dtype=torch.int64))
+        check = OutputCheck(learner.engine, learner.objective, row, learner.precision.name)
+    policy = Retention(spec.keep_checkpoints, asked.keep_best, asked.keep_each_minutes)
+    return Checkpoints(
+        context.folder / "checkpoints",
+        learner.engine,
+        _identity(spec, inputs, reading.asked_hash, learner.precision),
+        policy,
+        context.events,
+        check,
+        store_copies(asked, policy, context.events),
+    )
+
+
+def _identity(spec: PretrainSpec, inputs: Inputs, order: str, precision: Precision) -> dict[str, str]:
+    """What a checkpoint must share with a training to be continued by it, by name.
+
+    The fields of the spec stand before what follows from them, so that the first name that differs is the cause.
+    """
+    corpus = inputs["corpus"]
+    fields = {f"pretrain.{name}": json.dumps(value) for name, value in meaning_leaves(spec)}
+    data = {"tokenizer": corpus.outputs.get(TOKENIZER_FILE, ""), "corpus": corpus.content}
+    return fields | data | {"order": order, "precision": precision.name}
+
+
+def _augmented(spec: PretrainSpec, batch: Batch) -> Batch:
+    return {**batch, "values": augmented(batch["values"], spec.augment, spec.seed, batch["sample"])}
