@@ -19,7 +19,7 @@ TwoRanks = Callable[[str], dict[str, Any]]
 OneRank = Callable[[str], Trained]
 ENGINES = ("zero-0", "zero-1", "zero-2", "zero-3", "torch")
 BOUND = 1e-5
-"""What issue 6 allows a loss to differ by, relative, in the 50 steps after the number of ranks has changed."""
+"""How far a loss may be off, relative, in the 50 steps after the number of ranks has changed."""
 
 
 def _furthest(found: Mapping[int, float], expected: Mapping[int, float]) -> float:
