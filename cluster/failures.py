@@ -21,22 +21,24 @@ from foundation_core.errors import (
     DivergedError,
     FoundationError,
     ShardError,
+    SpikeError,
     Stopped,
     TransientError,
 )
 from foundation_core.events import read_events
-from foundation_core.failures import FAILURES, Remedy
 
 EXPLAIN_SECONDS = 120.0
 """How long Ray may take to find out about a worker; it calls a node dead after half a minute of silence."""
 LOOK_SECONDS = 0.5
 KERNEL_COUNTS = Path("/proc/vmstat")
+_HANG = "hang"
 _PREEMPTED = 3
 """AUTOSCALER_DRAIN_PREEMPTED of Ray's NodeDeathInfo."""
 _BY_KIND: Mapping[type[Exception], str] = {
     ShardError: "corrupt_shard",
     CheckpointError: "corrupt_checkpoint",
     DivergedError: "persistent_nan",
+    SpikeError: "loss_spike",
     DeviceMemoryError: "device_memory",
     TransientError: "storage_away",
 }
@@ -110,7 +112,7 @@ def of_this_attempt(folder: Path) -> list[dict[str, Any]]:
     """The events since the attempt began."""
     heard: list[dict[str, Any]] = []
     for _, event in read_events(folder):
-        if event["kind"] in ("start", "attempt"):
+        if event["kind"] == "attempt":  # a `start` may be that of a command which follows a job that runs
             heard.clear()
         heard.append(event)
     return heard
@@ -136,19 +138,18 @@ def diagnose(
         fate_of: what became of a rank's worker; asked until it is known, or for `EXPLAIN_SECONDS`.
         ray_says: the last line of Ray Train's error, for an attempt of which nothing else is known.
     """
+    open_failures = _not_recovered(heard)
     raised = {event["rank"]: FoundationError.from_json(event["error"]) for event in heard if event["kind"] == "raised"}
     stopped = [error for error in raised.values() if isinstance(error, Stopped)]
     meant = {rank: e for rank, e in raised.items() if type(e) is not FoundationError and not isinstance(e, Stopped)}
     if meant:
         rank = min(meant)
         failure = next((_BY_KIND[kind] for kind in type(meant[rank]).__mro__ if kind in _BY_KIND), "user_error")
-        is_told = any(event["kind"] == "failure" and event["failure"] == failure for event in heard)
-        return Verdict(failure, meant[rank].found, meant[rank], {"rank": rank}, is_told)
+        return Verdict(failure, meant[rank].found, meant[rank], {"rank": rank}, failure in open_failures)
     if stopped:
         return Verdict("", stopped[0].found, stopped[0])
-    told = [event for event in heard if event["kind"] == "failure"]
-    if told and FAILURES[told[-1]["failure"]].remedy is Remedy.RESTART:  # a rank's watchdog ended the attempt
-        return Verdict(told[-1]["failure"], told[-1]["what"], is_told=True)
+    if _HANG in open_failures:  # a rank's watchdog ended the attempt; nothing else that is told does
+        return Verdict(_HANG, open_failures[_HANG]["what"], is_told=True)
     where = places(heard)
     dead = _dead({rank: place for rank, place in where.items() if rank not in raised}, fate_of)
     for failure in ("preempted", "lost_node", "host_memory", "killed_worker"):
@@ -163,6 +164,17 @@ def diagnose(
         return Verdict("user_error", raised[rank].found, raised[rank], {"rank": rank})
     spoke = f"rank {min(raised)} says: {raised[min(raised)].found}" if raised else ray_says
     return Verdict("lost_connection", f"the workers lost each other, and none of them died; {spoke}")
+
+
+def _not_recovered(heard: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The last failure of each class after which work did not go on."""
+    found = dict[str, Mapping[str, Any]]()
+    for event in heard:
+        if event["kind"] == "failure":
+            found[event["failure"]] = event
+        elif event["kind"] == "recovered":
+            found.pop(event["failure"], None)
+    return found
 
 
 def _dead(silent: Mapping[int, Place], fate_of: Callable[[Place], Fate]) -> list[tuple[Place, Fate]]:
@@ -202,12 +214,16 @@ def fate_by_ray(place: Place) -> Fate:
     """What Ray's tables say of a rank's node and worker, and its host's kernel of memory."""
     import ray
     from ray.util.state import list_workers
+    from ray.util.state.exception import RayStateApiException
 
     node = next((node for node in ray.nodes() if node["NodeID"] == place.node), None)
     if node is not None and not node["Alive"]:
         return Fate(True, node["DeathReason"] == _PREEMPTED, words=node["DeathReasonMessage"])
     filters = [("pid", "=", str(place.pid)), ("node_id", "=", place.node)]
-    found = list_workers(filters=filters, detail=True, raise_on_missing_output=False)
+    try:
+        found = list_workers(filters=filters, detail=True, raise_on_missing_output=False)
+    except (RayStateApiException, OSError):  # not known yet: it is asked again
+        return Fate()
     worker = next((worker for worker in found if not worker.is_alive), None)
     if worker is None:
         return Fate()

@@ -16,6 +16,7 @@ import socket
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError, as_foundation_error
 from foundation_core.events import EventLog, SilentLog
 from foundation_core.failures import FAILURES, Budgets
+from foundation_core.files import read_json, write_json
 from foundation_core.specs import PretrainSpec
 from foundation_core.store import RESULT_FILE, commit_result
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from foundation_core.train.precision import Precision
 
 LOOK_SECONDS = 1.0
+PRECISION_FILE = "precision.json"
+"""In the stage's folder: the number format that the first attempt decided for."""
 
 
 def run_ranks(job: Job) -> None:
@@ -117,7 +121,7 @@ def _fit(job: Job, spec: PretrainSpec, workers: int, number: int, watch: Attempt
     trainer = TorchTrainer(
         _run_rank,
         train_loop_config={"job": asdict(job), "attempt": watch.attempt},
-        torch_config=_listening_group(job.folder, watch.attempt, spec.watch.collective_seconds),
+        torch_config=_listening_group(job.folder, watch.attempt, spec.patient_watch.collective_seconds),
         scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": spec.threads_per_worker}),
         run_config=RunConfig(
             name=f"attempt-{number}",
@@ -198,7 +202,7 @@ def _run_rank(body: dict[str, Any]) -> None:
         engine=engine_factory(spec.engine, spec.zero_stage),
         rank=rank,
         world=get_context().get_world_size(),
-        choose_precision=_choose_together,
+        choose_precision=partial(_choose_together, folder),
     )
     node = get_runtime_context().get_node_id()
     EventLog(folder).write(
@@ -215,13 +219,18 @@ def _run_rank(body: dict[str, Any]) -> None:
         commit_result(folder, job.action_key(), result)
 
 
-def _choose_together(asked: str) -> Precision:
-    """What rank 0 decides: two ranks that time for themselves could disagree."""
+def _choose_together(folder: Path, asked: str) -> Precision:
+    """What rank 0 decides, once for all attempts: two ranks, or two nodes, that time for themselves could disagree."""
     from torch import distributed
 
-    from foundation_core.train.precision import choose_precision
+    from foundation_core.train.precision import Precision, choose_precision
 
-    decision = [choose_precision(asked) if distributed.get_rank() == 0 else None]
+    decision: list[Precision | None] = [None]
+    if distributed.get_rank() == 0:
+        path = folder / PRECISION_FILE
+        chosen = Precision(**read_json(path)) if path.exists() else choose_precision(asked)
+        write_json(path, chosen._asdict())
+        decision = [chosen]
     distributed.broadcast_object_list(decision)
     assert decision[0] is not None
     return decision[0]

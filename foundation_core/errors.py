@@ -69,6 +69,10 @@ class DivergedError(FoundationError):
     """The loss or the gradient stopped being a finite number."""
 
 
+class SpikeError(DivergedError):
+    """The loss leapt above what was allowed; it is finite."""
+
+
 class TransientError(FoundationError):
     """A service or a worker went away; trying again can help."""
 
@@ -104,7 +108,7 @@ def as_foundation_error(error: Exception) -> FoundationError:
 
 
 _KINDS = (
-    ConfigError, DataError, ShardError, CheckpointError, SetupError, DiskFullError, DivergedError,
+    ConfigError, DataError, ShardError, CheckpointError, SetupError, DiskFullError, DivergedError, SpikeError,
     TransientError, DeviceMemoryError, Stopped, Requeued,
 )  # fmt: skip
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

@@ -160,6 +160,14 @@ class PretrainSpec(Spec):
     _order = model_validator(mode="after")(least_is_not_above_most)
 
     @property
+    def patient_watch(self) -> WatchSpec:
+        """`watch`, with time before the first step for a store of checkpoints that is away."""
+        if self.checkpoints.store is None:
+            return self.watch
+        first = max(self.watch.first_seconds, 3 * 60 * self.checkpoints.store_patience_minutes)
+        return self.watch.model_copy(update={"first_seconds": first})
+
+    @property
     def fewest_workers(self) -> int:
         """The least number of workers that an attempt begins with."""
         return self.workers if self.least_workers is None else self.least_workers

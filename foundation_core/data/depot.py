@@ -8,13 +8,14 @@ object of a store, when its upload is closed: a reader must know its hash.
 
 from __future__ import annotations
 
+import errno
 import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 from foundation_core.data.places import Place, Remote, located
-from foundation_core.errors import ConfigError
+from foundation_core.errors import ConfigError, SetupError
 from foundation_core.files import PARTIAL, full_disk_said
 
 _CHUNK_BYTES = 8 << 20
@@ -53,6 +54,8 @@ class Depot:
             found = [path for path in self.place.glob("**/*") if path.is_file()]
         except FileNotFoundError:
             return []
+        except SetupError as error:
+            raise OSError(errno.EIO, error.found) from error
         return sorted(str(path).removeprefix(root).lstrip("/") for path in found)
 
     def put(self, name: str, source: BinaryIO) -> None:

@@ -75,7 +75,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
         spec.max_seconds, spec.max_tokens, spec.recovery, spec.checkpoints.every_minutes,
     )  # fmt: skip
-    watch = Watched(context.folder, spec.watch, engine, context.events)
+    watch = Watched(context.folder, spec.patient_watch, engine, context.events)
     around = Surroundings(
         tracker=context.tracker,
         events=context.events,
@@ -87,7 +87,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     )
     start = time.perf_counter()
     with watch:
-        with checkpoints, Prefetched(reading.loader, spec.prefetch_steps) as batches:
+        with checkpoints, Prefetched(reading.loader, spec.prefetch_steps) as batches, watch.leaving():
             progress = train(engine, objective, batches, plan, checkpoints, around)
         speed = _speed(engine, spec, corpus, progress, learner.precision)
     engine.barrier()  # all ranks have told what energy they took

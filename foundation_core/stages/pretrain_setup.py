@@ -114,7 +114,7 @@ def open_checkpoints(
     asked, check = spec.checkpoints, None
     if asked.verify_outputs:
         row = corpus.validation.gather(torch.zeros(1, dtype=torch.int64))
-        check = OutputCheck(learner.engine, learner.objective, row, learner.precision.name)
+        check = OutputCheck(learner.engine, learner.objective, row, learner.precision.name, compiled=spec.compile)
     policy = Retention(spec.keep_checkpoints, asked.keep_best, asked.keep_each_minutes)
     return Checkpoints(
         context.folder / "checkpoints",

@@ -50,12 +50,21 @@ class Blame:
     Args:
         batches: this rank's micro-batches.
         step: its number, from 0.
+        begins: told of each question.
     """
 
     def __init__(
-        self, engine: Engine, objective: Objective, batches: Sequence[Batch], step: int, seed: int, ledger: Ledger
+        self,
+        engine: Engine,
+        objective: Objective,
+        batches: Sequence[Batch],
+        step: int,
+        seed: int,
+        ledger: Ledger,
+        begins: Callable[[str, int], None],
     ) -> None:
         self.engine, self.objective, self.seed, self.ledger = engine, objective, seed, ledger
+        self._asks = partial(begins, "step", step + 1)
         self.batches, self.samples = batches, ledger.samples(step)
 
     def of_not_finite(self) -> list[str]:
@@ -94,6 +103,7 @@ class Blame:
         return self._fails(_kept(row, segments, count))
 
     def _fails(self, batches: Sequence[Batch]) -> bool:
+        self._asks()
         try:
             train_step(self.engine, self.objective, batches, 0.0, self.seed)
         except DivergedError:
@@ -127,6 +137,7 @@ class Blame:
 
     def _loss(self, batches: Sequence[Batch]) -> tuple[float, float]:
         """This rank's loss and labels of some batches, by the weights as they are."""
+        self._asks()
         self.engine.model.eval()  # no dropout: documents are compared
         total, labels = 0.0, 0
         with torch.no_grad():

@@ -10,6 +10,7 @@ A kill at any moment leaves the checkpoint before or the new one. What fails in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from contextlib import suppress
@@ -39,6 +40,7 @@ from foundation_core.train.manifest import (
     folder_name,
 )
 from foundation_core.train.ownership import Ownership
+from foundation_core.train.recovery import RewindError
 from foundation_core.train.restoring import Restorer
 from foundation_core.train.retention import Retention, kept
 from foundation_core.train.staging import Staged, Staging
@@ -113,7 +115,7 @@ class Checkpoints:
         A rank that leaves with an error cannot ask the others for a commit, unless all leave with the same one.
         """
         try:
-            if isinstance(error, DivergedError):
+            if isinstance(error, (DivergedError, RewindError)):
                 self.finish()
         finally:
             self._close()
@@ -250,10 +252,20 @@ class Checkpoints:
             for folder, body in self._readable().values():
                 if not allows(body["step"], body["state"]):
                     manifest.remove(folder)
+            self._forget_damaged(allows)
             for step in self.copies.steps() if self.copies is not None else []:
                 if self.copies is not None and not allows(step, self.copies.manifest(step).get("state", {})):
                     self.copies.discard(step)
         self.engine.barrier()
+
+    def _forget_damaged(self, allows: Callable[[int, Mapping[str, Any]], bool]) -> None:
+        """Give those that were set aside and may not be continued a name by which nobody asks for them back."""
+        for left in self.folder.glob(f"step-*{manifest.DAMAGED}*"):
+            step, state = manifest.step_of(left.name.partition(".")[0]), dict[str, Any]()
+            with suppress(DataError, CheckpointError):
+                state = manifest.read_manifest(left)["state"]
+            if step is not None and not allows(step, state):
+                os.replace(left, left.with_name(f"forgotten-{left.name}"))
 
     def _open(self) -> None:
         if self.engine.rank == 0:

@@ -121,7 +121,8 @@ class StoreCopies:
         """What the ranks must agree on: whether any is not done, and whether any gave up."""
         done = None if self._active is None else self._active.done
         over = done is None or done.done()
-        return {"unstored": float(not over), "unstorable": float(done is not None and over and not done.result())}
+        failed = done is not None and over and (done.exception() is not None or not done.result())
+        return {"unstored": float(not over), "unstorable": float(failed)}
 
     def hear(self, sums: Mapping[str, float]) -> None:
         """Go on as the ranks agreed."""

@@ -38,8 +38,10 @@ class OutputCheck:
         precision: number format of the products.
     """
 
-    def __init__(self, engine: Engine, objective: Objective, row: Batch, precision: str) -> None:
-        self.engine, self.precision = engine, precision
+    def __init__(
+        self, engine: Engine, objective: Objective, row: Batch, precision: str, *, compiled: bool = False
+    ) -> None:
+        self.engine, self.precision, self.compiled = engine, precision, compiled
         short = {name: values[:, : EXAMPLE_TOKENS + 1] if values.dim() == 2 else values for name, values in row.items()}
         short["sample"] = torch.zeros(1, dtype=torch.int64)
         self._inputs = objective.prepare(on_device(short, engine.device), seed=0).inputs
@@ -62,6 +64,7 @@ class OutputCheck:
             "engine": type(self.engine).__name__,
             "world": self.engine.world,
             "precision": self.precision,
+            "compiled": self.compiled,
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),

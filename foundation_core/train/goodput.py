@@ -147,8 +147,7 @@ class _Ledger:
             self.found.failures[event["failure"]] += 1
             if event["failure"] not in GOES_ON:
                 self._pay("failure" if self._stepped else "start")
-        elif kind == "recovered":
-            self._pay("failure" if self._stepped else "start")
+            self._stepped = self._stepped and "rewind_to" not in event  # what follows is a start
         elif kind == "end":
             self._pay("failure" if event["status"] == "failed" else "other")
             self._ended = True

@@ -126,12 +126,15 @@ def train(
         DivergedError: the loss or gradient is not finite, and the last checkpoint is from before; or no validation was.
         RewindError: documents were found out; begun again with a new engine, the training goes on without them.
     """
+    around.watch.begins("restore", 0)
     if around.ledger:
         checkpoints.forget(around.ledger.allows)
     own = around.watch.own
     batches, objective = own.counted(batches, "micro_batches"), own.counted(objective, "loss")
     progress = _restored(checkpoints, plan)
-    recovery = Recovery(engine, objective, batches, plan.recovery, around.events, progress.faults, around.ledger)
+    recovery = Recovery(
+        engine, objective, batches, plan.recovery, around.events, progress.faults, around.watch.begins, around.ledger
+    )
     if progress.step:
         around.events.say(f"continuing from the checkpoint of step {progress.step}")
     began = around.clock() - progress.seconds
@@ -139,7 +142,6 @@ def train(
         lr = lr_at(progress.step, plan.steps, plan.optimizer)
         start = time.perf_counter()
         engine.model.train()
-        around.watch.begins("step", progress.step + 1)
         report = recovery.step(progress.step, lr, plan.seed, progress.best_step)
         progress.step_seconds.append(time.perf_counter() - start)
         progress.step += 1
@@ -190,15 +192,17 @@ def _save(
     checkpoints: Checkpoints, around: Surroundings, progress: Progress, loss: float | None, *, ephemeral: bool
 ) -> None:
     start = time.perf_counter()
+    around.watch.begins("finish", progress.step)
+    checkpoints.finish()  # the one before, which a disk may take long for
     around.watch.begins("save", progress.step)
     checkpoints.save(progress.step, _state(progress), loss=loss, ephemeral=ephemeral)
     around.tracker.metrics({SAVE_SECONDS: time.perf_counter() - start}, progress.step)
 
 
 def _finish(checkpoints: Checkpoints, around: Surroundings, progress: Progress) -> None:
-    """Wait for the checkpoint that is being written."""
+    """Wait for the checkpoint that is being written: on disk, and in the store."""
     start = time.perf_counter()
-    around.watch.begins("save", progress.step)
+    around.watch.begins("finish", progress.step)
     checkpoints.finish(everywhere=True)
     around.tracker.metrics({SAVE_SECONDS: time.perf_counter() - start}, progress.step)
 

@@ -11,21 +11,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, Protocol
 
 import torch
 
 from foundation_core.data.loader import Batch
-from foundation_core.errors import DeviceMemoryError, DivergedError, SetupError
+from foundation_core.errors import DeviceMemoryError, DivergedError, SetupError, SpikeError
 from foundation_core.events import EventLog
 from foundation_core.objectives.base import Objective
 from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.train.blame import Blame, leap_bound
 from foundation_core.train.engine import Engine
 from foundation_core.train.ledger import Entry, Ledger
-from foundation_core.train.step import SpikeError, StepReport, train_step
+from foundation_core.train.step import StepReport, train_step
 
 _TRANSIENT, _PERSISTENT, _SPIKE, _MEMORY = "transient_nan", "persistent_nan", "loss_spike", "device_memory"
 
@@ -75,6 +76,7 @@ class Recovery:
 
     Args:
         faults: is changed.
+        begins: told of each try, as of each step: who watches would take a long search for a hang.
         ledger: None where documents have no names: who would rewind stops.
     """
 
@@ -86,10 +88,11 @@ class Recovery:
         spec: RecoverySpec,
         events: EventLog,
         faults: Faults,
+        begins: Callable[[str, int], None],
         ledger: Ledger | None = None,
     ) -> None:
         self.engine, self.objective, self.batches, self.spec = engine, objective, batches, spec
-        self.events, self.faults, self.ledger = events, faults, ledger
+        self.events, self.faults, self.begins, self.ledger = events, faults, begins, ledger
         self.micro_batch_rows = ledger.least_micro_batch() if ledger else 0
         faults.quarantines = len(ledger.entries) if ledger else 0
 
@@ -108,6 +111,7 @@ class Recovery:
         """
         batches, began, failed, fault = self.batches.micro_batches(number), time.perf_counter(), 0, ""
         while True:
+            self.begins("step", number + 1)
             try:
                 report = train_step(self.engine, self.objective, self._split(batches), lr, seed, self._most_loss())
             except DivergedError as error:
@@ -155,7 +159,7 @@ class Recovery:
             raise error
         if policy == "rewind":
             assert self.ledger is not None, "asked for above"
-            blame = Blame(self.engine, self.objective, self._split(batches), number, seed, self.ledger)
+            blame = Blame(self.engine, self.objective, self._split(batches), number, seed, self.ledger, self.begins)
             documents = blame.of_leap(self.spec.spike_deviations) if leap else blame.of_not_finite()
             if documents:
                 entry = self.ledger.entry(failure, number, documents, best_step)
@@ -202,7 +206,8 @@ class Recovery:
         Several ranks may be in an exchange that the one whose memory is full never comes to, so they cannot vote.
         """
         rows = min(self.micro_batch_rows or math.inf, max(len(batch["sample"]) for batch in batches))
-        self.engine.discard()
+        if self.engine.world == 1:
+            self.engine.discard()
         why = self._cannot_halve(int(rows))
         if why:
             self._tell(_MEMORY, number, 1, 0, error)
@@ -214,7 +219,8 @@ class Recovery:
         left = int(math.log2(self.micro_batch_rows))
         self._tell(_MEMORY, number, 1, left, error, f": micro-batches of {self.micro_batch_rows} rows from now on")
         if self.ledger is not None:
-            self.ledger.keep_micro_batch(self.micro_batch_rows)
+            with suppress(FileNotFoundError):  # another rank is full too, and wrote the same
+                self.ledger.keep_micro_batch(self.micro_batch_rows)
         if self.engine.world > 1:
             raise DeviceMemoryError(
                 f"the memory of rank {self.engine.rank} is full with {rows:.0f} rows a micro-batch",

@@ -84,6 +84,11 @@ class Restorer:
         """Take over a checkpoint: its manifest, if it has one, and the first fault that any rank found."""
         folder = self.folder / folder_name(found.step)
         if found.in_store:
+            assert self.copies is not None
+            told = self.copies.manifest(found.step)
+            if "identity" in told:
+                fix = "name another pretrain.checkpoints.store, or empty it"
+                self._check_identity(str(self.copies.depot), told, fix)
             self._bring(found.step)
         with manifest.reading(folder):
             body, mine = None, Fault()
@@ -92,7 +97,7 @@ class Restorer:
             except DataError:
                 mine = fault("manifest")
             if body is not None:
-                self._check_identity(folder, body)
+                self._check_identity(str(folder), body, f"remove {self.folder} to train anew")
                 mine = manifest.find_fault(folder, body, self.engine.rank, self.engine.world)
             wrong = self._first(mine)
             if body is None or wrong.code:
@@ -100,13 +105,13 @@ class Restorer:
             self.engine.restore(StateFiles(folder / name for name in manifest.state_files(body)))
             return body, self._first(self._wrong_outputs(folder, body))
 
-    def _check_identity(self, folder: Path, body: Mapping[str, Any]) -> None:
+    def _check_identity(self, place: str, body: Mapping[str, Any], fix: str) -> None:
         for name, expected in self.identity.items():
             if body["identity"].get(name) != expected:
                 raise CheckpointError(
-                    f"{folder} belongs to another training: its {name} is {body['identity'].get(name)}",
+                    f"{place} belongs to another training: its {name} is {body['identity'].get(name)}",
                     allowed=f"{name} {expected}",
-                    fix=f"remove {self.folder} to train anew",
+                    fix=fix,
                 )
 
     def _wrong_outputs(self, folder: Path, body: Mapping[str, Any]) -> Fault:

@@ -16,13 +16,9 @@ import torch
 from torch import Tensor
 
 from foundation_core.data.loader import on_device
-from foundation_core.errors import DivergedError
+from foundation_core.errors import DivergedError, SpikeError
 from foundation_core.objectives.base import Objective
 from foundation_core.train.engine import Engine
-
-
-class SpikeError(DivergedError):
-    """The loss leapt above what was allowed; it is finite."""
 
 
 class StepReport(NamedTuple):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol, Self
@@ -89,6 +90,14 @@ class Watched:
     def begins(self, what: str, step: int) -> None:
         """Tell the watchdog."""
         self._watchdog.begins(what, step)
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """A block after which, however it ends, what was begun is closed: that may take longer than a step."""
+        try:
+            yield
+        finally:
+            self._watchdog.begins("leave", 0)
 
     def votes(self) -> dict[str, float]:
         """This rank's own seconds of the step, among those of all."""

@@ -23,6 +23,7 @@ from foundation_core.errors import (
     DivergedError,
     FoundationError,
     ShardError,
+    SpikeError,
     Stopped,
     TransientError,
     as_foundation_error,
@@ -120,6 +121,31 @@ def test_what_a_watchdog_told_before_it_ended_the_attempt_is_believed() -> None:
     verdict = _verdict(_heard(2, {}, hang), {1: KILLED})
     assert (verdict.failure, verdict.is_told) == ("hang", True)
     assert _verdict(_heard(2, {}, straggler), {1: KILLED}).failure == "killed_worker"
+
+
+def test_a_failure_that_was_survived_is_not_the_verdict_of_a_later_death() -> None:
+    away = {"kind": "failure", "failure": "storage_away", "what": "the store did not take the checkpoint of step 8"}
+    back = {"kind": "recovered", "failure": "storage_away", "step": 8, "seconds": 2.0}
+    verdict = _verdict(_heard(2, {}, away, back), {1: TAKEN})
+    assert (verdict.failure, verdict.is_told) == ("preempted", False)
+    redone = {"kind": "failure", "failure": "persistent_nan", "what": "step 3: its samples are left out"}
+    over = {"kind": "recovered", "failure": "persistent_nan", "step": 3, "seconds": 2.0}
+    hopeless = {rank: DivergedError("no validation was finite") for rank in range(2)}
+    assert not _verdict(_heard(2, hopeless, redone, over)).is_told
+    assert _verdict(_heard(2, hopeless, redone)).is_told
+
+
+def test_a_command_that_follows_a_running_job_hides_nothing_of_its_attempt(tmp_path: Path) -> None:
+    log = EventLog(tmp_path)
+    log.write("attempt", number=0, workers=1)
+    log.write("rank", rank=0, node="node-0", host="here", pid=os.getpid(), kernel_kills=0)
+    log.write("start", key="k")
+    assert [event["kind"] for event in of_this_attempt(tmp_path)] == ["attempt", "rank", "start"]
+
+
+def test_a_leap_keeps_its_class_across_processes() -> None:
+    leap = SpikeError("the training loss is 9.1")
+    assert _verdict(_heard(2, {0: leap, 1: leap})).failure == "loss_spike"
 
 
 def test_workers_of_which_none_died_and_some_never_spoke_did_not_start() -> None:

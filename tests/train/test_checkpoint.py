@@ -249,6 +249,16 @@ def test_what_may_not_be_continued_is_forgotten(tmp_path: Path) -> None:
         assert checkpoints.restore() == (1, {"labels": 1})
 
 
+def test_a_damaged_one_that_may_not_be_continued_is_not_missed_when_all_are_forgotten(tmp_path: Path) -> None:
+    _save(tmp_path, 1, 2)
+    _truncate(tmp_path / "step-00000002" / "rank-00000.safetensors")
+    assert _restore(tmp_path) == (1, {"labels": 1})
+    with _checkpoints(tmp_path) as checkpoints:
+        checkpoints.forget(lambda step, state: step < 1)
+        assert checkpoints.restore() is None, "training goes back to its start"
+    assert [path.name for path in tmp_path.glob("forgotten-*")]
+
+
 # ------------------------------------------------------------------------------------------------ disks and kills
 
 

@@ -117,6 +117,13 @@ def test_a_model_that_gives_no_numbers_is_not_the_one_that_was_saved(token_corpu
     assert check.differs(saved, {**check.circumstances(), "world": 2})
 
 
+def test_blocks_that_are_compiled_now_may_say_it_a_little_otherwise(token_corpus: Path) -> None:
+    check = _decoder(0, token_corpus)
+    near = check.outputs() * (1 + 1e-6)
+    assert check.differs(near, check.circumstances())
+    assert not check.differs(near, {**check.circumstances(), "compiled": True})
+
+
 def test_another_example_says_nothing(token_corpus: Path) -> None:
     check = _decoder(0, token_corpus)
     assert not check.differs(check.outputs() + 1, {**check.circumstances(), "inputs": "another"})
