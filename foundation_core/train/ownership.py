@@ -4,7 +4,7 @@
     check   before a checkpoint gets its name           -> still mine?
 
 A lease (cluster/leases.py) is held by the command that starts a training; a worker may outlive its command, or be cut
-off from it by the network and go on. Such a one finds another's name in the mark, and stops.
+off from it by the network and go on: a new one waits for its end, as long as a watchdog may need.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ from foundation_core.errors import TransientError
 
 MARK_FILE = "writer.json"
 BEAT_SECONDS = 5.0
+GRACE_SECONDS = 180.0
+"""How long a writer on another machine is waited for: one that was cut off from the others stands in a collective call
+until its watchdog ends it."""
 PATIENCE_SECONDS = 20.0
 """How long a mark of another machine is watched for a beat: clocks of two machines may differ, so none is compared."""
 
@@ -32,12 +36,18 @@ class Ownership:
 
     Args:
         patience_seconds: how long a mark of another machine may be without a beat.
+        grace_seconds: how long such a writer is waited for.
     """
 
     def __init__(
-        self, depot: Depot, patience_seconds: float = PATIENCE_SECONDS, beat_seconds: float = BEAT_SECONDS
+        self,
+        depot: Depot,
+        patience_seconds: float = PATIENCE_SECONDS,
+        beat_seconds: float = BEAT_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         self.depot, self.patience_seconds, self.beat_seconds = depot, patience_seconds, beat_seconds
+        self.grace_seconds = grace_seconds
         self.owner, self.machine = uuid.uuid4().hex, this_machine()
         self._beats = 0
         self._ended = threading.Event()
@@ -49,12 +59,13 @@ class Ownership:
         Raises:
             TransientError: another process is, and lives.
         """
-        found = self._read()
-        if found is not None and self._lives(found):
-            raise TransientError(
-                f"{self.depot} is being written by process {found.get('pid')} on {found.get('host')}",
-                fix="wait for that training, or stop it; then run the same command again",
-            )
+        deadline = time.monotonic() + self.grace_seconds
+        while (found := self._read()) is not None and self._lives(found):
+            if found.get("machine") == self.machine or time.monotonic() >= deadline:
+                raise TransientError(
+                    f"{self.depot} is being written by process {found.get('pid')} on {found.get('host')}",
+                    fix="wait for that training, or stop it; then run the same command again",
+                )
         self._write()
         self._heart.start()
 

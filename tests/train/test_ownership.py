@@ -78,7 +78,7 @@ def test_half_a_mark_is_no_writer(tmp_path: Path) -> None:
 
 def test_of_another_machine_only_a_mark_that_changes_is_alive(tmp_path: Path) -> None:
     there = _taken(tmp_path, beat_seconds=0.01)
-    elsewhere = Ownership(Depot(tmp_path), patience_seconds=5.0)
+    elsewhere = Ownership(Depot(tmp_path), patience_seconds=5.0, grace_seconds=0.0)
     elsewhere.machine = "another machine"
     with pytest.raises(TransientError):
         elsewhere.take()
@@ -92,6 +92,25 @@ def test_of_another_machine_only_a_mark_that_changes_is_alive(tmp_path: Path) ->
         there.check()
     there.release()
     mine.check()
+    mine.release()
+
+
+def test_a_writer_elsewhere_that_was_cut_off_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = _taken(tmp_path, beat_seconds=0.01)
+    mine = Ownership(Depot(tmp_path), patience_seconds=1.0, grace_seconds=600.0)
+    mine.machine = "another machine"
+    lives, looks = mine._lives, list[bool]()
+
+    def looked(found: dict[str, Any]) -> bool:
+        looks.append(lives(found))
+        there._ended.set()  # its watchdog ends it
+        there._heart.join()
+        return looks[-1]
+
+    monkeypatch.setattr(mine, "_lives", looked)
+    mine.take()
+    mine.check()
+    assert looks == [True, False]
     mine.release()
 
 
