@@ -134,7 +134,7 @@ def _fit(job: Job, spec: PretrainSpec, workers: int, number: int, watch: Attempt
     def fit() -> None:
         try:
             trainer.fit()
-        except Exception as error:
+        except Exception as error:  # of whatever kind: it is raised, or judged, where the thread was started
             errors.append(error)
 
     thread = Thread(target=fit, name=f"attempt-{number}", daemon=True)
@@ -152,10 +152,10 @@ def _listening_group(folder: str, attempt: str, timeout_seconds: int) -> Any:
     """The gloo group of an attempt, whose workers hear signals; its exchanges end with an error after so long."""
     from ray.train.torch import TorchConfig
 
-    class ListeningGroup(TorchConfig):  # type: ignore[misc]
+    class ListeningGroup(TorchConfig):  # type: ignore[misc]  # Ray has no types here
         @property
         def backend_cls(self) -> Any:
-            class Listening(super().backend_cls):  # type: ignore[misc]
+            class Listening(super().backend_cls):  # type: ignore[misc]  # found when it runs
                 def on_start(self, worker_group: Any, backend_config: Any) -> None:
                     super().on_start(worker_group, backend_config)
                     worker_group.execute(_listen, folder, attempt)

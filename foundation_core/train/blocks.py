@@ -31,7 +31,7 @@ def compile_blocks(model: nn.Module) -> None:
     The head and the loss stay as they are: they work in pieces whose sizes differ from batch to batch.
     """
     for block in blocks_of(model):
-        block.forward = torch.compile(block.forward)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward)  # type: ignore[method-assign]  # names of weights stay as they are
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -41,7 +41,7 @@ def checkpoint_activations(model: nn.Module) -> None:
     with Sublinear Memory Cost", section 4.
     """
     for block in blocks_of(model):
-        block.forward = partial(_recomputed, block.forward)  # type: ignore[method-assign]
+        block.forward = partial(_recomputed, block.forward)  # type: ignore[method-assign]  # the same
 
 
 def _recomputed(forward: Callable[..., Tensor], *inputs: Any) -> Tensor:

@@ -291,7 +291,7 @@ class Checkpoints:
             try:
                 file = open(save.partial / name, "rb")  # noqa: SIM115  # whoever uploads it closes it
             except FileNotFoundError:
-                file = open(save.final / name, "rb")  # noqa: SIM115
+                file = open(save.final / name, "rb")  # noqa: SIM115  # the same
             files.append((name, file))
         return files
 

@@ -14,7 +14,7 @@ def together(engine: Engine, work: Callable[[], None]) -> None:
     error: Exception | None = None
     try:
         work()
-    except Exception as raised:
+    except Exception as raised:  # whatever it is, the others must hear of it before this rank leaves
         error = raised
     failed = agree(engine, {"failed": float(error is not None)}, engine.device)["failed"]
     if error is not None:
