@@ -20,6 +20,7 @@ from foundation_core.errors import (
     DeviceMemoryError,
     DivergedError,
     FoundationError,
+    SecondWriterError,
     ShardError,
     SpikeError,
     Stopped,
@@ -40,6 +41,7 @@ _BY_KIND: Mapping[type[Exception], str] = {
     DivergedError: "persistent_nan",
     SpikeError: "loss_spike",
     DeviceMemoryError: "device_memory",
+    SecondWriterError: "second_writer",
     TransientError: "storage_away",
 }
 """The class of what a rank raises on purpose; every other kind says what is wrong with the request."""

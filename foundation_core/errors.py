@@ -83,6 +83,10 @@ class DeviceMemoryError(TransientError):
     """A device's memory was full; started again, the training takes smaller micro-batches."""
 
 
+class SecondWriterError(TransientError):
+    """Another process writes where this one wants to; when that one is done, trying again can help."""
+
+
 class Stopped(FoundationError):
     """A person or the machine asked the stage to stop, and it saved its work first."""
 
@@ -109,6 +113,6 @@ def as_foundation_error(error: Exception) -> FoundationError:
 
 _KINDS = (
     ConfigError, DataError, ShardError, CheckpointError, SetupError, DiskFullError, DivergedError, SpikeError,
-    TransientError, DeviceMemoryError, Stopped, Requeued,
+    TransientError, DeviceMemoryError, SecondWriterError, Stopped, Requeued,
 )  # fmt: skip
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

@@ -119,6 +119,14 @@ FAILURES: Mapping[str, FailureClass] = {
         "a store of shards or checkpoints did not answer, or broke off, and asking again did not help",
         Remedy.RESTART, 3, f"see that the store answers, then {AGAIN}",
     ),
+    "copies_away": FailureClass(
+        "the store that gets copies of checkpoints (`pretrain.checkpoints.store`) did not take one, which is on disk",
+        Remedy.GO_ON, None, "nothing: it is tried again until `store_patience_minutes` are over",
+    ),
+    "second_writer": FailureClass(
+        "another process that lives writes checkpoints to the same folder or store",
+        Remedy.RESTART, 2, f"wait for that training, or stop it; then {AGAIN}",
+    ),
     "tracking_away": FailureClass(
         "MLflow or Prefect did not answer",
         Remedy.GO_ON, None, "nothing: what they missed is replayed from events.jsonl",

@@ -96,7 +96,7 @@ class Checkpoints:
         """Become the folder's only writer; a collective call.
 
         Raises:
-            TransientError: another process is, and lives.
+            SecondWriterError: another process is, and lives.
         """
         try:
             together(self.engine, self._open)

@@ -192,7 +192,7 @@ class StoreCopies:
             else:
                 if outage is not None:
                     seconds = round(time.monotonic() - outage.began, 3)
-                    self.events.write("recovered", failure="storage_away", step=step, seconds=seconds)
+                    self.events.write("recovered", failure="copies_away", step=step, seconds=seconds)
                 return True
         return False
 
@@ -201,7 +201,7 @@ class StoreCopies:
         left = self.patience_seconds - (time.monotonic() - outage.began)
         if outage.tries == 0:
             self.events.write(
-                "failure", failure="storage_away", step=step, attempt=1, budget_left=round(max(0.0, left), 3),
+                "failure", failure="copies_away", step=step, attempt=1, budget_left=round(max(0.0, left), 3),
                 what=f"{self.depot} did not take the checkpoint of step {step}: {error}; it is on disk",
             )  # fmt: skip
         if left <= 0:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation_core.events import read_events
+from foundation_core.failures import FAILURES, Remedy
 
 STEP_SECONDS = "train/step_seconds"
 VALIDATION_SECONDS = "validation/seconds"
@@ -26,7 +27,7 @@ CAUSES = ("repeated", "start", "validation", "save", "failure", "away", "other")
 """What a second may have gone into that no step has: steps done again later, from a launch or an attempt to its first
 step, validations, waiting for saves, from an attempt's last sign to the next attempt, nobody at work, all else."""
 
-GOES_ON = ("straggler", "storage_away", "tracking_away")
+GOES_ON = frozenset(name for name, row in FAILURES.items() if row.remedy is Remedy.GO_ON)
 """Failures that cost no attempt: the training goes on beside them."""
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from foundation_core.data.depot import Depot
-from foundation_core.errors import TransientError
+from foundation_core.errors import SecondWriterError
 
 MARK_FILE = "writer.json"
 BEAT_SECONDS = 5.0
@@ -57,12 +57,12 @@ class Ownership:
         """Become the writer.
 
         Raises:
-            TransientError: another process is, and lives.
+            SecondWriterError: another process is, and lives.
         """
         deadline = time.monotonic() + self.grace_seconds
         while (found := self._read()) is not None and self._lives(found):
             if found.get("machine") == self.machine or time.monotonic() >= deadline:
-                raise TransientError(
+                raise SecondWriterError(
                     f"{self.depot} is being written by process {found.get('pid')} on {found.get('host')}",
                     fix="wait for that training, or stop it; then run the same command again",
                 )
@@ -73,11 +73,11 @@ class Ownership:
         """Return if the mark is still mine.
 
         Raises:
-            TransientError: another process took it over.
+            SecondWriterError: another process took it over.
         """
         found = self._read()
         if found is None or found.get("owner") != self.owner:
-            raise TransientError(
+            raise SecondWriterError(
                 f"another process writes to {self.depot} now: {'nobody' if found is None else found.get('host')}",
                 fix="nothing, if that one is the same training started again",
             )

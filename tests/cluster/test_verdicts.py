@@ -22,6 +22,7 @@ from foundation_core.errors import (
     DeviceMemoryError,
     DivergedError,
     FoundationError,
+    SecondWriterError,
     ShardError,
     SpikeError,
     Stopped,
@@ -93,6 +94,7 @@ def test_a_node_that_was_announced_to_go_counts_before_the_workers_that_died_wit
         (CheckpointError("rank-0 differs"), "corrupt_checkpoint"),
         (DivergedError("the gradient norm is nan"), "persistent_nan"),
         (TransientError("the store did not give shard-3"), "storage_away"),
+        (SecondWriterError("the folder is being written by process 7"), "second_writer"),
         (DeviceMemoryError("the memory of rank 1 is full"), "device_memory"),
     ],
 )
@@ -124,8 +126,8 @@ def test_what_a_watchdog_told_before_it_ended_the_attempt_is_believed() -> None:
 
 
 def test_a_failure_that_was_survived_is_not_the_verdict_of_a_later_death() -> None:
-    away = {"kind": "failure", "failure": "storage_away", "what": "the store did not take the checkpoint of step 8"}
-    back = {"kind": "recovered", "failure": "storage_away", "step": 8, "seconds": 2.0}
+    away = {"kind": "failure", "failure": "copies_away", "what": "the store did not take the checkpoint of step 8"}
+    back = {"kind": "recovered", "failure": "copies_away", "step": 8, "seconds": 2.0}
     verdict = _verdict(_heard(2, {}, away, back), {1: TAKEN})
     assert (verdict.failure, verdict.is_told) == ("preempted", False)
     redone = {"kind": "failure", "failure": "persistent_nan", "what": "step 3: its samples are left out"}

@@ -190,7 +190,7 @@ def test_a_store_that_comes_back_gets_the_checkpoint_and_both_are_told(tmp_path:
     _save(tmp_path / "one", Away(tmp_path / "store", tries=2), 1)
     assert Depot(tmp_path / "store").names() == ["step-00000001/manifest.json", f"step-00000001/{STATE}"]
     (failure,) = _events(tmp_path / "one", "failure")
-    assert (failure["failure"], failure["step"], failure["attempt"]) == ("storage_away", 1, 1)
+    assert (failure["failure"], failure["step"], failure["attempt"]) == ("copies_away", 1, 1)
     assert 0 < failure["budget_left"] <= 30.0
     (recovered,) = _events(tmp_path / "one", "recovered")
     assert recovered["seconds"] >= 0.5

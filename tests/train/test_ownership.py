@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from foundation_core.data.depot import Depot
-from foundation_core.errors import TransientError
+from foundation_core.errors import SecondWriterError
 from foundation_core.train.ownership import MARK_FILE, Ownership, process_start
 
 HOLD = """
@@ -43,7 +43,7 @@ def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_pat
     )
     assert first.stdout is not None
     assert first.stdout.readline() == "taken\n"
-    with pytest.raises(TransientError, match=f"is being written by process {first.pid} on "):
+    with pytest.raises(SecondWriterError, match=f"is being written by process {first.pid} on "):
         Ownership(Depot(tmp_path)).take()
     first.kill()
     first.communicate()
@@ -56,7 +56,7 @@ def test_a_second_process_is_refused_while_the_first_lives_and_not_after(tmp_pat
 
 def test_a_second_writer_of_the_same_process_is_refused_too(tmp_path: Path) -> None:
     mine = _taken(tmp_path)
-    with pytest.raises(TransientError):
+    with pytest.raises(SecondWriterError):
         Ownership(Depot(tmp_path)).take()
     mine.release()
     _taken(tmp_path).release()
@@ -80,7 +80,7 @@ def test_of_another_machine_only_a_mark_that_changes_is_alive(tmp_path: Path) ->
     there = _taken(tmp_path, beat_seconds=0.01)
     elsewhere = Ownership(Depot(tmp_path), patience_seconds=5.0, grace_seconds=0.0)
     elsewhere.machine = "another machine"
-    with pytest.raises(TransientError):
+    with pytest.raises(SecondWriterError):
         elsewhere.take()
     there._ended.set()
     there._heart.join()
@@ -88,7 +88,7 @@ def test_of_another_machine_only_a_mark_that_changes_is_alive(tmp_path: Path) ->
     mine.machine = "another machine"
     mine.take()
     mine.check()
-    with pytest.raises(TransientError, match="another process writes to"):
+    with pytest.raises(SecondWriterError, match="another process writes to"):
         there.check()
     there.release()
     mine.check()
