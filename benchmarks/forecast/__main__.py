@@ -13,20 +13,16 @@ thread each. Time means something on a machine that nobody else uses.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 from benchmarks.forecast import published
+from benchmarks.forecast.group import run_ranks
 from benchmarks.forecast.ranks import Case
 from cluster.cluster_file import load_cluster
-from cluster.embedded import free_port
 from cluster.projection import Training, project
 from foundation_core.cost.memory import memory_of
 from foundation_core.spec_cluster import ClusterSpec
@@ -100,7 +96,7 @@ def _memory(models: Sequence[Model]) -> Iterator[float]:
             for model in models
             for precision in ("float32", "bf16")
         ]
-        run = _run([Case(one.spec.model_dump_json(), one.vocabulary, 0) for _, one in trainings], ranks)
+        run = run_ranks([Case(one.spec.model_dump_json(), one.vocabulary, 0) for _, one in trainings], ranks)
         for (model, training), measured in zip(trainings, run.cases, strict=True):
             yield from _memory_line(model, training, measured)
 
@@ -142,7 +138,7 @@ def _time(models: Sequence[Model], steps: int) -> Iterator[float]:
         for precision in ("bf16", "float32")
         for stage in (1, 3)
     ]
-    run = _run([Case(one.spec.model_dump_json(), one.vocabulary, steps) for _, one in trainings], RANKS)
+    run = run_ranks([Case(one.spec.model_dump_json(), one.vocabulary, steps) for _, one in trainings], RANKS)
     for (model, training), measured in zip(trainings, run.cases, strict=True):
         spec = training.spec
         choice = project(training, cluster, engine="deepspeed", zero_stage=spec.zero_stage, recomputed=False)
@@ -158,7 +154,7 @@ def _calibrate(models: Sequence[Model], steps: int) -> None:
     bandwidth = list[float]()
     trainings = {name: [model.training(name, "torch", 0, 1) for model in models] for name in ("bf16", "float32")}
     cases = [Case(one.spec.model_dump_json(), one.vocabulary, steps) for row in trainings.values() for one in row]
-    run = _run(cases, RANKS)
+    run = run_ranks(cases, RANKS)
     seconds = [
         median(max(step) for step in zip(*(rank["seconds"] for rank in case), strict=True)) for case in run.cases
     ]
@@ -200,43 +196,6 @@ def _fit(work: Sequence[tuple[float, float]], seconds: Sequence[float]) -> tuple
         if per_flop > 0 and per_byte > 0:
             return 1 / per_flop, 1 / per_byte
     return aa / a1, float("inf")  # moving bytes explains nothing
-
-
-class _Run(NamedTuple):
-    """What ranks measured.
-
-    Args:
-        rates: of rank 0.
-        cases: for each case what each rank found.
-    """
-
-    rates: dict[str, float]
-    cases: list[list[dict[str, Any]]]
-
-
-def _run(cases: Sequence[Case], ranks: int) -> _Run:
-    with tempfile.TemporaryDirectory(prefix="bench-forecast-") as name:
-        out = Path(name)
-        (out / "cases.json").write_text(json.dumps([case._asdict() for case in cases]))
-        common = {
-            **os.environ, "WORLD_SIZE": str(ranks), "LOCAL_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore",
-            "MALLOC_MMAP_THRESHOLD_": "65536",  # a tensor that is gone gives its pages back
-        }  # fmt: skip
-        command = [sys.executable, "-m", "benchmarks.forecast.ranks", str(out / "cases.json"), name]
-        processes = [
-            subprocess.Popen(command, cwd=ROOT, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-            for rank in range(ranks)
-        ]
-        try:
-            status = [process.wait() for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-        if any(status):
-            raise SystemExit(f"the ranks ended with {status}")
-        found = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in range(ranks)]
-    return _Run(found[0]["rates"], [list(case) for case in zip(*(rank["cases"] for rank in found), strict=True)])
 
 
 def _arguments() -> argparse.Namespace:

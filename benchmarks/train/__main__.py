@@ -1,7 +1,8 @@
-"""Training measured: `python -m benchmarks.train {speed,stalls,quality} [...]`; prints each figure and its bar.
+"""Training measured: `python -m benchmarks.train {speed,stalls,state,quality} [...]`; prints each figure and its bar.
 
 speed     the whole product path beside a plain torch rival and beside the bare step
 stalls    what a save each five steps costs, beside none and beside one that training waits for
+state     what a rank holds in ZeRO-3, of two ranks against one
 quality   nats a character of Tiny Shakespeare's last tenth after 110 s of training
 
 All want the machine for themselves.
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.core.timing import machine
-from benchmarks.train import quality, speed, stalls
+from benchmarks.train import quality, speed, stalls, state
 from benchmarks.train.rival import Shape
 
 TEXT = Path("../shared/data/tinyshakespeare.txt")
@@ -23,7 +24,7 @@ TEXT = Path("../shared/data/tinyshakespeare.txt")
 def main() -> int:
     """Measure and print; the number of bars that were missed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
-    parser.add_argument("what", choices=("speed", "stalls", "quality"))
+    parser.add_argument("what", choices=("speed", "stalls", "state", "quality"))
     parser.add_argument("--pairs", type=int, default=5, help="rounds of `speed` and `stalls`")
     parser.add_argument(
         "--steps",
@@ -40,6 +41,8 @@ def main() -> int:
         return speed.report(speed.measure(given.pairs, shape), shape)
     if given.what == "stalls":
         return stalls.report(stalls.measure(given.pairs, Shape(steps=given.steps)))
+    if given.what == "state":
+        return state.report(state.measure(Shape()))
     counted = quality.witten_bell(given.text)
     return quality.report(quality.measure(given.text, given.seeds), counted)
 

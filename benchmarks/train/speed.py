@@ -1,12 +1,13 @@
 """Tokens a second of the whole product path beside a plain torch rival, and beside the bare step of the same engine.
 
-    rival, eager and compiled      one process, two threads (rival.py)
-    bare step                      one process, the same engine, model and rows; no Ray, tracking or checkpoints
+    rival, in three forms          one process, two threads (rival.py)
+    bare step                      one process, the same engine, model and rows; nothing around its steps (bare.py)
     product, 1 worker x 2 threads  `foundation pretrain` on services that are up: Prefect, Ray, DeepSpeed, MLflow
     product, 2 workers x 1 thread  the same
 
-All take turns, round by round. A round's figure is by the wall clock: of a side with an event log from the end of one
-step to the end of another, so that whatever happens between steps counts; of the rival that of its median step.
+All take turns, round by round. A round's figure is by the wall clock: of the product from the end of one step
+to the end of another by its event log, so that whatever happens between steps counts; of the rival that of its median
+step.
 """
 
 from __future__ import annotations
@@ -16,14 +17,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.orchestration import bare_processes
 from benchmarks.train.rival import WARM_UP_STEPS, Shape
-from cluster.job import Job
 from cluster.launch import KEEP_MEMORY
 from cluster.settings import Settings
 from cluster.stack import Stack
@@ -31,6 +31,11 @@ from foundation_core.events import read_events
 
 BAR_RIVAL, BAR_PRODUCT, BAR_WORKERS, BAR_BARE, LEAST_OF_RIVAL = 1.20, 0.75, 0.97, 0.97, 0.55
 RECIPES = Path(__file__).parents[2] / "recipes"
+RIVALS: Mapping[str, dict[str, Any]] = {
+    "rival eager": {},
+    "rival compiled": {"compile": True},
+    "rival, loss in pieces": {"loss_pieces": 8},
+}
 Round = dict[str, float]
 
 
@@ -56,8 +61,8 @@ def measure(pairs: int, shape: Shape) -> list[Round]:
 
 def _round(number: int, shape: Shape, folder: Path) -> Round:
     found: Round = {}
-    for name, compiled in (("rival eager", False), ("rival compiled", True)):
-        said = _rival(replace(shape, compile=compiled))
+    for name, form in RIVALS.items():
+        said = _measured("rival", json.dumps(asdict(replace(shape, **form))))
         found[name] = said["tokens_per_second"]
         found["product of matrices"] = max(found.get("product of matrices", 0.0), said["product"])
     for name, workers in (("product 1 x 2", 1), ("product 2 x 1", 2)):
@@ -65,9 +70,8 @@ def _round(number: int, shape: Shape, folder: Path) -> Round:
         trained = _newest(folder / "results" / "pretrain")
         found[name] = steady_tokens_per_second(trained, shape.tokens)
         if workers == 1:
-            bare = folder / f"bare-{number}"
-            bare_processes(Job.read(trained / "job.json"), bare, {"checkpoint_every_steps": 10**9}, 1)
-            found["bare step"] = steady_tokens_per_second(bare, shape.tokens)
+            bare = _measured("bare", str(trained / "job.json"), str(folder / f"bare-{number}"))
+            found["bare step"] = bare["tokens_per_second"]
     print("  ".join(f"{side} {value:,.0f}" for side, value in found.items() if value < 1e9), flush=True)
     return found
 
@@ -83,8 +87,8 @@ def steady_tokens_per_second(folder: Path, tokens: int) -> float:
     return (last - first) * tokens / (ends[last] - ends[first])
 
 
-def _rival(shape: Shape) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.train.rival", json.dumps(asdict(shape))]
+def _measured(side: str, *arguments: str) -> dict[str, float]:
+    command = [sys.executable, "-m", f"benchmarks.train.{side}", *arguments]
     run = subprocess.run(command, env=os.environ | KEEP_MEMORY, capture_output=True, text=True, check=True)
     found: dict[str, float] = json.loads(run.stdout.splitlines()[-1])
     return found
@@ -121,13 +125,13 @@ def _newest(folder: Path) -> Path:
 
 def report(rounds: list[Round], shape: Shape) -> int:
     """Print each side, each ratio and its bar; the number of bars that were missed."""
-    rival = [max(each["rival eager"], each["rival compiled"]) for each in rounds]
+    rival = [max(each[name] for name in RIVALS) for each in rounds]
     flops = flops_per_token(shape)
     of_product = median(value * flops / each["product of matrices"] for value, each in zip(rival, rounds, strict=True))
     print(f"the rival at its best reaches {of_product:.2f} of the bf16 product (counts from {LEAST_OF_RIVAL})")
     product = [each["product 1 x 2"] for each in rounds]
     rows = [
-        ("product path / the better rival", [a / b for a, b in zip(product, rival, strict=True)], BAR_RIVAL),
+        ("product path / the best rival", [a / b for a, b in zip(product, rival, strict=True)], BAR_RIVAL),
         ("product path / bf16 product", [e["product 1 x 2"] * flops / e["product of matrices"] for e in rounds],
          BAR_PRODUCT),
         ("2 workers x 1 thread / 1 x 2", [e["product 2 x 1"] / e["product 1 x 2"] for e in rounds], BAR_WORKERS),
