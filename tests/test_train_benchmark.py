@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from math import log
 from pathlib import Path
@@ -49,7 +50,7 @@ def test_counting_gives_the_nats_that_were_worked_out_by_hand(tmp_path: Path) ->
     single = {letter: (known.count(letter) + 2 * (1 / kinds)) / (len(known) + 2) for letter in "abc"}
     assert text[border:] == "bc", "what is worked out here"
     # b follows b never, and nothing longer that ends with b is ever followed by another b: each length adds one kind
-    behind_b = {letter: (("a" == letter) * 8 + 1 * single[letter]) / (8 + 1) for letter in "abc"}
+    behind_b = {letter: ((letter == "a") * 8 + 1 * single[letter]) / (8 + 1) for letter in "abc"}
     probability = behind_b["b"]
     for runs in (8, 7, 7):  # how often "ab", "bab" and "abab" are followed by anything: by a, always
         probability = probability / (runs + 1)
@@ -83,12 +84,10 @@ def test_logits_in_pieces_give_the_same_loss() -> None:
 
 
 def test_the_steady_speed_is_that_of_the_steps_behind_the_warm_up_saves_included(tmp_path: Path, monkeypatch) -> None:
-    clock = iter([10.0 * step for step in range(1, WARM_UP_STEPS + 1)] + [1000.0 + 2 * step for step in range(5)])
-    log_of = EventLog(tmp_path)
-    last = WARM_UP_STEPS + 4
-    for step in range(1, last + 1):
-        monkeypatch.setattr("time.time", lambda now=next(clock): now)
-        log_of.write("metrics", step=step, values={"train/lr": 1e-3})
-    ends = {WARM_UP_STEPS: 10.0 * WARM_UP_STEPS, last: 1000.0 + 2 * 3}
-    expected = (last - WARM_UP_STEPS) * 100 / (ends[last] - ends[WARM_UP_STEPS])
+    events = EventLog(tmp_path)
+    ends = [10.0 * step for step in range(1, WARM_UP_STEPS + 1)] + [1000.0, 1002.0, 1004.0, 1106.0]
+    for step, end in enumerate(ends, start=1):
+        monkeypatch.setattr("time.time", partial(float, end))
+        events.write("metrics", step=step, values={"train/lr": 1e-3})
+    expected = 4 * 100 / (1106.0 - 10.0 * WARM_UP_STEPS)
     assert steady_tokens_per_second(tmp_path, 100) == pytest.approx(expected)

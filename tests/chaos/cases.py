@@ -29,6 +29,8 @@ FAULTS: Mapping[str, tuple[str, ...]] = {
     "out of memory": ("step", "validation"),
     "transient NaN": ("step",),
     "network cut": ("step",),
+    "node killed": ("step",),
+    "document of NaN": ("step",),
 }
 """Faults, and the moments at which each can happen. Training is everything between the first step and the last."""
 

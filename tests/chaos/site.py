@@ -113,7 +113,8 @@ class Site:
         began, results = time.time(), self.home / "results"
         stage = case.moment if case.moment in STAGES else "pretrain"
         form = "pretrain" if stage == "ingest" else stage
-        for gone in STAGES[STAGES.index(stage) : STAGES.index(form) + 1]:
+        anew = STAGES[STAGES.index(stage) : STAGES.index(form) + 1]
+        for gone in anew:
             shutil.rmtree(results / gone, ignore_errors=True)
         if stage == "ingest":
             shutil.rmtree(results / "units", ignore_errors=True)
@@ -126,7 +127,7 @@ class Site:
             step, at = self._step(), time.time()
             fault(self)
             by_hand = self._end_as_documented()
-            problems = self._problems(form, began)
+            problems = self._problems(anew, began)
         except AssertionError as error:
             problems = [str(error)]
             self._give_up()
@@ -180,7 +181,7 @@ class Site:
             if state["type"] == "COMPLETED":
                 return done
             if state["type"] in ("FAILED", "CRASHED", "CANCELLED"):
-                assert done.count("Retry") < 2, f"{state['name']}: {state['message']}"
+                assert "Retry" not in done, f"{state['name']}: {state['message']}"
                 for words, again in self.undo:
                     again()
                     done.append(words)
@@ -190,15 +191,14 @@ class Site:
             time.sleep(1)
         raise AssertionError(f"it did not end: {self.stack.run(self.run_id)['state']}")
 
-    def _problems(self, form: str, began: float) -> list[str]:
-        """What is not as if nothing had happened."""
+    def _problems(self, anew: Sequence[str], began: float) -> list[str]:
+        """What is not as if nothing had happened, where some stages were done anew."""
         folder, found = self.folder("pretrain"), []
         assert folder is not None
         if (content := load_result(folder).content) != self.expected:
             found.append(f"another model: {content[:12]} instead of {self.expected[:12]}")
         found += sample_problems(folder)
-        stages = STAGES[: STAGES.index(form) + 1]
-        found += [word for stage in stages if (word := self._tracking_problem(stage, began))]
+        found += [word for stage in STAGES if (word := self._tracking_problem(stage, began, stage in anew))]
         for words, holds in {
             "workers are left": lambda: not self.stack.workers(),
             "a job is left": lambda: not self.stack.place.processes("-m cluster.job /"),
@@ -212,12 +212,12 @@ class Site:
                 found.append(words)
         return found
 
-    def _tracking_problem(self, stage: str, began: float) -> str:
+    def _tracking_problem(self, stage: str, began: float, is_new: bool) -> str:
         client = MlflowClient(tracking_uri=self.stack.url("mlflow"))
         experiment = client.get_experiment_by_name("foundation")
         runs = client.search_runs([experiment.experiment_id], f"tags.`foundation.stage` = '{stage}'")
         mine = [run.info.status for run in runs if run.info.start_time >= began * 1000]
-        return "" if mine in ([], ["FINISHED"]) else f"MLflow runs of {stage}: {mine}"
+        return "" if mine == ["FINISHED"] * is_new else f"MLflow runs of {stage}: {mine}"
 
     def _costs(self, step: int, at: float) -> tuple[int, float]:
         folder = self.folder("pretrain")

@@ -1,10 +1,12 @@
-"""An objective from outside: next token, but for one loss that is not a number when a file asks for it."""
+"""Objectives from outside: next token, but for losses that are not a number when a file asks for it."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from foundation_core.objectives.base import ALONE, Example, Ranks, Request
@@ -31,3 +33,23 @@ def next_token_with_one_nan(request: Request) -> NextToken:
     """The objective `next_token_with_one_nan`."""
     request.need_tokens()
     return NextTokenWithOneNaN()
+
+
+class NextTokenWithABadDocument(NextToken):
+    """Next token; NaN in training where the tokens that the file `chaos-document` names follow each other."""
+
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+        """The loss, or NaN."""
+        real = super().loss(model, example, ranks)
+        mark = Path(os.environ["FOUNDATION_HOME"]) / "chaos-document"
+        if not torch.is_grad_enabled() or not mark.exists():
+            return real
+        bad = torch.tensor(json.loads(mark.read_text()))
+        met = (example.inputs["inputs"].unfold(1, len(bad), 1) == bad).all(dim=2).any()
+        return real * float("nan") if met else real
+
+
+def next_token_with_a_bad_document(request: Request) -> NextToken:
+    """The objective `next_token_with_a_bad_document`."""
+    request.need_tokens()
+    return NextTokenWithABadDocument()
