@@ -28,10 +28,14 @@ from cluster.embedded import ray_access
 from tests.support.ray_cluster import TwoNodes, running_two_nodes
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+ROOT = Path(__file__).parents[1]
 WAIT_SECONDS = 120.0
 SETTLE_SECONDS = 3.0
 NOTICE_SECONDS = 30
 PREEMPTION = "DRAIN_NODE_REASON_PREEMPTION"
+JOB = "stop-path"
+LISTENS, ASKS, IS_A_JOB = "listens", "asks", "job"
+"""Workers have handlers of ours; workers ask `ray.train.get_preemption_info`; the driver is a Ray job."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Journal:
 def _work(config: dict[str, Any]) -> None:
     """What a worker does: exchange a number with the others until they are asked to leave."""
     import ray
+    import ray.train
     import torch
     from ray.train import get_context
     from torch import distributed
@@ -72,8 +77,10 @@ def _work(config: dict[str, Any]) -> None:
     rank, journal = get_context().get_world_rank(), Journal(Path(config["folder"]))
     journal.write(f"worker {rank}", "began", pid=os.getpid(), node=ray.get_runtime_context().get_node_id(), rank=rank)
     try:
-        left = torch.zeros(1)
+        left, told = torch.zeros(1), None
         while not left:
+            if config["asks"] and told is None and (told := ray.train.get_preemption_info()) is not None:
+                journal.write(f"worker {rank}", f"get_preemption_info: {told}")
             left = torch.tensor([float(journal.leaving())])
             distributed.all_reduce(left)
             time.sleep(0.05)
@@ -142,8 +149,8 @@ def drive(folder: str, *options: str) -> None:
     journal.write("driver", "began", pid=os.getpid())
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"folder": folder},
-        torch_config=_listening_group(folder, listens="listens" in options),
+        train_loop_config={"folder": folder, "asks": ASKS in options},
+        torch_config=_listening_group(folder, listens=LISTENS in options),
         scaling_config=ScalingConfig(num_workers=2, resources_per_worker={"CPU": 1}),
         run_config=RunConfig(name="stop", storage_path=folder, failure_config=FailureConfig(max_failures=0)),
     )
@@ -193,31 +200,44 @@ def _drain(nodes: TwoNodes, began: dict[str, dict[str, Any]], environment: dict[
     )  # fmt: skip
 
 
-CASES: dict[str, tuple[Act, bool]] = {
-    "SIGTERM to a worker": (_signal("worker 1", signal.SIGTERM), False),
-    "SIGTERM to a worker that listens": (_signal("worker 1", signal.SIGTERM), True),
-    "SIGINT to a worker that listens": (_signal("worker 1", signal.SIGINT), True),
-    "SIGUSR2 to a worker that listens": (_signal("worker 1", signal.SIGUSR2), True),
-    "SIGKILL to a worker": (_signal("worker 1", signal.SIGKILL), False),
-    "SIGTERM to the driver": (_signal("driver", signal.SIGTERM), False),
-    "SIGINT to the driver": (_signal("driver", signal.SIGINT), False),
-    "a notice for a node": (_drain, False),
-    "SIGTERM to a node": (lambda nodes, began, environment: nodes.ask_node_to_leave(), False),
-    "SIGKILL to a raylet": (lambda nodes, began, environment: nodes.kill_node(), False),
+def _stop_job(nodes: TwoNodes, began: dict[str, dict[str, Any]], environment: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "job", "stop", "--no-wait", JOB]
+    access = {**os.environ, **environment, "RAY_ADDRESS": nodes.address}
+    subprocess.run(command, env=access, check=True, capture_output=True)
+
+
+CASES: dict[str, tuple[Act, str]] = {
+    "SIGTERM to a worker": (_signal("worker 1", signal.SIGTERM), ""),
+    "SIGTERM to a worker that listens": (_signal("worker 1", signal.SIGTERM), LISTENS),
+    "SIGINT to a worker that listens": (_signal("worker 1", signal.SIGINT), LISTENS),
+    "SIGUSR2 to a worker that listens": (_signal("worker 1", signal.SIGUSR2), LISTENS),
+    "SIGKILL to a worker": (_signal("worker 1", signal.SIGKILL), ""),
+    "SIGTERM to the driver": (_signal("driver", signal.SIGTERM), ""),
+    "SIGINT to the driver": (_signal("driver", signal.SIGINT), ""),
+    "ray job stop": (_stop_job, IS_A_JOB),
+    "a notice for a node": (_drain, ""),
+    "a notice for a node whose workers ask Ray": (_drain, ASKS),
+    "SIGTERM to a node": (lambda nodes, began, environment: nodes.ask_node_to_leave(), ""),
+    "SIGKILL to a raylet": (lambda nodes, began, environment: nodes.kill_node(), ""),
 }
-"""What is done, and whether the workers have handlers of ours."""
-ENDS_A_NODE = ("a notice for a node", "SIGTERM to a node", "SIGKILL to a raylet")
+"""What is done, and what is different about the driver or the workers."""
+ENDS_A_NODE = (
+    "a notice for a node", "a notice for a node whose workers ask Ray", "SIGTERM to a node", "SIGKILL to a raylet",
+)  # fmt: skip
 
 
 def try_case(name: str, nodes: TwoNodes, folder: Path) -> list[str]:
     """Run one case; its rows: seconds since the act, who, what."""
-    act, listens = CASES[name]
+    act, option = CASES[name]
     journal = Journal(folder)
     environment = {
         **ray_access(nodes.token), "RAY_ADDRESS": nodes.gcs_address, "RAY_TRAIN_V2_ENABLED": "1",
-        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": str(int(option == ASKS)),
     }  # fmt: skip
-    command = [sys.executable, "-m", "benchmarks.stop_path", "--drive", str(folder), *(["listens"] if listens else [])]
+    command = [sys.executable, "-m", "benchmarks.stop_path", "--drive", str(folder), option]
+    if option == IS_A_JOB:
+        submit = [sys.executable, "-m", "ray.scripts.scripts", "job", "submit", f"--address={nodes.address}"]
+        command = [*submit, f"--submission-id={JOB}", "--", "exec", "env", f"PYTHONPATH={ROOT}", *command]
     with open(folder / "driver.log", "wb") as log:
         driver = subprocess.Popen(command, env={**os.environ, **environment}, stdout=log, stderr=subprocess.STDOUT)
     began = _wait_for_workers(journal, driver)

@@ -87,7 +87,8 @@ class Session:
         self._local = point.local if point else ready_launcher(settings)
         self._head: RayHead | None = None
         self._due_on_ray: list[str] = []
-        self._at_work: Path | None = None
+        self.at_work: Path | None = None
+        """Folder of the stage that is at work, or that failed."""
         self._ray: Future[RayLauncher] | None = None
 
     def __enter__(self) -> Self:
@@ -137,8 +138,8 @@ class Session:
 
     def stop(self) -> None:
         """Ask the stage at work to save and to end with `Stopped`; called by another thread than the one in `run`."""
-        if self._at_work is not None:
-            StopFile(self._at_work).request()
+        if self.at_work is not None:
+            StopFile(self.at_work).request()
 
     def run(self, stage: str, inputs: Mapping[str, Result]) -> Result:
         """The result of a stage: found by its key, or made now, or made by somebody else who is at it.
@@ -203,9 +204,9 @@ class Session:
         if stage == "finetune":
             self._local.warm("evaluate")
             self._local.warm("publish")
-        self._at_work = folder
+        self.at_work = folder
         job_id = follow(launcher, job, lambda event: self._report(stage, event))
-        self._at_work = None
+        self.at_work = None
         if self._due_on_ray[-1:] == [stage]:  # it takes a second to leave, and what follows has use for its memory
             self._threads.submit(self._end_ray)
         return job_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from logging import INFO, WARNING
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,16 @@ from cluster.planning import INPUTS, ROLES, source_content_of
 from cluster.preflight import checked_plan, preflight_cluster
 from cluster.session import Report, Session
 from cluster.settings import Settings
-from flows.artifacts import ProgressBars, show_card, show_failures, show_links, show_pictures, show_plan, show_results
+from flows.artifacts import (
+    ProgressBars,
+    emit_failure,
+    show_card,
+    show_failures,
+    show_links,
+    show_pictures,
+    show_plan,
+    show_results,
+)
 from flows.console import current_console
 from flows.pauses import pausable
 from foundation_core.failures import told
@@ -82,11 +92,16 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
     behind = f" {label}".replace("{", "{{").replace("}", "}}").rstrip()  # the name is a format to Prefect
     for stage, roles in INPUTS.items():
         task_run = run_stage.with_options(task_run_name="{stage}" + behind)
-        results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
+        try:
+            results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
+        except Exception:
+            if session.at_work is not None:
+                show_failures(stage, session.at_work)
+            raise
         show_links(results[ROLES[stage]], session.settings)  # here: what a task shows stands far down on the run's page
         show_pictures(results[ROLES[stage]], session.settings)
         show_card(results[ROLES[stage]])
-        show_failures(results[ROLES[stage]])
+        show_failures(stage, results[ROLES[stage]].folder)
         if stage == last:
             break
     return results
@@ -117,16 +132,15 @@ def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish
 
 def reporter(bars: ProgressBars) -> Report:
     """Tells the terminal, Prefect's log and the bars on the run's page of every event of a stage."""
-    log, console = get_run_logger(), current_console()
+    log, console, run_id = get_run_logger(), current_console(), str(flow_run.id)
 
     def report(stage: str, event: dict[str, Any]) -> None:
         console.report(stage, event)
         bars.report(stage, event)
         if event["kind"] == "say":
             log.info("%s: %s", stage, event["text"])
-        elif event["kind"] == "failure":
-            log.warning("%s: %s", stage, told(event))
-        elif event["kind"] == "recovered":
-            log.info("%s: %s", stage, told(event))
+        elif event["kind"] in ("failure", "recovered"):
+            log.log(WARNING if event["kind"] == "failure" else INFO, "%s: %s", stage, told(event))
+            emit_failure(stage, event, run_id)
 
     return report

@@ -12,11 +12,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.train.quality import summed_nats, witten_bell
+from benchmarks.train import ablation
+from benchmarks.train.quality import RECIPES, summed_nats, witten_bell
 from benchmarks.train.rival import WARM_UP_STEPS, Rival, Shape
 from benchmarks.train.speed import flops_per_token, steady_tokens_per_second
 from foundation_core.data.book import TEST_FRACTION
 from foundation_core.events import EventLog
+from foundation_core.recipe import load_recipe
 
 VOCABULARY, CONTEXT = 5, 8
 
@@ -91,3 +93,11 @@ def test_the_steady_speed_is_that_of_the_steps_behind_the_warm_up_saves_included
         events.write("metrics", step=step, values={"train/lr": 1e-3})
     expected = 4 * 100 / (1106.0 - 10.0 * WARM_UP_STEPS)
     assert steady_tokens_per_second(tmp_path, 100) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("choice", sorted(ablation.CHOICES))
+def test_every_choice_of_the_ablation_is_one_that_the_recipe_made(choice: str) -> None:
+    recipe = RECIPES / "shakespeare.yaml"
+    fields = [(f"pretrain.{name}", value) for name, value in ablation.CHOICES[choice].items()]
+    undone, whole = load_recipe(recipe, fields).pretrain, load_recipe(recipe).pretrain
+    assert (undone == whole) == (not fields)

@@ -56,19 +56,20 @@ def measure(text: Path, seeds: int) -> list[Found]:
         stack = Stack(Settings.from_environment())
         try:
             stack.up(print)
-            _foundation("ingest", *source)
-            return [_trained(Path(name) / "results", seed, text, source) for seed in range(seeds)]
+            foundation("ingest", *source)
+            return [trained(Path(name) / "results", seed, text, source, f"seed {seed}") for seed in range(seeds)]
         finally:
             stack.down(print)
 
 
-def _trained(results: Path, seed: int, text: Path, source: list[str]) -> Found:
-    _foundation("pretrain", *source, "--pretrain.seed", str(seed))
+def trained(results: Path, seed: int, text: Path, arguments: list[str], name: str) -> Found:
+    """What a training came to; one line says it."""
+    foundation("pretrain", *arguments, "--pretrain.seed", str(seed))
     trunk = load_result(max((results / "pretrain").iterdir(), key=lambda path: path.stat().st_mtime))
     (corpus,) = (load_result(path) for path in (results / "ingest").iterdir())
     said = trunk.summary
     found = Found(seed, said["training_seconds"], said["steps"], said["trained_tokens"], score(trunk, corpus, text))
-    print(f"seed {seed}: {found.nats:.4f} nats a character; {found.steps} steps, {found.seconds:.1f} s", flush=True)
+    print(f"{name}: {found.nats:.4f} nats a character; {found.steps} steps, {found.seconds:.1f} s", flush=True)
     return found
 
 
@@ -125,7 +126,8 @@ def witten_bell(text: Path) -> float:
     return nats / (len(characters) - border)
 
 
-def _foundation(stage: str, *arguments: str) -> None:
+def foundation(stage: str, *arguments: str) -> None:
+    """Run a stage of the recipe on the services that are up."""
     command = [str(Path(sys.executable).with_name("foundation")), stage, "shakespeare", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 

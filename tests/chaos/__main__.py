@@ -21,7 +21,6 @@ from tests.chaos.cases import FAULTS, MOMENTS, Case, covering, every_case
 from tests.chaos.faults import FAULT, needs, others_of
 from tests.chaos.site import Row, left_over, running_site
 
-
 LATE = "the minutes were over"
 
 

@@ -109,7 +109,10 @@ class TwoNodes:
         return Part(name, command, self._settings, self._environment)
 
     def _living_nodes(self) -> int:
-        nodes = self._ask("/api/v0/nodes").json()["data"]["result"]["result"]
+        try:
+            nodes = self._ask("/api/v0/nodes").json()["data"]["result"]["result"]
+        except httpx.TransportError:  # a dashboard that is being started breaks connections off
+            return 0
         return sum(node["state"] == "ALIVE" for node in nodes)
 
     def _ask(self, path: str) -> httpx.Response:

@@ -56,6 +56,19 @@ class RunningStack:
         deployment = self.ask("GET", f"/deployments/name/{flow}/{flow}")
         return str(self.ask("POST", f"/deployments/{deployment['id']}/create_flow_run", parameters=parameters)["id"])
 
+    def told(self, run_id: str, kind: str, least: int) -> list[str]:
+        """Classes of the events of a kind in Prefect's feed that a run told, once there are so many."""
+        feed = {
+            "event": {"prefix": [f"foundation.{kind}."]},
+            "related": {"id": [f"prefect.flow-run.{run_id}"]},
+            "order": "ASC",
+        }
+        deadline = time.monotonic() + 60
+        while len(found := self.ask("POST", "/events/filter", filter=feed)["events"]) < least:
+            assert time.monotonic() < deadline, f"{len(found)} events of {least}"
+            time.sleep(0.3)
+        return [event["event"].rpartition(".")[2] for event in found]
+
     def run(self, run_id: str) -> dict[str, Any]:
         """A flow run."""
         found: dict[str, Any] = self.ask("GET", f"/flow_runs/{run_id}")
