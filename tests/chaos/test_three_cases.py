@@ -22,7 +22,7 @@ def site(stack: RunningStack) -> Site:
 
 @pytest.mark.parametrize(
     "case",
-    [Case("worker killed", "save"), Case("worker stopped", "step"), Case("checkpoint truncated", "step")],
+    [Case("worker killed", "save"), Case("SIGTERM", "validation"), Case("checkpoint truncated", "step")],
     ids=str,
 )
 def test_whatever_happens_the_model_is_that_of_an_undisturbed_run(site: Site, case: Case) -> None:
