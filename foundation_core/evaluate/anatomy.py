@@ -6,8 +6,8 @@
 The forward pass runs in the reader's browser, in plain JavaScript, from the weights inside the file; no network. A test
 holds it to torch's logits in a real Chromium. Weights are kept in float16.
 
-A model is a list of rows, in the order in which they are computed: one of a decoder or an encoder, a source and a target
-of an encoder-decoder. Each row says what its tokens may read, what the reader may hide in it, and its parts.
+A model is a list of rows, in the order in which they are computed: one of a decoder or an encoder, a source and a
+target of an encoder-decoder. Each row says what its tokens may read, what the reader may hide in it, and its parts.
 """
 
 from __future__ import annotations
@@ -74,6 +74,9 @@ class Reads(NamedTuple):
     values: Tensor | None = None
 
 
+USUAL = Reads()
+
+
 class _Row(NamedTuple):
     """One row of tokens or patches, with all that computes it.
 
@@ -90,7 +93,7 @@ class _Row(NamedTuple):
     hides: tuple[Sequence[int], bool] = ((), False)
 
 
-def write_anatomy(path: Path, model: nn.Module, tokenizer: Tokenizer, reads: Reads = Reads()) -> Path:
+def write_anatomy(path: Path, model: nn.Module, tokenizer: Tokenizer, reads: Reads = USUAL) -> Path:
     """The path of a page that shows how this model reads a text.
 
     Raises:

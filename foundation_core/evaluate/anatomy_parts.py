@@ -7,6 +7,7 @@ compute something else. The page's scripts have a function of the same name for 
 from __future__ import annotations
 
 import base64
+import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -55,7 +56,7 @@ class Tensors:
         self._bytes.extend(bytes(-len(self._bytes) % 4))  # a view in the browser begins at a multiple of its size
         at = len(self._bytes)
         plain = tensor.detach().cpu().to(dtype).contiguous()
-        self._bytes.extend(plain.view(torch.uint8).flatten().tolist() if plain.numel() else b"")
+        self._bytes.extend(ctypes.string_at(plain.data_ptr(), plain.nbytes))  # torch gives no bytes without numpy
         return {"tensor": str(dtype).removeprefix("torch."), "at": at, "shape": list(tensor.shape)}
 
 

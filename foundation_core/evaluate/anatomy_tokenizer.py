@@ -28,7 +28,8 @@ def describe_tokenizer(tokenizer: Tokenizer) -> Described:
     body = json.loads(tokenizer.to_str())
     patterns, model = list(_patterns(body["pre_tokenizer"])), body["model"]
     before, spelt, behind = _around(patterns)
-    if body["normalizer"] or not spelt or any(not pattern.isascii() for pattern in behind) or model["type"] not in _CUTS:
+    plain = spelt and not body["normalizer"] and all(pattern.isascii() for pattern in behind)
+    if not plain or model["type"] not in _CUTS:
         refuse("a tokenizer that is not byte-level")
     by_id = {number: token for token, number in tokenizer.get_vocab().items()}
     special = {token.content: number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}

@@ -16,9 +16,7 @@ SAMPLES_FILE = "samples.json"
 _TEST_SHOWN = ("bits_per_byte", "perplexity", "loss_nats", "loss_squares", "loss_pairs")
 
 
-def model_card(
-    name: str, alias: str, results: Mapping[str, Result], example: Mapping[str, Any], anatomy: str
-) -> str:
+def model_card(name: str, alias: str, results: Mapping[str, Result], example: Mapping[str, Any], anatomy: str) -> str:
     """What the model is, what it can do and how well, how it was made, and where it comes from.
 
     Args:

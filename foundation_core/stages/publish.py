@@ -132,8 +132,8 @@ def _write_anatomy(inputs: Inputs, context: Context) -> str:
         return f"There is no anatomy page: {error.found}{allowed}."
     context.tracker.artifact(page, folder.name)
     return (
-        f"`{folder.name}/{page.name}` of the MLflow run of `publish` is one file that needs no network: type a text and see"
-        " this model read it, number by number, from the tokens to the probabilities."
+        f"`{folder.name}/{page.name}` of the MLflow run of `publish` is one file that needs no network: type a text"
+        " and see this model read it, number by number, from the tokens to the probabilities."
     )
 
 

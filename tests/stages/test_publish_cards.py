@@ -60,7 +60,8 @@ def test_the_model_card_says_that_a_budget_ended_the_training(results: dict[str,
     trunk = results["trunk"]
     summary = {**trunk.summary, "ended_by": "max_tokens", "planned_steps": 200}
     parts = {**trunk.parts, "spec": {**trunk.parts["spec"], "max_tokens": 12000}}
-    card = model_card("tiny", "candidate", {**results, "trunk": replace(trunk, summary=summary, parts=parts)}, EXAMPLE, ANATOMY)
+    ended = replace(trunk, summary=summary, parts=parts)
+    card = model_card("tiny", "candidate", {**results, "trunk": ended}, EXAMPLE, ANATOMY)
     assert "**Length**: 40 of 200 steps (ended by its budget, `max_tokens` = 12,000), 1.25 epochs" in card
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from foundation_core.fitting import FAMILIES
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.transformer import Reader
@@ -29,17 +30,29 @@ TRUNKS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def a_model(family: str, *, tie_embeddings: bool = True, runs: dict[str, Any] | None = None, **trunk: Any) -> Reader:
-    """A model of width 32, 2 blocks, 4 heads, with random weights everywhere; keywords change its trunk."""
+def a_model(
+    family: str,
+    *,
+    tie_embeddings: bool = True,
+    runs: dict[str, Any] | None = None,
+    second: dict[str, Any] | None = None,
+    **trunk: Any,
+) -> Reader:
+    """A model of width 32, 2 blocks, 4 heads, with random weights everywhere; keywords change its trunk.
+
+    Args:
+        second: of its second trunk. None: like the first.
+    """
     spec = ModelSpec(
         family=family,
         trunk=TrunkSpec(width=32, depth=2, heads=4, **trunk),
+        second_trunk=None if second is None else TrunkSpec(**second),
         context_tokens=64,
         patch=(4, 2),
         runs=runs or {},  # type: ignore[arg-type]
         tie_embeddings=tie_embeddings,
     )
-    shape = GRID if family in ("captioner", "dual_encoder", "masked_autoencoder") else SampleShape(vocabulary=VOCABULARY)
+    shape = GRID if FAMILIES[family].reads == "values" else SampleShape(vocabulary=VOCABULARY)
     model = initialize(build(spec, shape), seed=1)
     draw = torch.Generator().manual_seed(2)
     with torch.no_grad():  # a fresh norm or bias does nothing, and would not be missed
