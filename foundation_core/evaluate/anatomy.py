@@ -1,84 +1,119 @@
-"""The anatomy page: one HTML file in which a reader types a text and sees a decoder read it, number by number.
+"""The anatomy page: one HTML file in which a reader types a text and sees a model read it, number by number.
 
-    model, tokenizer ──> description + tensors ──> page.html with its style and scripts inside ──> one file
+    model ──> rows of parts as data ──┐
+    tokenizer ──> patterns, merges ───┴──> page.html with its style, scripts and tensors inside ──> one file
 
 The forward pass runs in the reader's browser, in plain JavaScript, from the weights inside the file; no network. A test
-holds it to torch's logits in a real Chromium. Weights are kept in float16. Positions are kept as tables of what their
-part gives for each place, so the page needs to know no kind of position.
+holds it to torch's logits in a real Chromium. Weights are kept in float16.
+
+A model is a list of rows, in the order in which they are computed: one of a decoder or an encoder, a source and a
+target of an encoder-decoder. Each row says what its tokens may read, what the reader may hide in it, and its parts.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from foundation_core.errors import ConfigError
-from foundation_core.files import committed
-from foundation_core.model.attention import Attention
-from foundation_core.model.block import (
-    Block,
-    BranchNorm,
-    FeedForward,
-    GatedFeedForward,
-    PostNorm,
-    PreNorm,
-    Residual,
-    SquaredReLU,
+from foundation_core.evaluate.anatomy_parts import (
+    Described,
+    Tensors,
+    describe_head,
+    describe_stem,
+    describe_trunk,
+    exact,
+    refuse,
 )
-from foundation_core.model.heads import TiedHead, VocabularyHead
-from foundation_core.model.stems import TokenStem
-from foundation_core.model.transformer import Model
+from foundation_core.evaluate.anatomy_tokenizer import describe_tokenizer
+from foundation_core.files import committed
+from foundation_core.model.stems import PatchStem, TokenStem, patches_of
+from foundation_core.model.transformer import DualEncoder, EncoderDecoder, MaskedAutoencoder, Model, Transformer
+from foundation_core.objectives.special import special_tokens
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from foundation_core.objectives.base import SpecialTokens
+
 MOST_TOKENS = 32
 """Tokens of a text that the page shows; more are hard to see, and slow to compute in a browser."""
+
+MOST_PATCHES = 100
+"""Of a sample that the page shows: a part of it cannot be read alone."""
 
 MOST_PARAMETERS = 16_000_000
 """Of a model that fits into a page; its file has then 43 MB."""
 
+EXAMPLE_TOKENS = 24
+"""Of a text that a page begins with: a reader wants room for more."""
+
 EXAMPLE = "import os\n\ndef read(path):\n    with open("
 
 _PARTS = Path(__file__).with_name("anatomy_page")
-_PLACES: dict[type, str] = {PreNorm: "pre", PostNorm: "post", BranchNorm: "branch"}
-_ACTIVATIONS: dict[type, str] = {nn.ReLU: "relu", SquaredReLU: "relu2", nn.SiLU: "silu"}
-_SHOWN = "a decoder of text with the parts of foundation_core.model.block and a byte-level byte-pair tokenizer"
+_REACHES: Mapping[str, str] = {"prefix": "prefix"}
+"""What the tokens of a causal trunk may read, by the objective that taught it; the others: what is before them."""
 
 
-def write_anatomy(path: Path, model: nn.Module, tokenizer: Tokenizer, example: str = EXAMPLE) -> Path:
-    """The path of a page that shows how this model reads a text.
+class Reads(NamedTuple):
+    """What the page begins with, and how the model was taught to read it.
 
     Args:
-        example: the text that it begins with.
+        text: an example; of an encoder-decoder, its source.
+        objective: of the pretraining.
+        values: (N, C, H, W) samples, of a model that reads values; its source is one of these.
+    """
+
+    text: str = EXAMPLE
+    objective: str = "next_token"
+    values: Tensor | None = None
+
+
+USUAL = Reads()
+
+
+class _Row(NamedTuple):
+    """One row of tokens or patches, with all that computes it.
+
+    Args:
+        begins: tokens that stand before what the reader types.
+        hides: ids that a hidden token becomes, and whether a run of them becomes one; no ids: nothing can be hidden.
+    """
+
+    name: str
+    stem: nn.Module
+    trunk: Transformer
+    head: nn.Module | None
+    begins: Sequence[int] = ()
+    hides: tuple[Sequence[int], bool] = ((), False)
+
+
+def write_anatomy(path: Path, model: nn.Module, tokenizer: Tokenizer, reads: Reads = USUAL) -> Path:
+    """The path of a page that shows how this model reads a text.
 
     Raises:
         ConfigError: the page cannot compute such a model or tokenizer, or the model is too large for one.
     """
-    if not isinstance(model, Model) or not isinstance(model.stem, TokenStem) or not model.trunk.causal:
-        raise _refusal("a model that is no decoder of text")
-    if model.stem.runs is not None:
-        raise _refusal("vectors of runs of tokens")
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    if type(model) not in _ROWS:
+        refuse(_UNSHOWN.get(type(model), f"the model {type(model).__name__}"))
     if parameters > MOST_PARAMETERS:
         raise ConfigError(
             f"an anatomy page cannot hold {parameters:,} parameters",
             allowed=f"at most {MOST_PARAMETERS:,}",
             fix="make the page of a smaller model",
         )
-    tensors = _Tensors()
+    tensors = Tensors()
     described = {
-        "model": _model(model, tensors),
-        "tokenizer": _tokenizer(tokenizer),
+        "rows": [_row(row, reads, tensors) for row in _ROWS[type(model)](model, special_tokens(tokenizer))],
+        "tokenizer": describe_tokenizer(tokenizer),
         "parameters": parameters,
-        "heads": _heads(model),
-        "example": example,
+        "example": reads.text,
     }
     inside = {part.name: part.read_text() for part in _PARTS.iterdir()}
     inside["described"] = json.dumps(described, ensure_ascii=False).replace("<", "\\u003c")  # no tag ends in there
@@ -89,149 +124,57 @@ def write_anatomy(path: Path, model: nn.Module, tokenizer: Tokenizer, example: s
     return path
 
 
-class _Tensors:
-    """Tensors one behind the other in one buffer; each is described by its place there."""
-
-    def __init__(self) -> None:
-        self._bytes = bytearray()
-
-    def add(self, tensor: Tensor, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
-        """The description of a tensor that is now in the buffer."""
-        self._bytes.extend(bytes(-len(self._bytes) % 4))  # a view in the browser begins at a multiple of its size
-        at = len(self._bytes)
-        plain = tensor.detach().cpu().to(dtype).contiguous()
-        self._bytes.extend(plain.view(torch.uint8).flatten().tolist() if plain.numel() else b"")
-        return {"tensor": str(dtype).removeprefix("torch."), "at": at, "shape": list(tensor.shape)}
-
-    def base64(self) -> str:
-        """The buffer as text."""
-        return base64.b64encode(self._bytes).decode()
+def _alone(model: Model, special: SpecialTokens) -> list[_Row]:
+    """A decoder's or an encoder's only row: what is hidden is what an encoder is asked."""
+    mask = () if model.trunk.causal or special.mask is None else (special.mask,)
+    return [_Row("text", model.stem, model.trunk, model.head, hides=(mask, False))]
 
 
-def _model(model: Model, tensors: _Tensors) -> dict[str, Any]:
-    stem, trunk = model.stem, model.trunk
-    assert isinstance(stem, TokenStem)
-    most = min(MOST_TOKENS, stem.context_tokens)
-    position_1T = torch.arange(most)[None]
-    turns = None if trunk.rotary is None else trunk.rotary(position_1T)
-    bias_HT = None
-    if trunk.score_bias is not None:  # by distance: that of the last token to each before it, the nearest first
-        bias_HT = trunk.score_bias(position_1T[:, -1:], position_1T)[0, :, 0].flip(-1)
+def _source_and_target(model: EncoderDecoder, special: SpecialTokens) -> list[_Row]:
+    """An encoder-decoder's rows: of a text, spans can be hidden behind sentinels, for the target to tell."""
+    decoder, begins = model.decoder, () if special.start is None else (special.start,)
+    sentinels = special.sentinels if isinstance(model.stem, TokenStem) else ()
+    return [
+        _Row("source", model.stem, model.trunk, None, hides=(sentinels, True)),
+        _Row("target", decoder.stem, decoder.trunk, decoder.head, begins),
+    ]
 
-    def table(numbers: Tensor | None) -> dict[str, Any] | None:
-        return None if numbers is None else tensors.add(numbers, torch.float32)
 
+_ROWS: Mapping[type, Callable[[Any, SpecialTokens], list[_Row]]] = {
+    Model: _alone,
+    EncoderDecoder: _source_and_target,
+}
+_UNSHOWN: Mapping[type, str] = {
+    MaskedAutoencoder: "a model that reads no text and predicts no tokens",
+    DualEncoder: "a model that places texts and values in one space and predicts no tokens",
+}
+
+
+def _row(row: _Row, reads: Reads, tensors: Tensors) -> Described:
+    context: int = row.stem.context_tokens  # type: ignore[assignment]
+    samples = _samples(row.stem, reads.values, tensors)
+    most = context if samples else min(MOST_TOKENS, context)
     return {
+        "name": row.name,
         "most_tokens": most,
-        "head_width": _attention(_blocks(model)[0]).head_width,
-        "embed": tensors.add(stem.embed.weight),  # type: ignore[arg-type]
-        "place": table(None if stem.place is None else stem.place(position_1T)[0]),
-        "stem_norm": None if stem.norm is None else _norm(stem.norm, tensors),
-        # One number for each pair of features; the sines of a pair's first one are negative.
-        "cos": table(None if turns is None else turns.cos[0, 0].chunk(2, dim=-1)[1]),
-        "sin": table(None if turns is None else turns.sin[0, 0].chunk(2, dim=-1)[1]),
-        "bias": table(bias_HT),
-        "blocks": [_block(block, tensors) for block in _blocks(model)],
-        "norm": _norm(trunk.norm, tensors),
-        "head": _head(model.head, tensors),
+        "reach": _REACHES.get(reads.objective, "causal") if row.trunk.causal else "both",
+        "begins": list(row.begins),
+        "hides": {"ids": list(row.hides[0]), "spans": row.hides[1]},
+        "samples": samples,
+        "stem": describe_stem(row.stem, most, tensors),
+        **describe_trunk(row.trunk, most, tensors),
+        "head": None if row.head is None else describe_head(row.head, tensors),
     }
 
 
-def _blocks(model: Model) -> list[Block]:
-    return cast("list[Block]", list(model.trunk.blocks))
-
-
-def _block(block: Block, tensors: _Tensors) -> dict[str, Any]:
-    attention = _attention(block)
-    layers = {name: _linear(getattr(attention, name), tensors) for name in ("query", "key", "value", "out")}
-    norms = {name: _norm(getattr(attention, name), tensors) for name in ("query_norm", "key_norm")}
-    return {
-        "mix": {**_residual(block.mix, tensors), **layers, **norms},
-        "feed": {**_residual(block.feed, tensors), **_feed(block.feed.branch, tensors)},
-    }
-
-
-def _feed(part: nn.Module, tensors: _Tensors) -> dict[str, Any]:
-    if not isinstance(part, FeedForward):
-        raise _refusal(f"the part {type(part).__name__}")
-    return {
-        "activation": _activation(part.activation),
-        "up": _linear(part.up, tensors),
-        "gate": _linear(part.gate, tensors) if isinstance(part, GatedFeedForward) else None,
-        "out": _linear(part.out, tensors),
-    }
-
-
-def _attention(block: Block) -> Attention:
-    attention = block.mix.branch
-    if not isinstance(attention, Attention):
-        raise _refusal(f"the part {type(attention).__name__}")
-    return attention
-
-
-def _heads(model: Model) -> int:
-    attention = _attention(_blocks(model)[0])
-    return attention.query.out_features // attention.head_width
-
-
-def _residual(part: Residual, tensors: _Tensors) -> dict[str, Any]:
-    if type(part) not in _PLACES:
-        raise _refusal(f"the part {type(part).__name__}")
-    return {"place": _PLACES[type(part)], "norm": _norm(part.norm, tensors)}
-
-
-def _norm(part: nn.Module, tensors: _Tensors) -> dict[str, Any]:
-    if isinstance(part, nn.Identity):
-        return {"kind": "none"}
-    if not isinstance(part, (nn.LayerNorm, nn.RMSNorm)):
-        raise _refusal(f"the part {type(part).__name__}")
-    bias = getattr(part, "bias", None)
-    return {
-        "kind": "layer" if isinstance(part, nn.LayerNorm) else "rms",
-        "eps": torch.finfo(torch.float32).eps if part.eps is None else part.eps,
-        "weight": None if part.weight is None else tensors.add(part.weight),
-        "bias": None if bias is None else tensors.add(bias),
-    }
-
-
-def _linear(part: nn.Linear, tensors: _Tensors) -> dict[str, Any]:
-    return {"weight": tensors.add(part.weight), "bias": None if part.bias is None else tensors.add(part.bias)}
-
-
-def _activation(part: nn.Module) -> str:
-    if isinstance(part, nn.GELU):
-        return "gelu" if part.approximate == "none" else "gelu_tanh"
-    if type(part) not in _ACTIVATIONS:
-        raise _refusal(f"the part {type(part).__name__}")
-    return _ACTIVATIONS[type(part)]
-
-
-def _head(part: nn.Module, tensors: _Tensors) -> dict[str, Any]:
-    if isinstance(part, VocabularyHead):
-        return _linear(part.out, tensors)
-    if not isinstance(part, TiedHead) or part.transform is not None:
-        raise _refusal(f"the head {type(part).__name__}")
-    return {"weight": tensors.add(part.weight), "bias": None if part.bias is None else tensors.add(part.bias)}
-
-
-def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    body = json.loads(tokenizer.to_str())
-    splits = (body["pre_tokenizer"] or {}).get("pretokenizers", [])
-    kinds = [part["type"] for part in splits]
-    if (
-        body["model"]["type"] != "BPE"
-        or kinds != ["Split", "ByteLevel"]
-        or splits[1]["use_regex"]
-        or body["normalizer"]
-    ):
-        raise _refusal("a tokenizer of another kind")
-    by_id = {number: token for token, number in tokenizer.get_vocab().items()}
-    return {
-        "pattern": splits[0]["pattern"]["Regex"],
-        "tokens": [by_id[number] for number in sorted(by_id)],
-        "merges": body["model"]["merges"],
-    }
-
-
-def _refusal(found: str) -> ConfigError:
-    return ConfigError(f"an anatomy page cannot show {found}", allowed=_SHOWN, fix="publish without the page")
+def _samples(stem: nn.Module, values: Tensor | None, tensors: Tensors) -> list[Described]:
+    """The patches of each sample, (P, C x h x w) each, with the rows of the grid that they lie on; none of a text."""
+    if not isinstance(stem, PatchStem):
+        return []
+    if values is None or not len(values):
+        refuse("a model of values without a sample of them")
+    if stem.context_tokens > MOST_PATCHES:
+        refuse(f"samples of {stem.context_tokens} patches (at most {MOST_PATCHES})")
+    channels, rows = values.shape[1], values.shape[2] // stem.patch[0]
+    grid = {"channels": channels, "grid_rows": rows, "patch": list(stem.patch)}
+    return [{"patches": exact(patches, tensors), **grid} for patches in patches_of(values, stem.patch)]

@@ -16,12 +16,13 @@ SAMPLES_FILE = "samples.json"
 _TEST_SHOWN = ("bits_per_byte", "perplexity", "loss_nats", "loss_squares", "loss_pairs")
 
 
-def model_card(name: str, alias: str, results: Mapping[str, Result], example: Mapping[str, Any]) -> str:
+def model_card(name: str, alias: str, results: Mapping[str, Result], example: Mapping[str, Any], anatomy: str) -> str:
     """What the model is, what it can do and how well, how it was made, and where it comes from.
 
     Args:
         results: corpus, trunk, task, scores.
         example: rows that the model can be asked, as they are stored with it, and its answers by task.
+        anatomy: where the page is on which people see the model read, or why there is none.
     """
     trunk, task, scores = (results[role].summary for role in ("trunk", "task", "scores"))
     spec = results["trunk"].parts["spec"]
@@ -51,6 +52,10 @@ on validation: step {test["checkpoint_step"]:,} of {trunk["steps"]:,}.
 The training data was {badge(results["corpus"].summary)}.
 
 {_samples(results["scores"].folder / SAMPLES_FILE)}
+
+## See it read
+
+{anatomy}
 
 ## What pretraining is worth
 

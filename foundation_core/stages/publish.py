@@ -15,16 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained
 from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
-from foundation_core.errors import ConfigError, Stopped
-from foundation_core.evaluate.anatomy import write_anatomy
+from foundation_core.errors import ConfigError, FoundationError, Stopped
+from foundation_core.evaluate.anatomy import EXAMPLE, EXAMPLE_TOKENS, Reads, write_anatomy
 from foundation_core.evaluate.plots import draw_plots
 from foundation_core.evaluate.report import model_card
 from foundation_core.files import read_json
 from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE, data_card
 from foundation_core.specs import PublishSpec
 from foundation_core.stages.contract import Context, Inputs
+from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import StageResult
 from foundation_core.tracking.lineage import result_tags
 from foundation_core.tracking.package import (
@@ -39,6 +42,8 @@ from foundation_core.tracking.package import (
 from foundation_core.tracking.pyfunc import check_package
 from foundation_core.train.threads import one_thread
 
+_SAMPLES_SHOWN = 4
+"""Samples that the anatomy page of a model of values lets its reader choose from."""
 TRACKING_URI, RUN_ID = "FOUNDATION_TRACKING_URI", "FOUNDATION_RUN_ID"
 
 
@@ -66,9 +71,8 @@ def publish(spec: PublishSpec, inputs: Inputs, context: Context) -> StageResult:
     with parts("plots and cards"):
         plots = draw_plots(inputs, context.folder / "plots")
         example = read_json(model / "data" / package.name / EXAMPLE_FILE)
-        cards = _write_cards(spec, inputs, example, context.folder / "cards")
-        for page in _write_pages(inputs, context):
-            context.tracker.artifact(page, page.parent.name)
+        anatomy = _write_anatomy(inputs, context)
+        cards = _write_cards(spec, inputs, example, anatomy, context.folder / "cards")
     with parts("register"):
         for path in (*cards, *plots):
             context.tracker.artifact(path, path.parent.name)
@@ -111,19 +115,38 @@ class _Parts:
         self.seconds[name] = round(time.perf_counter() - start, 3)
 
 
-def _write_pages(inputs: Inputs, context: Context) -> list[Path]:
-    """The page on which a reader sees the model read a text of his; a model that it cannot show has none."""
+def _write_anatomy(inputs: Inputs, context: Context) -> str:
+    """What the model's card says of the page on which people see the model read: where it is, or why there is none."""
     corpus, trunk = inputs["corpus"], inputs["trunk"]
     if TOKENIZER_FILE not in corpus.outputs:
-        return []
+        return "There is no anatomy page: this model reads no text and writes none."
     folder = context.folder / "pages"
     folder.mkdir(parents=True, exist_ok=True)
     model = Pretrained.find(trunk.folder, trunk.outputs[WEIGHTS_FILE]).model()
+    tokenizer = load_tokenizer(corpus.folder / TOKENIZER_FILE)
     try:
-        return [write_anatomy(folder / "anatomy.html", model, load_tokenizer(corpus.folder / TOKENIZER_FILE))]
-    except ConfigError as error:
+        page = write_anatomy(folder / "anatomy.html", model, tokenizer, _reads(inputs))
+    except FoundationError as error:
         context.events.say(f"no anatomy page: {error.found}")
-        return []
+        allowed = f" (allowed: {error.allowed})" if error.allowed else ""
+        return f"There is no anatomy page: {error.found}{allowed}."
+    context.tracker.artifact(page, folder.name)
+    return (
+        f"`{folder.name}/{page.name}` of the MLflow run of `publish` is one file that needs no network: type a text"
+        " and see this model read it, number by number, from the tokens to the probabilities."
+    )
+
+
+def _reads(inputs: Inputs) -> Reads:
+    """What the anatomy page begins with: the first text of the test split, or its first samples."""
+    data, objective = TrainingData.open(inputs["corpus"], EXAMPLE_TOKENS), inputs["trunk"].parts["spec"]["objective"]
+    first = data.test.gather(torch.arange(min(_SAMPLES_SHOWN, len(data.test))))
+    if "values" in first:
+        return Reads(objective=objective, values=first["values"])
+    assert data.tokenizer is not None, "a text corpus has a tokenizer"
+    is_first = first["segment"][:1] == first["segment"][:1, :1]
+    text = data.tokenizer.decode(first["tokens"][:1][is_first].tolist()) if len(data.test) else ""
+    return Reads(text.rstrip("\N{REPLACEMENT CHARACTER}") or EXAMPLE, objective)
 
 
 def _target(spec: PublishSpec) -> Target:
@@ -135,13 +158,15 @@ def _target(spec: PublishSpec) -> Target:
     return Target(os.environ[TRACKING_URI], os.environ[RUN_ID], spec.model_name, spec.alias)
 
 
-def _write_cards(spec: PublishSpec, inputs: Inputs, example: Mapping[str, Any], folder: Path) -> list[Path]:
+def _write_cards(
+    spec: PublishSpec, inputs: Inputs, example: Mapping[str, Any], anatomy: str, folder: Path
+) -> list[Path]:
     """The model's card, and that of its data: the one that the ingestion wrote, or made again where there is none."""
     folder.mkdir(parents=True, exist_ok=True)
     corpus = inputs["corpus"]
     written = corpus.folder / CARD_FOLDER / MARKDOWN_FILE
     texts = {
-        "model_card.md": model_card(spec.model_name, spec.alias, inputs, example),
+        "model_card.md": model_card(spec.model_name, spec.alias, inputs, example, anatomy),
         MARKDOWN_FILE: written.read_text() if written.exists() else data_card(corpus).markdown,
     }
     for name, text in texts.items():

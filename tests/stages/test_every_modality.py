@@ -165,6 +165,8 @@ def test_a_dual_encoder_names_classes_by_captions_and_finds_pairs(captions: Resu
     found = scores["retrieval"]
     assert 0 <= found["caption_of_sample_at_1"] <= found["caption_of_sample_at_5"] <= 1
     assert found["samples"] == 360
+    card = (captions["version"].folder / "cards" / "model_card.md").read_text()
+    assert "There is no anatomy page: an anatomy page cannot show a model that places texts and values" in card
 
 
 def test_a_published_dual_encoder_maps_images_and_texts_to_one_space(captions: Results) -> None:
@@ -196,6 +198,7 @@ def test_a_captioner_transcribes(run: Run, shared_data: Callable[[str], Path], t
     assert set(samples[0]["reference"].split()) <= {"zero", "one", "two", "three"}
     rows = pandas.DataFrame({"audio": [next(recordings.glob("*.wav")).read_bytes()]})
     assert isinstance(loaded(results).predict(rows, {"task": "write"})["answer"][0], str)
+    assert '"grid_rows": 1, "patch": [16, 4]' in (results["version"].folder / "pages" / "anatomy.html").read_text()
 
 
 def test_a_series_is_continued(run: Run, tmp_path: Path) -> None:
@@ -238,3 +241,7 @@ def test_every_family_of_text_goes_through_every_stage(family: str, run: Run, so
     model = loaded(results)
     asked = {"token_types": "tag", "package_of_fragment": "classify"}.get(task, "write")
     assert len(model.predict(rows, {"task": asked})) == 1
+    page = (results["version"].folder / "pages" / "anatomy.html").read_text()
+    assert '"example": "def first_' in page, "it begins with a text of the test split"
+    assert ('"reach": "prefix"' in page) == (objective == "prefix")
+    assert "`pages/anatomy.html`" in (results["version"].folder / "cards" / "model_card.md").read_text()

@@ -21,6 +21,7 @@ EXAMPLE = {
     "rows": [{"text": "import os"}],
     "answers": {"generate": [{"completion": ""}], "classify": [{"label": "json", "probability": 0.5}]},
 }
+ANATOMY = "There is no anatomy page: the reason."
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -37,7 +38,7 @@ def _rows(card: str) -> dict[str, list[str]]:
 
 
 def test_the_model_card_holds_every_score_that_it_was_given(results: dict[str, Result]) -> None:
-    card = model_card("tiny", "candidate", results, EXAMPLE)
+    card = model_card("tiny", "candidate", results, EXAMPLE, ANATOMY)
     rows = _rows(card)
     assert rows["bits per byte"] == ["2.345"]
     assert rows["perplexity"] == ["87.6"]
@@ -55,31 +56,36 @@ def test_the_model_card_holds_every_score_that_it_was_given(results: dict[str, R
 
 
 def test_the_model_card_says_that_a_budget_ended_the_training(results: dict[str, Result]) -> None:
-    assert "**Length**: 40 steps, 1.25 epochs" in model_card("tiny", "candidate", results, EXAMPLE)
+    assert "**Length**: 40 steps, 1.25 epochs" in model_card("tiny", "candidate", results, EXAMPLE, ANATOMY)
     trunk = results["trunk"]
     summary = {**trunk.summary, "ended_by": "max_tokens", "planned_steps": 200}
     parts = {**trunk.parts, "spec": {**trunk.parts["spec"], "max_tokens": 12000}}
-    card = model_card("tiny", "candidate", {**results, "trunk": replace(trunk, summary=summary, parts=parts)}, EXAMPLE)
+    ended = replace(trunk, summary=summary, parts=parts)
+    card = model_card("tiny", "candidate", {**results, "trunk": ended}, EXAMPLE, ANATOMY)
     assert "**Length**: 40 of 200 steps (ended by its budget, `max_tokens` = 12,000), 1.25 epochs" in card
 
 
 def test_what_a_sample_says_cannot_break_the_card(results: dict[str, Result]) -> None:
-    lines = model_card("tiny", "candidate", results, EXAMPLE).splitlines()
+    lines = model_card("tiny", "candidate", results, EXAMPLE, ANATOMY).splitlines()
     assert "    def first(value):" in lines
     assert "        ```" in lines
     assert [line for line in lines if line.startswith("```")] == ["```python", "```"]
 
 
 def test_the_model_card_names_where_the_model_comes_from(results: dict[str, Result]) -> None:
-    rows = _rows(model_card("tiny", "candidate", results, EXAMPLE))
+    rows = _rows(model_card("tiny", "candidate", results, EXAMPLE, ANATOMY))
     for result in results.values():
         assert rows[result.stage] == [
             f"`{result.content[:12]}`", f"`{result.key[:12]}`", f"`run-of-{result.stage}`",
         ]  # fmt: skip
 
 
+def test_the_model_card_says_where_the_model_is_seen_to_read_or_why_nowhere(results: dict[str, Result]) -> None:
+    assert f"## See it read\n\n{ANATOMY}\n" in model_card("tiny", "candidate", results, EXAMPLE, ANATOMY)
+
+
 def test_the_model_card_says_how_to_use_the_model(results: dict[str, Result]) -> None:
-    card = model_card("tiny", "candidate", results, EXAMPLE)
+    card = model_card("tiny", "candidate", results, EXAMPLE, ANATOMY)
     code = re.search(r"```python\n(.*?)```", card, re.DOTALL)
     assert code is not None
     compile(code[1], "card", "exec")
@@ -88,13 +94,13 @@ def test_the_model_card_says_how_to_use_the_model(results: dict[str, Result]) ->
 
 def test_both_cards_say_against_what_the_data_was_checked(results: dict[str, Result]) -> None:
     corpus = results["corpus"]
-    assert "The training data was not checked" in model_card("tiny", "candidate", results, EXAMPLE)
+    assert "The training data was not checked" in model_card("tiny", "candidate", results, EXAMPLE, ANATOMY)
     assert "Evaluation sets: not checked" in data_card(corpus).markdown
     known = {"name": "farm", "sha256": "5" * 64, "gram_words": 13, "grams": 2000, "texts": 9, "texts_too_short": 1}
     checked = replace(corpus, summary={**corpus.summary, "decontamination": [{**known, "dropped": 3}]})
     said = "checked against farm (sha256 555555555555, 2,000 runs of 13 words, 1 of its 9 texts too short; documents"
     of_data = data_card(checked)
-    for card in (model_card("tiny", "candidate", {**results, "corpus": checked}, EXAMPLE), *of_data):
+    for card in (model_card("tiny", "candidate", {**results, "corpus": checked}, EXAMPLE, ANATOMY), *of_data):
         assert f"{said} dropped: 3)" in card
         assert "not checked" not in card
 

@@ -1,34 +1,5 @@
-// The forward pass of a decoder. T token number, H head, E width of a head; a stream is a list of T vectors.
-
-/** The tensors of the page: float16 for weights, float32 for positions. */
-class Tensors {
-  constructor(base64) {
-    this.buffer = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0)).buffer;
-  }
-
-  /** A description in which each tensor is there as its rows (a list of vectors), or as one vector. */
-  fill(part) {
-    if (Array.isArray(part)) return part.map((each) => this.fill(each));
-    if (part === null || typeof part !== "object") return part;
-    if (part.tensor) return this.read(part);
-    return Object.fromEntries(Object.entries(part).map(([name, each]) => [name, this.fill(each)]));
-  }
-
-  read({ tensor, at, shape }) {
-    const size = shape.reduce((a, b) => a * b, 1);
-    const numbers = tensor === "float16"
-      ? Float32Array.from(new Uint16Array(this.buffer, at, size), fromHalf)
-      : new Float32Array(this.buffer, at, size);
-    if (shape.length === 1) return numbers;
-    return Array.from({ length: shape[0] }, (_, row) => numbers.subarray(row * shape[1], (row + 1) * shape[1]));
-  }
-}
-
-function fromHalf(bits) {
-  const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  return sign * (1024 + fraction) * 2 ** (exponent - 25);
-}
+// The forward pass of any model: rows of blocks of residuals. T token number, H head, E width of a head; a stream is a list
+// of T vectors. What a part computes is found by the name that its description has.
 
 const dot = (a, b) => {
   let sum = 0;
@@ -38,6 +9,7 @@ const dot = (a, b) => {
 const plus = (a, b) => (b ? a.map((value, i) => value + b[i]) : a);
 const sumOf = (x, y) => x.map((vector, t) => plus(vector, y[t]));
 const linear = (layer, vector) => plus(Float32Array.from(layer.weight, (row) => dot(row, vector)), layer.bias);
+const count = (length) => Array.from({ length }, (_, number) => number);
 
 function softmax(scores) {
   const highest = Math.max(...scores);
@@ -65,7 +37,6 @@ const PLACES = {
   post: (x, norm, branch) => sumOf(x, branch(x)).map(norm),
   branch: (x, norm, branch) => sumOf(x, branch(x).map(norm)),
 };
-const residual = (part, x, branch) => PLACES[part.place](x, (vector) => normalised(part.norm, vector), branch);
 
 // Abramowitz and Stegun, 7.1.26: wrong by 1.5e-7 at the most.
 function erf(x) {
@@ -81,16 +52,61 @@ const ACTIVATIONS = {
   silu: (x) => x / (1 + Math.exp(-x)),
 };
 
-function feedForward(part, vector) {
-  const activate = ACTIVATIONS[part.activation], up = linear(part.up, vector);
-  if (!part.gate) return linear(part.out, up.map(activate));
-  return linear(part.out, linear(part.gate, vector).map((gate, i) => activate(gate) * up[i]));
+/** How many of the S keys token t may read: always the first ones. */
+const REACHES = {
+  causal: (t) => t + 1,
+  prefix: (t, S, prefix) => Math.max(t + 1, Math.min(prefix, S)),
+  both: (t, S) => S,
+};
+
+/** The vectors that a row begins with. */
+const STEMS = {
+  tokens: (stem, ids) => ids.map((id, t) => (stem.runs ? plus(stem.embed[id], runsBefore(stem.runs, ids, t)) : stem.embed[id])),
+  patches: (stem, patches) => patches.map((values) => linear(stem.embed, values)),
+};
+
+/** What is looked up for the runs that end with token t: the hash takes one token more with each step back. */
+function runsBefore(runs, ids, t) {
+  let key = 0, sum = new Float32Array(runs.tables[0][0].length);
+  for (let before = 0; before < Math.max(...runs.lengths); before++) {
+    key = Math.imul(key + (before <= t ? ids[t - before] + 1 : 0), 0x5bd1e995) >>> 0;
+    key = (key ^ (key >>> 15)) >>> 0;
+    const table = runs.tables[runs.lengths.indexOf(before + 1)];
+    if (table) sum = plus(sum, table[key % runs.rows]);
+  }
+  return sum;
+}
+
+/** What a residual adds to the stream `x`; `seen` gets all that happened on the way. */
+const BRANCHES = {
+  attention,
+  feed: (part, x) => x.map((vector) => linear(part.out, linear(part.up, vector).map(ACTIVATIONS[part.activation]))),
+  gated: (part, x) => x.map((vector) => {
+    const up = linear(part.up, vector);
+    return linear(part.out, linear(part.gate, vector).map((gate, i) => ACTIVATIONS[part.activation](gate) * up[i]));
+  }),
+  experts: (part, x, where, seen) => {
+    seen.probability = x.map((vector) => softmax(linear(part.router, vector)));
+    seen.chosen = seen.probability.map((shares) => choice(shares, part.chosen));
+    return x.map((vector, t) => {
+      const made = seen.chosen[t].map(({ expert, weight }) =>
+        BRANCHES[part.experts[expert].kind](part.experts[expert], [vector])[0].map((value) => weight * value));
+      return made.reduce((sum, each) => plus(sum, each));
+    });
+  },
+};
+
+/** The experts that a token passes, the most probable first. Of several, the weights sum to one; a single one keeps its own. */
+function choice(shares, chosen) {
+  const best = Array.from(shares.keys()).sort((a, b) => shares[b] - shares[a]).slice(0, chosen);
+  const total = chosen > 1 ? best.reduce((sum, expert) => sum + shares[expert], 0) : 1;
+  return best.map((expert) => ({ expert, weight: shares[expert] / total }));
 }
 
 /** Queries or keys of one token, cut into heads, normalised and turned by the token's position. */
 function heads(vector, width, norm, cos, sin) {
   const half = width / 2;
-  return Array.from({ length: vector.length / width }, (_, head) => {
+  return count(vector.length / width).map((head) => {
     const plain = normalised(norm, vector.subarray(head * width, (head + 1) * width));
     if (!cos) return plain;
     return plain.map((value, i) =>
@@ -98,21 +114,27 @@ function heads(vector, width, norm, cos, sin) {
   });
 }
 
-/** What attention adds to the stream; `seen` gets all that happened on the way. */
-function attention(part, model, x, seen) {
-  const width = model.head_width, identity = { kind: "none" };
-  const turn = (t) => (model.cos ? [model.cos[t], model.sin[t]] : []);
+/** How a row reads itself, turned and biased by its positions, or all of the row before it, without positions. */
+const READINGS = {
+  own: (x, { row, prefix }) => ({
+    source: x,
+    turn: (t) => (row.cos ? [row.cos[t], row.sin[t]] : []),
+    bias: (head, t, s) => (row.bias ? row.bias[head][s - t + row.most_tokens - 1] : 0),
+    reach: (t) => REACHES[row.reach](t, x.length, prefix),
+  }),
+  memory: (x, { memory }) => ({ source: memory, turn: () => [], bias: () => 0, reach: () => memory.length }),
+};
+
+function attention(part, x, where, seen) {
+  const { source, turn, bias, reach } = READINGS[where.reads](x, where), width = part.width, identity = { kind: "none" };
   seen.query = x.map((vector, t) => heads(linear(part.query, vector), width, part.query_norm, ...turn(t)));
-  seen.key = x.map((vector, t) => heads(linear(part.key, vector), width, part.key_norm, ...turn(t)));
-  seen.value = x.map((vector) => heads(linear(part.value, vector), width, identity));
-  const H = seen.query[0].length, shared = H / seen.key[0].length;
+  seen.key = source.map((vector, s) => heads(linear(part.key, vector), width, part.key_norm, ...turn(s)));
+  seen.value = source.map((vector) => heads(linear(part.value, vector), width, identity));
+  const H = part.heads, shared = H / seen.key[0].length;
   seen.keyHead = (head) => Math.floor(head / shared);
-  const each = (work) => Array.from({ length: H }, (_, head) => x.map((_, t) => work(head, t)));
-  const past = (t) => Array.from({ length: t + 1 }, (_, s) => s);
-  seen.match = each((head, t) => past(t).map((s) => {
-    const match = dot(seen.query[t][head], seen.key[s][seen.keyHead(head)]) / Math.sqrt(width);
-    return match + (model.bias ? model.bias[head][t - s] : 0);
-  }));
+  const each = (work) => count(H).map((head) => x.map((_, t) => work(head, t)));
+  seen.match = each((head, t) => count(reach(t)).map((s) =>
+    dot(seen.query[t][head], seen.key[s][seen.keyHead(head)]) / Math.sqrt(width) + bias(head, t, s)));
   seen.weight = each((head, t) => softmax(seen.match[head][t]));
   seen.found = each((head, t) => {
     const sum = new Float32Array(width);
@@ -129,18 +151,23 @@ function attention(part, model, x, seen) {
   });
 }
 
-/** The stream at the end, and what each block's attention saw. */
-function forward(model, ids) {
-  let x = ids.map((id, t) => plus(model.embed[id], model.place && model.place[t]));
-  if (model.stem_norm) x = x.map((vector) => normalised(model.stem_norm, vector));
-  const blocks = model.blocks.map((block) => {
-    const seen = {};
-    x = residual(block.mix, x, (y) => attention(block.mix, model, y, seen));
-    x = residual(block.feed, x, (y) => y.map((vector) => feedForward(block.feed, vector)));
+/** One row: its stream at the end, and for each block what each residual saw. */
+function readRow(row, input, memory, prefix) {
+  let x = STEMS[row.stem.kind](row.stem, input).map((vector, t) => normalised(row.stem.norm, plus(vector, row.stem.place && row.stem.place[t])));
+  const blocks = row.blocks.map((block) => block.map((part) => {
+    const seen = { kind: part.branch.kind }, where = { row, memory, prefix, reads: part.reads };
+    x = PLACES[part.place](x, (vector) => normalised(part.norm, vector), (y) => BRANCHES[part.branch.kind](part.branch, y, where, seen));
     return seen;
-  });
-  return { x: x.map((vector) => normalised(model.norm, vector)), blocks };
+  }));
+  return { x: x.map((vector) => normalised(row.norm, vector)), blocks };
 }
 
-/** The logit of each possible next token, after one token. */
-const logitsAt = (model, trace, t) => linear(model.head, trace.x[t]);
+/** What happens in each row; a row reads, as its memory, the one before it. Inputs are ids or patches of each row. */
+function forward(model, inputs, prefix = 1) {
+  const traces = [];
+  model.rows.forEach((row, r) => traces.push(readRow(row, inputs[r], r ? traces[r - 1].x : null, prefix)));
+  return traces;
+}
+
+/** The logits of a row with a head, after or at one token. */
+const logitsAt = (row, trace, t) => linear(row.head, trace.x[t]);
