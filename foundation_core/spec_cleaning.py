@@ -98,6 +98,12 @@ class LinesSpec(Spec):
     citations: bool = True
     """Whether marks such as [12], [edit] and [citation needed] are cut out of lines."""
 
+    @property
+    def of_a_language(self) -> bool:
+        """Whether a list of a language decides which lines go."""
+        marks, phrases = self.needs_end_mark and not self.end_marks, self.policies and not self.policy_phrases
+        return self.use and (marks or phrases)
+
 
 class PersonalSpec(Spec):
     """Personal data and secrets are replaced by the name of their kind."""

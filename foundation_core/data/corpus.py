@@ -218,12 +218,15 @@ class Corpus:
 
     Args:
         reads: the units that were read; the parts may come of others by now.
+        cleaned: how often each step changed something.
+        read_in: how many readable documents were in each language, where that is kept.
     """
 
     parts: Sequence[Part]
     reads: Sequence[Unit] = ()
     removed: Removed | None = None
     cleaned: Mapping[str, int] = field(default_factory=dict)
+    read_in: Mapping[str, int] = field(default_factory=dict)
 
     def indices(self) -> Iterator[pa.Table]:
         """Document, group, bytes, sha256, row and split of every document that stays, part by part."""
@@ -253,6 +256,14 @@ class Corpus:
     def encodings(self) -> dict[str, int]:
         """How many of the texts were read in each encoding, most first."""
         return _counted(part.read.table(KEPT_FILE)["encoding"].take(part.rows()) for part in self.parts)
+
+    def languages(self) -> dict[str, dict[str, int]]:
+        """How many documents of each language were read and how many are kept, most first; none where none is known."""
+        if not self.read_in:
+            return {}
+        kept = _counted(part.read.table(KEPT_FILE)["language"].take(part.rows()) for part in self.parts)
+        most_first = sorted(self.read_in.items(), key=lambda row: (-row[1], row[0]))
+        return {code: {"read": count, "kept": kept.get(code, 0)} for code, count in most_first}
 
     @cached_property
     def dropped_by_rule(self) -> dict[str, int]:

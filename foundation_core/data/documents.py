@@ -64,6 +64,10 @@ class SourceFile:
         """The documents that it holds: itself, unless it is a file of many."""
         yield self
 
+    def most_documents(self) -> int | None:
+        """How many documents it may hold at the most, by what is known of it unread; None: nobody knows."""
+        return 1 if type(self).entries is SourceFile.entries else None
+
     def may_hold(self, pattern: str) -> bool:
         """Whether documents of other names that it holds may fit the pattern: no, unless it is a file of many."""
         return False

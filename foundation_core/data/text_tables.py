@@ -106,6 +106,10 @@ class TablePart(SourceFile):
         """Hex sha256 of its bytes and of the names of what is read of it: rows that join behind it change nothing."""
         return hashlib.sha256(f"{self.table.columns!r}{self.cut.digest}".encode()).hexdigest()
 
+    def most_documents(self) -> int:
+        """Its rows, and a place where it breaks off."""
+        return self.cut.last - self.cut.first + 2
+
     def may_hold(self, pattern: str) -> bool:
         """Whether a row of it may have an id that fits the pattern; of an id without wildcards, whether one has."""
         rows, literal = f"{self.table.document}/", re.split(r"[*?[]", pattern, maxsplit=1)[0]
