@@ -108,8 +108,11 @@ class Text(Modality):
 
     def __init__(self, spec: IngestSpec) -> None:
         """What the source makes of other encodings and formats is said with it; its items are UTF-8 by then."""
-        if spec.source.reading.repair_encoding:
-            self.reading = f"{self.reading} Texts in older encodings were repaired where these are sure."
+        parts = spec.source.parts or {"": spec.source}
+        repaired = [name for name, part in parts.items() if part.reading.repair_encoding]
+        if repaired:
+            of = f" of {', '.join(repaired)}" if len(repaired) < len(parts) else ""
+            self.reading = f"{self.reading} Texts{of} in older encodings were repaired where these are sure."
 
     def read(self, data: bytes) -> Content:
         """The normalised text."""

@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.encoding import encode_texts
+from foundation_core.data.ids import PLACES_FILE, FirstOfEach
 from foundation_core.data.modalities import LANGUAGE, Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
 from foundation_core.data.stopwatch import Stopwatch
@@ -170,7 +171,9 @@ def read_unit(piece: ReadPiece) -> ReadDone:
     """
     withdrawn, watch = Counter[str](), Stopwatch()
     with watch.of("reading"):
-        documents, quarantined = read_files(piece.withdrawal.leaves(piece.files, withdrawn), piece.reader)
+        entries = (entry for file in piece.withdrawal.leaves(piece.files, withdrawn) for entry in file.entries())
+        first = FirstOfEach(entries)
+        documents, quarantined = read_files(first, piece.reader)
     with watch.of("language"):
         documents, languages = _with_languages(documents, piece.reader)
     kept, dropped, changes = piece.treatments.applied(documents, watch)
@@ -183,6 +186,8 @@ def read_unit(piece: ReadPiece) -> ReadDone:
             fix="look for a filter measure that gives no number for some document",
         )
     tables = {KEPT_FILE: kept, DROPPED_FILE: dropped, QUARANTINED_FILE: quarantined}
+    if first.places:
+        tables[PLACES_FILE] = first.table()
     if piece.sketch is not None:
         with watch.of("signatures"):
             tables[SKETCHES_FILE] = pa.table({"keys": piece.sketch(kept["text"].combine_chunks())})

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.dedup import without_copies
 from foundation_core.data.documents import SourceFile
+from foundation_core.data.ids import PLACES_FILE
 from foundation_core.data.spill import Scratch
 from foundation_core.data.split import SPLITS, place_of, split_of
 from foundation_core.data.units import Unit
@@ -48,6 +49,11 @@ def chosen(
     _empty(folder)
     parts, removed = [Part.of(read, folder / f"{number:06d}") for number, read in enumerate(reads)], None
     scratch = Scratch(folder / "copies", spec.work_memory_bytes)
+    if any((read.folder / PLACES_FILE).exists() for read in reads):
+        from foundation_core.data.same_ids import without_same_ids  # few documents bring ids along
+
+        with scratch.opened():
+            parts = without_same_ids(parts, scratch)
     if spec.exact_dedup:
         with scratch.opened():
             parts = without_copies(parts, scratch)
