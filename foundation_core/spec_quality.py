@@ -24,9 +24,9 @@ STOP_WORDS: dict[Language, tuple[str, ...]] = {
     "it": ("di", "che", "la", "il", "e", "per", "un", "con"),
 }
 """Words that a text of some length cannot do without. English: the list of Gopher (Rae et al. 2021, section A.1.1). The
-others: as many words of the stop word list of that language in Snowball (Porter 2001, snowballstem.org, `stop.txt`), the
-shortest and most frequent of it; which eight of them is our choice and published nowhere else. Other lists, such as those
-of FineWeb-2 (Penedo et al. 2025), go into `ingest.quality.gopher.stop_words`."""
+others: eight short and frequent words of that language's list in Snowball (Porter 2001, snowballstem.org, `stop.txt`);
+which eight is our choice and published nowhere else. Other lists, such as those of FineWeb-2 (Penedo et al. 2025), go
+into `ingest.quality.gopher.stop_words`."""
 
 
 class FilterSpec(Spec):

@@ -1,7 +1,7 @@
-"""Ids that rows of tables bring along: the first row that has one is that document, and others that have it are refused.
+"""Ids that rows of tables bring along: the first row that has one is that document, others that have it are refused.
 
-    reviews.jsonl, row 12: {"id": "r-7", ...}   --> "table/r-7", at the place "table/reviews.jsonl/000000012"
-    reviews.jsonl, row 90: {"id": "r-7", ...}   --> "table/reviews.jsonl/000000090", refused; the reason names both
+reviews.jsonl, row 12: {"id": "r-7", ...}   --> "table/r-7", at the place "table/reviews.jsonl/000000012"
+reviews.jsonl, row 90: {"id": "r-7", ...}   --> "table/reviews.jsonl/000000090", refused; the reason names both
 """
 
 from __future__ import annotations

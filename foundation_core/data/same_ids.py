@@ -1,4 +1,4 @@
-"""Ids that documents of several units bring along: the first document stays, the others are quarantined by their places.
+"""Ids that documents of several units bring along: the first document stays, the others are quarantined.
 
 places of all units --by a range of digests--> ids that are there twice --by unit--> set aside, with both places
 """

@@ -1,8 +1,8 @@
 """How documents are cleaned and judged: all of them alike, or those of each language by the lists of that language.
 
-    documents --by language--> es: steps, rules of es   --> kept | dropped, in the order in which they came
-                               en: steps, rules of en
-                               any other: what needs no list
+documents --by language--> es: steps, rules of es   --> kept | dropped, in the order in which they came
+                           en: steps, rules of en
+                           any other: what needs no list
 """
 
 from __future__ import annotations

@@ -99,9 +99,7 @@ def _check(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
         )
 
 
-def too_many_quarantined(
-    quarantined: int, of: str, first: Sequence[Mapping[str, str]], fraction: float
-) -> DataError:
+def too_many_quarantined(quarantined: int, of: str, first: Sequence[Mapping[str, str]], fraction: float) -> DataError:
     """The error for more unreadable documents than there may be.
 
     Args:

@@ -104,7 +104,9 @@ def test_the_bytes_do_not_depend_on_the_order_of_work(
 ) -> None:
     lines = CleaningSpec(lines=LinesSpec(use=True))
     for name, parts in (("one", {}), ("two", {"pool": ShuffledPool()})):
-        ingest(spec_of(mixed, quality=QualitySpec(**EACH), cleaning=lines), {}, serial_context(tmp_path / name, **parts))
+        ingest(
+            spec_of(mixed, quality=QualitySpec(**EACH), cleaning=lines), {}, serial_context(tmp_path / name, **parts)
+        )
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
@@ -140,7 +142,8 @@ def test_each_language_has_the_rules_and_steps_that_it_has_when_it_is_named() ->
     assert set(each.languages) == set(STOP_WORDS)
     for language, treatment in each.languages.items():
         alone = IngestSpec(
-            quality=QualitySpec.model_validate({"language": language, "gopher": GopherSpec(use=True)}), cleaning=cleaning
+            quality=QualitySpec.model_validate({"language": language, "gopher": GopherSpec(use=True)}),
+            cleaning=cleaning,
         )
         assert treatment.rules == rules_of(alone)
         (step,), (wanted,) = treatment.steps, steps_of(alone)

@@ -74,7 +74,7 @@ def test_a_row_keeps_its_name_its_split_and_its_place_in_drops_wherever_it_stand
         assert held(tmp_path / f"of-{name}", "quarantined")["web/table/empty"]["reason"] == "no text"
         found.append({document: row["split"] for document, row in documents.items()})
     assert found[0] == found[1]
-    (_, placed) = [place for place in places(open_corpus(tmp_path / "of-a"), "web/table/doc-7")]
+    _, placed = places(open_corpus(tmp_path / "of-a"), "web/table/doc-7")
     assert placed.values["document"] == "web/table/doc-7"
 
 
@@ -85,7 +85,10 @@ def test_of_rows_with_one_id_the_first_stays_and_the_others_are_quarantined_with
     again = [{"meta": {"id": "doc-3"}, "text": text(100)}, {"meta": {"id": "doc-40"}, "text": "x"}]
     beside = [{"meta": {"id": "short"}, "text": "y"}, {"meta": {"id": "empty"}, "text": None}]
     write(tmp_path / "s" / "a.jsonl", [*rows(50), *beside, again[0]])
-    write(tmp_path / "s" / "b.jsonl", [*again, *rows(10, 50), *[{**row, "text": text(200 + n)} for n, row in enumerate(beside)]])
+    write(
+        tmp_path / "s" / "b.jsonl",
+        [*again, *rows(10, 50), *[{**row, "text": text(200 + n)} for n, row in enumerate(beside)]],
+    )
     spec = spec_of(tmp_path / "s", unit_bytes=unit_bytes, filters=(FilterSpec(measure="characters", at_least=50),))
     result = ingest(spec, {}, serial_context(tmp_path / "one"))
     assert result.summary["documents"] == {"in": 67, "kept": 60, "dropped": 1, "quarantined": 6}
@@ -121,7 +124,8 @@ def test_a_row_is_withdrawn_by_its_id_and_one_with_the_same_id_goes_too(tmp_path
         (None, "no id"), ("", "no id"), (1.5, "its id is float, not a text or a whole number"),
         (True, "its id is bool, not a text or a whole number"), ({}, "its id is dict, not a text or a whole number"),
         ("a\nb", "its id holds a character that cannot be printed"), (b"\xff", "its id is not UTF-8"),
-        ("\ud800", "its id holds a character that cannot be printed"), ("x" * 1001, "its id has more than 1,000 characters"),
+        ("\ud800", "its id holds a character that cannot be printed"),
+        ("x" * 1001, "its id has more than 1,000 characters"),
     ],
 )  # fmt: skip
 def test_what_is_no_id_says_why(value: Any, reason: str) -> None:
@@ -149,14 +153,21 @@ def test_a_table_without_the_column_is_refused(tmp_path: Path) -> None:
 def test_images_of_a_table_are_named_by_their_ids_too(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(name.encode())
-    some = [{"image": "a.png", "key": 1}, {"image": "b.png", "key": 2}, {"image": "b.png", "key": 1}, {"image": "a.png"}]
+    some = [
+        {"image": "a.png", "key": 1},
+        {"image": "b.png", "key": 2},
+        {"image": "b.png", "key": 1},
+        {"image": "a.png"},
+    ]
     write(tmp_path / "t.jsonl", some)
     files = open_source(SourceSpec(kind="image_table", path=str(tmp_path / "t.jsonl"), id_field="key")).files()
     assert [file.document for file in files] == [
         "image_table/1", "image_table/2", "image_table/t.jsonl/000000003", "image_table/t.jsonl/000000004",
     ]  # fmt: skip
     assert files[0].read() == b"a"
-    for file, reason in zip(files[2:], ("its id is that of image_table/t.jsonl/000000001: image_table/1", "no id"), strict=True):
+    for file, reason in zip(
+        files[2:], ("its id is that of image_table/t.jsonl/000000001: image_table/1", "no id"), strict=True
+    ):
         with pytest.raises(ValueError, match=reason):
             file.read()
 

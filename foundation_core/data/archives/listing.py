@@ -63,7 +63,7 @@ def members(path: Place, limits: ReadingSpec, start: int = 0, stop: int | None =
 
 
 def most_members(path: Place, cut: Cut) -> int:
-    """How many members a part of an archive may have: those of a zip file by its directory, of a tar file by headers."""
+    """How many members a part of an archive may have: of a zip file by its directory, of a tar file by headers."""
     places = cut.stop - cut.start
     return places if archive_kind(path.name) == "zip" else -(-places // _HEADER_BYTES)
 

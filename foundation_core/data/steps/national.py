@@ -81,10 +81,10 @@ IDS = (
     NationalId("pa", "", "", r"(?:(?:[1-9]|1[0-3])(?:AV|PI)?|PE|E-8|E|N)-\d{1,4}-\d{1,6}",
                f"{_CARD_NAMES}|cip|cédula de identidad personal"),
 )  # fmt: skip
-"""Every kind that is known. python-stdnum has none of Bolivia (number, a complement such as 1A, the letters of the place
-that issued it), Honduras (department and municipality, year, number), Nicaragua (municipality, date of birth, number,
-letter) and Panama (province, or PE, E, N, then volume and entry): their forms are those that their registries (SEGIP,
-RNP, CSE, Tribunal Electoral) print on the cards. Of these only Nicaragua's has something to check."""
+"""Every kind that is known. python-stdnum has none of Bolivia (number, a complement such as 1A, letters of the place),
+Honduras (department and municipality, year, number), Nicaragua (municipality, date of birth, number, letter) and Panama
+(province, or PE, E, N, then volume and entry): their forms are those that their registries (SEGIP, RNP, CSE, Tribunal
+Electoral) print on the cards. Of these only Nicaragua's has something to check."""
 
 
 def national_finders(countries: Sequence[Country]) -> list[Finder]:
