@@ -76,7 +76,7 @@ class GopherSpec(Spec):
 
     def stop_words_of(self, language: str) -> tuple[str, ...]:
         """The words that are looked for in texts of a language; none in one that has no list."""
-        return self.stop_words or dict[str, tuple[str, ...]](STOP_WORDS).get(language, ())
+        return self.stop_words or next((words for known, words in STOP_WORDS.items() if known == language), ())
 
     def filters(self) -> tuple[FilterSpec, ...]:
         """The rules in their order."""

@@ -24,7 +24,7 @@ from tests.support.publishable import publishable
 from tests.support.tasks import TASK, ingested, pretrained, write_packages
 
 Build = Callable[..., Context]
-SPEC = EvaluateSpec(test_rows=16, samples=1, sample_tokens=4, threads=1)
+SPEC = EvaluateSpec(test_rows=16, samples=1, sample_tokens=8, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     rows = [{"question": " ".join(path.read_text().upper().split())} for path in paths[::20]]
     (root / "farm.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     sets = [{"name": "farm", "path": str(root / "farm.jsonl"), "text_field": "question"}]
-    return root, ingested(root, decontamination={"sets": sets})
+    return root, ingested(root, decontamination={"sets": sets, "gram_words": 20})
 
 
 def test_what_the_set_holds_is_dropped_and_counted_by_its_name(checked: tuple[Path, Result]) -> None:
@@ -52,7 +52,7 @@ def test_what_the_set_holds_is_dropped_and_counted_by_its_name(checked: tuple[Pa
 def test_the_score_and_every_card_carry_it(checked: tuple[Path, Result], tmp_path: Path, serial_context: Build) -> None:
     root, corpus = checked
     (one,) = corpus.summary["decontamination"]
-    said = f"checked against farm (sha256 {one['sha256'][:12]}, {one['grams']:,} runs of 13 words"
+    said = f"checked against farm (sha256 {one['sha256'][:12]}, {one['grams']:,} runs of 20 words"
     inputs: dict[str, Any] = {"corpus": corpus, "trunk": pretrained(root)}
     folder = tmp_path / "finetune"
     task = finetune(TASK, inputs, serial_context(folder))

@@ -77,7 +77,7 @@ class Lines:
 
 
 def _list_of(lists: Mapping[Language, tuple[str, ...]], language: str) -> tuple[str, ...]:
-    return dict[str, tuple[str, ...]](lists).get(language, ())
+    return next((words for known, words in lists.items() if known == language), ())
 
 
 def _has_word_over(lines: pa.Array, characters: int) -> pa.Array:
