@@ -10,7 +10,9 @@ from foundation_core.spec_base import Spec
 from foundation_core.spec_quality import Language
 
 PersonalKind = Literal["secret", "email", "ip_address", "iban", "card", "national_id", "phone"]
-Country = Literal["es", "mx", "ar", "co", "cl", "pe", "ve", "ec", "gt", "cu", "do", "sv", "py", "uy", "cr"]
+Country = Literal[
+    "es", "mx", "ar", "co", "cl", "pe", "ve", "ec", "gt", "cu", "do", "sv", "py", "uy", "cr", "bo", "hn", "ni", "pa",
+]  # fmt: skip
 
 END_MARKS: dict[Language, tuple[str, ...]] = {
     "en": (".", "!", "?", '"', "'", "”", "’"),
@@ -46,8 +48,10 @@ POLICY_PHRASES: dict[Language, tuple[str, ...]] = {
         "informativa sui cookie", "utilizza cookie", "uso di cookie", "uso dei cookie", "utilizziamo i cookie",
     ),
 }  # fmt: skip
-"""What lines speak of that are about a site, in small letters. English: the list of C4's code (`c4_utils.py` of
-TensorFlow Datasets). The others: what such lines say in each language."""
+"""What lines speak of that are about a site, in small letters. English: the list of C4's code (`_POLICY_SUBSTRINGS` in
+`c4_utils.py` of TensorFlow Datasets). The others are ours and published nowhere else: the same six phrases as sites in
+each language write them, with what its law calls such pages (Spain's Ley 34/2002, France's LCEN, Germany's DSGVO). Name
+others by `ingest.cleaning.lines.policy_phrases`."""
 
 
 class EncodingRepairSpec(Spec):
@@ -98,6 +102,12 @@ class LinesSpec(Spec):
     citations: bool = True
     """Whether marks such as [12], [edit] and [citation needed] are cut out of lines."""
 
+    @property
+    def of_a_language(self) -> bool:
+        """Whether a list of a language decides which lines go."""
+        marks, phrases = self.needs_end_mark and not self.end_marks, self.policies and not self.policy_phrases
+        return self.use and (marks or phrases)
+
 
 class PersonalSpec(Spec):
     """Personal data and secrets are replaced by the name of their kind."""
@@ -107,7 +117,8 @@ class PersonalSpec(Spec):
     kinds: tuple[PersonalKind, ...] = ("secret", "email", "ip_address", "iban", "card", "national_id", "phone")
     """What is looked for; card numbers, IBANs and national ids count only where their check digits are right."""
     countries: tuple[Country, ...] = (
-        "es", "mx", "ar", "co", "cl", "pe", "ve", "ec", "gt", "cu", "do", "sv", "py", "uy", "cr",
+        "es", "mx", "ar", "co", "cl", "pe", "ve", "ec", "gt", "cu", "do", "sv", "py", "uy", "cr", "bo", "hn", "ni",
+        "pa",
     )  # fmt: skip
     """Countries whose national ids are looked for."""
     phone_countries: tuple[str, ...] = (

@@ -29,6 +29,9 @@ class OneSourceSpec(Spec):
     **/*.py for texts."""
     text_field: str = placement("text")
     """Column of a table that holds the texts; a dot leads into an object, as in data.body."""
+    id_field: str | None = placement(None)
+    """Column of a table that holds the ids of its rows, texts or whole numbers; documents are then named by them
+    (table/ID), wherever in the tables they stand. Empty: by table and row number (table/reviews.jsonl/000000012)."""
     licence_field: str | None = placement(None)
     """Column of a table that holds the licence of each text. Empty: that of the source."""
     licence: str | None = None

@@ -9,6 +9,11 @@ from pydantic import Field, field_validator, model_validator
 from foundation_core.spec_base import Spec, placement
 
 Language = Literal["en", "es", "pt", "fr", "de", "it"]
+"""A language with lists of its own."""
+EACH: Literal["each"] = "each"
+"""Stands for the language that each document is found to be in."""
+OTHERS = ""
+"""Stands for the languages that have no lists."""
 
 STOP_WORDS: dict[Language, tuple[str, ...]] = {
     "en": ("the", "be", "to", "of", "and", "that", "have", "with"),
@@ -19,7 +24,9 @@ STOP_WORDS: dict[Language, tuple[str, ...]] = {
     "it": ("di", "che", "la", "il", "e", "per", "un", "con"),
 }
 """Words that a text of some length cannot do without. English: the list of Gopher (Rae et al. 2021, section A.1.1). The
-others: as many of each language's most frequent articles, prepositions, conjunctions and forms of to be."""
+others: eight short and frequent words of that language's list in Snowball (Porter 2001, snowballstem.org, `stop.txt`);
+which eight is our choice and published nowhere else. Other lists, such as those of FineWeb-2 (Penedo et al. 2025), go
+into `ingest.quality.gopher.stop_words`."""
 
 
 class FilterSpec(Spec):
@@ -66,6 +73,10 @@ class GopherSpec(Spec):
     """Different stop words of its language that a document must have."""
     stop_words: tuple[str, ...] = ()
     """Which words these are. Empty: those of the language."""
+
+    def stop_words_of(self, language: str) -> tuple[str, ...]:
+        """The words that are looked for in texts of a language; none in one that has no list."""
+        return self.stop_words or next((words for known, words in STOP_WORDS.items() if known == language), ())
 
     def filters(self) -> tuple[FilterSpec, ...]:
         """The rules in their order."""
@@ -190,13 +201,18 @@ class FineWebSpec(Spec):
 class QualitySpec(Spec):
     """Published rules on texts. A document falls to the first one that it breaks."""
 
-    language: Language = "en"
-    """Language of the texts: whose stop words are counted."""
+    language: Language | Literal["each"] = "en"
+    """Language of the texts: whose stop words, end marks and phrases are looked for. each: every document's own, which
+    is found, kept beside it and counted."""
+    other_languages: Literal["judge", "drop"] = "judge"
+    """With language=each, documents in a language without lists: judge them by the rules that need none, or drop
+    them."""
     least_language_share: float = Field(0.5, ge=0, le=1)
     """Share of a sample of the texts that must be in the language; rules on texts of another one are refused. 0: nobody
-    looks."""
+    looks. With language=each there is nothing to look for."""
     least_language: float = Field(0.0, ge=0, le=1)
-    """Probability of the language that a text must have; FineWeb (Penedo et al. 2024): 0.65. 0: nobody looks."""
+    """Probability of the language that a text must have; FineWeb (Penedo et al. 2024): 0.65. 0: nobody looks. With
+    language=each: of the one that it is found to be in."""
     gopher: GopherSpec = GopherSpec()
     """Rules for prose."""
     repetition: RepetitionSpec = RepetitionSpec()
@@ -207,9 +223,9 @@ class QualitySpec(Spec):
     """Rules for pages of the web."""
 
     @property
-    def stop_words(self) -> tuple[str, ...]:
-        """The words that are looked for."""
-        return self.gopher.stop_words or STOP_WORDS[self.language]
+    def by_language(self) -> bool:
+        """Whether each document is judged by the lists of its own language."""
+        return self.language == EACH
 
     def filters(self) -> tuple[FilterSpec, ...]:
         """The rules that are applied, in their order."""

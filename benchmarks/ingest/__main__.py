@@ -62,6 +62,7 @@ def main() -> int:
             _explain(mine, theirs, dict(documents))
         else:
             _print_times("ours", mine.seconds, megabytes)
+            _print_work(mine)
         met += exact.report([document.text for document in documents[:5000]])
         met += exact.encoding([document.text for document in documents], folder / "ours" / "tokenizer.json")
     return int(not all(met))
@@ -69,6 +70,7 @@ def main() -> int:
 
 def _compare(mine: ours.Result, theirs: dict[str, Any], megabytes: float) -> list[bool]:
     _print_times("ours", mine.seconds, megabytes)
+    _print_work(mine)
     _print_times("datatrove", theirs["seconds"], megabytes)
     ratio = sum(theirs["seconds"].values()) / sum(mine.seconds.values())
     print(f"speed: {ratio:.1f} times datatrove's (bar {BAR_SPEED:g}) {_verdict(ratio >= BAR_SPEED)}")
@@ -113,6 +115,11 @@ def _print_times(name: str, seconds: dict[str, float], megabytes: float) -> None
     whole = sum(seconds.values())
     shares = ", ".join(f"{step} {time / whole:.0%}" for step, time in seconds.items())
     print(f"{name:>10}: {whole:7.1f} s, {megabytes / whole:6.2f} MB/s ({shares})")
+
+
+def _print_work(mine: ours.Result) -> None:
+    whole = sum(mine.work.values())
+    print(f"     work: {whole:7.1f} s ({', '.join(f'{name} {time / whole:.0%}' for name, time in mine.work.items())})")
 
 
 def _verdict(met: bool) -> str:

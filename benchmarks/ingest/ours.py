@@ -35,11 +35,13 @@ class Result(NamedTuple):
         seconds: of each phase but the tokenizer's training and the data card, which the other side does not make.
         kept: ids of the documents that stay.
         reasons: the rule that dropped each of the others, but for copies.
+        work: seconds of all processes together, by what was done.
     """
 
     seconds: dict[str, float]
     kept: set[str]
     reasons: dict[str, str]
+    work: dict[str, float]
 
 
 def run(folder: Path, workers: int, vocabulary: int) -> Result:
@@ -58,10 +60,16 @@ def run(folder: Path, workers: int, vocabulary: int) -> Result:
     copies = {near_rule(spec.fuzzy_dedup), "copies <= 1"}
     reasons = {names[row["document"]]: row["rule"] for row in dropped if row["rule"] not in copies}
     kept = {names[name] for table in ShardDataset(out / "documents").tables() for name in table["document"].to_pylist()}
-    return Result(seconds, kept, reasons)
+    work = {
+        name.removeprefix(_WORK): value
+        for _, event in read_events(out) if event["kind"] == "metrics"
+        for name, value in event["values"].items() if name.startswith(_WORK)
+    }  # fmt: skip
+    return Result(seconds, kept, reasons, work)
 
 
 UNIT_BYTES = 4_000_000
+_WORK = "ingest/seconds_"
 
 
 def spec_of(parts: Path, workers: int, vocabulary: int, unit_bytes: int = UNIT_BYTES) -> IngestSpec:

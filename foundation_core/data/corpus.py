@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.data.filters import DROPPED
+from foundation_core.data.modalities import QUARANTINED
 from foundation_core.data.shards import read_arrow
 from foundation_core.data.spill import Scratch
 from foundation_core.data.units import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, Unit, kept_documents
@@ -40,22 +41,27 @@ class Part:
         beside: where its files are, with what their names begin with. Not in the unit, which others may use too.
         rows_file: of the rows of the unit's documents that stay, and their splits. None: all of them.
         dropped_files: of the documents that do not.
+        quarantined_file: of the documents that could not be read.
     """
 
     read: Unit
     beside: Path
     rows_file: Path | None = None
     dropped_files: tuple[Path, ...] = ()
+    quarantined_file: Path | None = None
 
     @staticmethod
     def of(read: Unit, beside: Path) -> Part:
         """All documents that a unit kept, and those that it dropped."""
-        dropped = read.folder / DROPPED_FILE
-        return Part(read, beside, dropped_files=(dropped,) if dropped.exists() else ())
+        dropped, quarantined = read.folder / DROPPED_FILE, read.folder / QUARANTINED_FILE
+        return Part(
+            read, beside, dropped_files=(dropped,) if dropped.exists() else (),
+            quarantined_file=quarantined if quarantined.exists() else None,
+        )  # fmt: skip
 
     def rewritten(self, by: Unit) -> Part:
         """The same documents as another unit has them: none else."""
-        return Part(by, self.beside, dropped_files=self.dropped_files)
+        return Part(by, self.beside, dropped_files=self.dropped_files, quarantined_file=self.quarantined_file)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -105,6 +111,28 @@ class Part:
         stay = self._written(step, self._chosen.filter(pc.invert(gone)))
         return replace(stay, dropped_files=(*self.dropped_files, path))
 
+    def quarantined(self) -> pa.Table:
+        """The documents that could not be read."""
+        return read_arrow(self.quarantined_file) if self.quarantined_file is not None else QUARANTINED.empty_table()
+
+    def set_aside(self, step: str, documents: pa.Array, reasons: pa.Table) -> Part:
+        """The part with some documents among those that could not be read, whatever became of them before.
+
+        Args:
+            step: that finds them; its name is part of the files' names.
+            reasons: what is said of them, as rows of `QUARANTINED`; under names of their own.
+        """
+
+        def others(table: pa.Table) -> pa.Table:
+            return table.filter(pc.invert(pc.is_in(table["document"], documents)))
+
+        dropped, quarantined = self._file(f"dropped-{step}"), self._file(f"quarantined-{step}")
+        _write(dropped, others(self.dropped()))
+        _write(quarantined, pa.concat_tables([others(self.quarantined()), reasons.cast(QUARANTINED)]))
+        gone = pc.is_in(self.index["document"], documents)
+        stay = self._written(step, self._chosen.filter(pc.invert(gone)))
+        return replace(stay, dropped_files=(dropped,), quarantined_file=quarantined)
+
     def with_splits(self, splits: Sequence[str]) -> Part:
         """The part, with the split of each document that stays."""
         return self._written("split", self._chosen.append_column("split", pa.array(splits, pa.string())))
@@ -134,7 +162,7 @@ class Places:
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self.parts = parts
-        self.starts = list(accumulate(map(len, parts), initial=0))
+        self.starts = list(accumulate(map(self._count, parts), initial=0))
 
     @property
     def documents(self) -> int:
@@ -156,11 +184,17 @@ class Places:
         wanted = pc.unique(rows).sort()
         names = []
         for number, places in groupby(map(self.of, wanted.to_pylist()), key=itemgetter(0)):
-            part, inside = self.parts[number], pa.array([place for _, place in places], pa.int64())
-            names.append(part.read.table(KEPT_FILE)["document"].take(part.rows().take(inside)))
+            inside = pa.array([place for _, place in places], pa.int64())
+            names.append(self._names(self.parts[number], inside))
         return pa.chunked_array([chunk for some in names for chunk in some.chunks], pa.string()).take(
             pc.index_in(rows, wanted)
         )
+
+    def _count(self, part: Part) -> int:
+        return len(part)
+
+    def _names(self, part: Part, inside: pa.Array) -> pa.ChunkedArray:
+        return part.read.table(KEPT_FILE)["document"].take(part.rows().take(inside))
 
 
 class Losses:
@@ -218,12 +252,15 @@ class Corpus:
 
     Args:
         reads: the units that were read; the parts may come of others by now.
+        cleaned: how often each step changed something.
+        read_in: how many readable documents were in each language, where that is kept.
     """
 
     parts: Sequence[Part]
     reads: Sequence[Unit] = ()
     removed: Removed | None = None
     cleaned: Mapping[str, int] = field(default_factory=dict)
+    read_in: Mapping[str, int] = field(default_factory=dict)
 
     def indices(self) -> Iterator[pa.Table]:
         """Document, group, bytes, sha256, row and split of every document that stays, part by part."""
@@ -235,7 +272,7 @@ class Corpus:
 
     def quarantined(self) -> Iterator[pa.Table]:
         """The documents that could not be read, unit by unit."""
-        return (read.table(QUARANTINED_FILE) for read in self.reads)
+        return (part.quarantined() for part in self.parts)
 
     def quarantined_first(self, count: int) -> list[dict[str, str]]:
         """The first of them."""
@@ -253,6 +290,14 @@ class Corpus:
     def encodings(self) -> dict[str, int]:
         """How many of the texts were read in each encoding, most first."""
         return _counted(part.read.table(KEPT_FILE)["encoding"].take(part.rows()) for part in self.parts)
+
+    def languages(self) -> dict[str, dict[str, int]]:
+        """How many documents of each language were read and how many are kept, most first; none where none is known."""
+        if not self.read_in:
+            return {}
+        kept = _counted(part.read.table(KEPT_FILE)["language"].take(part.rows()) for part in self.parts)
+        most_first = sorted(self.read_in.items(), key=lambda row: (-row[1], row[0]))
+        return {code: {"read": count, "kept": kept.get(code, 0)} for code, count in most_first}
 
     @cached_property
     def dropped_by_rule(self) -> dict[str, int]:

@@ -41,6 +41,7 @@ class SourceFile:
         source: the name of its source, where there are several.
         licence: of this document, where it has one of its own.
         encoding: that its text was read in, where it is known.
+        place: where it is, where its id is one that it brings along; another document may bring the same.
     """
 
     document: str
@@ -51,6 +52,7 @@ class SourceFile:
     source: str = field(default="", kw_only=True)
     licence: str = field(default="", kw_only=True)
     encoding: str = field(default="", kw_only=True)
+    place: str = field(default="", kw_only=True)
 
     def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
         """What workers read apart: itself, unless it is larger than a unit and can be cut.
@@ -63,6 +65,10 @@ class SourceFile:
     def entries(self) -> Iterator[SourceFile]:
         """The documents that it holds: itself, unless it is a file of many."""
         yield self
+
+    def most_documents(self) -> int | None:
+        """How many documents it may hold at the most, by what is known of it unread; None: nobody knows."""
+        return 1 if type(self).entries is SourceFile.entries else None
 
     def may_hold(self, pattern: str) -> bool:
         """Whether documents of other names that it holds may fit the pattern: no, unless it is a file of many."""
@@ -147,8 +153,9 @@ class Refused(SourceFile):
 def refused(file: SourceFile, reason: str) -> Refused:
     """A file as one that is quarantined with a reason."""
     return Refused(
-        file.document, file.path, file.bytes, file.group, source=file.source, licence=file.licence, reason=reason
-    )
+        file.document, file.path, file.bytes, file.group, source=file.source, licence=file.licence, place=file.place,
+        reason=reason,
+    )  # fmt: skip
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.plugins import find
+from foundation_core.spec_quality import OTHERS
 from foundation_core.specs import FilterSpec, IngestSpec
 
 Measure = Callable[[pa.Array], pa.Array]
@@ -63,25 +64,30 @@ class Rule(NamedTuple):
     measure: Measure
 
 
-def rules_of(spec: IngestSpec) -> tuple[Rule, ...]:
+def rules_of(spec: IngestSpec, language: str | None = None) -> tuple[Rule, ...]:
     """The rules that texts must keep, in their order: those of quality, then the filters.
+
+    Args:
+        language: of the texts; `OTHERS` for one without lists. None: the spec's.
 
     Raises:
         ConfigError: nothing installed provides one of the measures.
     """
-    rules = list[Rule]()
+    rules, language = list[Rule](), spec.quality.language if language is None else language
     if spec.cleaning.in_use:
         rules.append(Rule(FilterSpec(measure="characters", at_least=1.0), characters))  # it may leave nothing of a text
+    if language == OTHERS and spec.quality.other_languages == "drop":
+        rules.append(Rule(FilterSpec(measure="language_with_lists", at_least=1.0), _nothing))
     if spec.quality.least_language:
         from foundation_core.data.language import InLanguage
 
-        language = FilterSpec(measure=f"in_{spec.quality.language}", at_least=spec.quality.least_language)
-        rules.append(Rule(language, InLanguage(spec.quality.language)))
+        likely = FilterSpec(measure=f"in_{language or 'its_language'}", at_least=spec.quality.least_language)
+        rules.append(Rule(likely, InLanguage(language)))
     if published := spec.quality.filters():
         from foundation_core.data import pages, quality  # compiled code, which few ingestions need
 
-        words, web = spec.quality.stop_words, spec.quality.fineweb
-        for each in published:
+        words, web = spec.quality.gopher.stop_words_of(language), spec.quality.fineweb
+        for each in (rule for rule in published if rule.measure != "stop_words" or words):
             is_of_pages = each.measure in pages.COLUMNS
             measure = pages.Page(each.measure, web) if is_of_pages else quality.Quality(each.measure, words)
             rules.append(Rule(each, measure))
@@ -90,6 +96,11 @@ def rules_of(spec: IngestSpec) -> tuple[Rule, ...]:
 
         rules.append(Rule(FilterSpec(measure="bad_words", at_most=0.0), read_bad_words(c4.bad_words)))
     return (*rules, *(Rule(each, cast(Measure, find("measures", each.measure))) for each in spec.filters))
+
+
+def _nothing(texts: pa.Array) -> pa.Array:
+    """0 for each text."""
+    return pa.repeat(0.0, len(texts))
 
 
 def apply_filters(table: pa.Table, rules: Sequence[Rule]) -> tuple[pa.Table, pa.Table]:

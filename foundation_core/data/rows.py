@@ -6,13 +6,14 @@ flowers.csv, row 12 --> "image_table/flowers.csv/000000012"
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 
-from foundation_core.data.documents import SourceFile, is_listed
+from foundation_core.data.documents import SourceFile, is_listed, refused
+from foundation_core.data.ids import FirstOfEach, id_of
 from foundation_core.data.places import Place, below, located
-from foundation_core.data.tables import Row, is_table, read_table, table_format
+from foundation_core.data.tables import Row, field_of, is_table, read_table, table_format
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import SourceSpec
 
@@ -60,8 +61,10 @@ class TableSource:
         raise NotImplementedError
 
     def files(self) -> list[SourceFile]:
-        """Every row, sorted by document id."""
-        return sorted((item for path in self.tables() for item in self._items(path)), key=lambda item: item.document)
+        """Every row, sorted by document id; of those with one id, the first in the order of tables and rows."""
+        found = [item for path in self.tables() for item in self._items(path)]
+        in_place = sorted(found, key=lambda item: item.place or item.document)
+        return sorted(FirstOfEach(in_place), key=lambda item: item.document)
 
     def tables(self) -> Iterator[Place]:
         """Every table."""
@@ -82,12 +85,26 @@ class TableSource:
         label = row.get(self.spec.label_field) if self.spec.label_field else None
         return "" if label is None else str(label).encode("utf-8", "backslashreplace").decode()
 
+    def licence_of(self, row: Row) -> str:
+        """The licence of a row, or empty: then that of the source."""
+        licence = field_of(row, self.spec.licence_field) if self.spec.licence_field else None
+        return "" if licence is None else str(licence).encode("utf-8", "backslashreplace").decode()
+
     def _items(self, path: Place) -> Iterator[SourceFile]:
         with read_table(path, _BATCH_ROWS) as table:
             for field in self.fields:
                 table.require(field, path)
             for number, row in enumerate(row for batch in table.batches for row in batch):
-                yield self.item(path, f"{self.name}/{self.below(path)}/{number + 1:09d}", number, row)
+                item = self.item(path, f"{self.name}/{self.below(path)}/{number + 1:09d}", number, row)
+                yield self._named(item, row) if self.spec.id_field else item
+
+    def _named(self, item: SourceFile, row: Row) -> SourceFile:
+        """An item, named by the id that its row brings along."""
+        try:
+            name = id_of(field_of(row, self.spec.id_field or ""))
+        except ValueError as error:
+            return refused(item, str(error))
+        return replace(item, document=f"{self.name}/{name}", place=item.document)
 
 
 class _Cursor:

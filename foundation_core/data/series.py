@@ -40,10 +40,11 @@ class SeriesFile(SourceFile):
     """A table of numbers.
 
     Args:
-        label_field: the column that holds the label of each row, or None.
+        label_field, licence_field: the columns that hold the label and the licence of each row, or None.
     """
 
     label_field: str | None
+    licence_field: str | None = None
 
     def labels(self) -> list[str]:
         """The label of each row, or empty: as many as there are rows.
@@ -51,17 +52,24 @@ class SeriesFile(SourceFile):
         Raises:
             ConfigError: there is no such column.
         """
+        return self._column(self.label_field)
+
+    def licences(self) -> list[str]:
+        """The licence of each row, likewise."""
+        return self._column(self.licence_field)
+
+    def _column(self, field: str | None) -> list[str]:
         with read_table(self.path, _BATCH_ROWS) as table:
-            if self.label_field is None:
+            if field is None:
                 return [""] * sum(map(len, table.batches))
-            table.require(self.label_field, self.path)
-            found = [row.get(self.label_field) for batch in table.batches for row in batch]
-        return ["" if label is None else str(label) for label in found]
+            table.require(field, self.path)
+            found = [row.get(field) for batch in table.batches for row in batch]
+        return ["" if value is None else str(value) for value in found]
 
     def digest(self) -> str:
-        """Of the table and the labels of its rows."""
-        labels = "\0".join(self.labels()) if self.label_field else ""
-        return hashlib.sha256(super().digest().encode() + labels.encode()).hexdigest()
+        """Of the table and what is said of its rows."""
+        said = [*(self.labels() if self.label_field else ()), *(self.licences() if self.licence_field else ())]
+        return hashlib.sha256(super().digest().encode() + "\0".join(said).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -122,7 +130,7 @@ class Series(Modality):
         with read_table(file.path, 1) as table:
             for column in self._spec.columns:
                 table.require(column, file.path)
-        labels, length = file.labels(), self._spec.window
+        labels, licences, length = file.labels(), file.licences(), self._spec.window
         borders = _borders(len(labels), self._split)
         return [
             Window(
@@ -131,6 +139,8 @@ class Series(Modality):
                 bytes=4 * length * len(self._spec.columns),
                 group=labels[first + length - 1],
                 splits=(split,),
+                source=file.source,
+                licence="; ".join(dict.fromkeys(filter(None, licences[first : first + length]))) or file.licence,
                 first=first,
                 rows=length,
                 columns=self._spec.columns,
@@ -178,16 +188,18 @@ class SeriesTables(TableSource):
 
     modality, captioned = "series", False
     name = "series_table"
-    description, language, licence = "tables of numbers, row after row", "none", NOT_STATED
+    description, language = "tables of numbers, row after row", "none"
 
     def __init__(self, spec: SourceSpec) -> None:
         super().__init__(spec)
         self.fields = []
+        self.licence = spec.licence or NOT_STATED
 
     def files(self) -> list[SourceFile]:
         """Every table."""
+        said = self.spec.label_field, self.spec.licence_field
         found = [
-            SeriesFile(f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", self.spec.label_field)
+            SeriesFile(f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", *said)
             for path in self.tables()
         ]
         return sorted(found, key=lambda file: file.document)

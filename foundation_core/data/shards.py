@@ -31,7 +31,9 @@ from foundation_core.errors import DataError, ShardError
 from foundation_core.files import committed, read_json, remove_partial, sha256_file, write_json
 
 MANIFEST = "manifest.json"
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+"""2: of an ingestion with `documents`, what went in and what became of it, and `corpus`, the hash of all that it made.
+Manifests of version 1 have neither, and are read."""
 _MADV_POPULATE_READ = 22  # Linux 5.14; Python has no name for it
 
 
@@ -273,6 +275,13 @@ class ShardDataset:
             except (OSError, pa.ArrowInvalid) as error:
                 raise _damaged(path, f"it is no Arrow file; {_expected(known)}") from error
         return self._tables[shard]
+
+    def state(self, **facts: Any) -> None:
+        """Write facts into the manifest, for people: they have no part in the content."""
+        self.manifest |= facts
+        shards = self.manifest.pop("shards")
+        self.manifest["shards"] = shards  # at the end, as they may be many
+        write_json(self.folder / MANIFEST, self.manifest)
 
     def close(self, shard: int) -> None:
         """Let go of a shard; its memory map goes with the last tensor over it. It opens again when it is asked for."""

@@ -56,6 +56,16 @@ def table_format(path: Place) -> tuple[str, bool]:
     return name, packed
 
 
+def field_of(row: Mapping[str, Any], name: str) -> Any:
+    """The value of a field: of that very name, or of the objects that its dots lead through."""
+    if name in row:
+        return row[name]
+    value: Any = row
+    for step in name.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
 def is_table(path: Place) -> bool:
     """Whether a file is a table by its name."""
     try:

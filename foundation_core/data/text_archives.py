@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from foundation_core.data.archives.listing import Aside, Cut, cuts, members
+from foundation_core.data.archives.listing import Aside, Cut, cuts, members, most_members
 from foundation_core.data.archives.members import Member
 from foundation_core.data.documents import SourceFile, content_digest, reason_of, refused
 from foundation_core.data.text_entries import text_entry
@@ -60,6 +60,10 @@ class ArchivePart(SourceFile):
 
     archive: TextArchive
     cut: Cut
+
+    def most_documents(self) -> int:
+        """Members that have room between its places, and one that says that it cannot be read."""
+        return 1 + most_members(self.path, self.cut)
 
     def entries(self) -> Iterator[SourceFile]:
         """Its members as documents; one that cannot be read as a refused one."""

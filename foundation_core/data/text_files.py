@@ -50,6 +50,10 @@ class TextFile(SourceFile):
             return
         yield entry
 
+    def most_documents(self) -> int:
+        """One."""
+        return 1
+
     def digest(self) -> str:
         """Hex sha256 of its bytes and of what its text is taken out by; or why it cannot be read."""
         libraries = sorted(format_of(unpacked_name(self.path.name)).libraries)

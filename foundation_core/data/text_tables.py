@@ -19,8 +19,9 @@ from foundation_core.data.columns import Arrow, Parquet
 from foundation_core.data.cuts import UNREADABLE, Broken, Csv, Cut, Fields, Format, Lines
 from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, content_digest, file_bytes, reason_of, refused
 from foundation_core.data.formats.base import check_size
+from foundation_core.data.ids import id_of
 from foundation_core.data.rows import TableSource
-from foundation_core.data.tables import open_table, table_format
+from foundation_core.data.tables import field_of, open_table, table_format
 from foundation_core.errors import ConfigError
 from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
@@ -38,6 +39,7 @@ class Columns(NamedTuple):
     text: str
     label: str | None = None
     licence: str | None = None
+    id: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,10 +49,15 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class TextTable(SourceFile):
-    """A table."""
+    """A table.
+
+    Args:
+        below: how its id ends: its path below the source's folder.
+    """
 
     columns: Columns
     reading: ReadingSpec
+    below: str
 
     def digest(self) -> str:
         """Hex sha256 of its bytes and of the names of what is read of it; or why it cannot be read."""
@@ -106,9 +113,17 @@ class TablePart(SourceFile):
         """Hex sha256 of its bytes and of the names of what is read of it: rows that join behind it change nothing."""
         return hashlib.sha256(f"{self.table.columns!r}{self.cut.digest}".encode()).hexdigest()
 
+    def most_documents(self) -> int:
+        """Its rows, and a place where it breaks off."""
+        return self.cut.last - self.cut.first + 2
+
     def may_hold(self, pattern: str) -> bool:
         """Whether a row of it may have an id that fits the pattern; of an id without wildcards, whether one has."""
-        rows, literal = f"{self.table.document}/", re.split(r"[*?[]", pattern, maxsplit=1)[0]
+        literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+        if self.table.columns.id is not None:  # any row may have any id
+            named = self.table.document.removesuffix(self.table.below)
+            return named.startswith(literal) or literal.startswith(named)
+        rows = f"{self.table.document}/"
         if literal != pattern:
             return rows.startswith(literal) or literal.startswith(rows)
         number = pattern.removeprefix(rows)
@@ -131,18 +146,21 @@ class TablePart(SourceFile):
         )
 
     def _entry(self, number: int, row: Fields | Broken) -> SourceFile:
-        document = self._named(number)
+        document, columns = self._named(number), self.table.columns
         if isinstance(row, Broken):
             return refused(document, row.reason)
-        columns = self.table.columns
         try:
-            data = _text(_found(row, columns.text))
+            if columns.id is not None:
+                name = self.table.document.removesuffix(self.table.below) + id_of(field_of(row, columns.id))
+                document = replace(document, document=name, place=document.document)
+            data = _text(field_of(row, columns.text))
             check_size(len(data), self.table.reading, "a text")
         except ValueError as error:
             return refused(document, str(error))
-        label, licence = (_said(_found(row, name)) if name else "" for name in (columns.label, columns.licence))
+        label, licence = (_said(field_of(row, name)) if name else "" for name in (columns.label, columns.licence))
         return Entry(
             document.document, self.path, len(data), label, source=self.source, licence=licence or self.licence,
+            place=document.place,
             data=data,
         )  # fmt: skip
 
@@ -153,16 +171,6 @@ def _why(error: Exception) -> str:
         return reason_of(error)
     told = isinstance(error, ValueError) and not isinstance(error, pa.ArrowException)
     return str(error) if told else "the table ends too early, or is damaged here"
-
-
-def _found(row: Fields, name: str) -> Any:
-    """The value of a field: of that very name, or of the objects that its dots lead through."""
-    if name in row:
-        return row[name]
-    value: Any = row
-    for step in name.split("."):
-        value = value.get(step) if isinstance(value, dict) else None
-    return value
 
 
 def _text(value: Any) -> bytes:
@@ -194,11 +202,11 @@ class Tables(TableSource):
 
     def files(self) -> list[SourceFile]:
         """Every table, sorted as its rows are."""
-        columns = Columns(self.spec.text_field, self.spec.label_field, self.spec.licence_field)
+        columns = Columns(self.spec.text_field, self.spec.label_field, self.spec.licence_field, self.spec.id_field)
         found = [
             TextTable(
                 f"{self.name}/{self.below(path)}", path, file_bytes(path), "", columns=columns,
-                reading=self.spec.reading,
+                reading=self.spec.reading, below=self.below(path),
             )
             for path in self.tables()
         ]  # fmt: skip

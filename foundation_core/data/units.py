@@ -16,18 +16,18 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import pyarrow as pa
 
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.encoding import encode_texts
-from foundation_core.data.filters import Rule, apply_filters
-from foundation_core.data.modalities import Reader, read_files
+from foundation_core.data.ids import PLACES_FILE, FirstOfEach
+from foundation_core.data.modalities import LANGUAGE, Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
-from foundation_core.data.steps.chain import cleaned
-from foundation_core.data.steps.step import Step
+from foundation_core.data.stopwatch import Stopwatch
+from foundation_core.data.treatments import Treatments
 from foundation_core.data.withdrawal import NOTHING_WITHDRAWN, Withdrawal
 from foundation_core.errors import DataError
 from foundation_core.files import PARTIAL, committed, read_json, sha256_file, sha256_json, write_json
@@ -127,7 +127,7 @@ class ReadPiece:
     """A unit to read and filter.
 
     Args:
-        steps: that change texts before they are measured.
+        treatments: of the documents: what cleans and judges them.
         sketch: what is computed of each text that is kept, for fuzzy deduplication. None: nothing.
         withdrawal: of documents in files of many; the other files are not in it.
     """
@@ -135,8 +135,7 @@ class ReadPiece:
     unit: Unit
     files: tuple[SourceFile, ...]
     reader: Reader
-    rules: tuple[Rule, ...]
-    steps: tuple[Step, ...] = ()
+    treatments: Treatments
     sketch: Callable[[pa.Array], pa.Array] | None = None
     withdrawal: Withdrawal = NOTHING_WITHDRAWN
 
@@ -155,16 +154,29 @@ class EncodePiece:
     tokenizer: Path
 
 
-def read_unit(piece: ReadPiece) -> None:
+class ReadDone(NamedTuple):
+    """What the one who waits for a unit is told of it: how many documents went in, how many of them could not be read,
+    and where the seconds went."""
+
+    documents: int
+    quarantined: int
+    seconds: Mapping[str, float]
+
+
+def read_unit(piece: ReadPiece) -> ReadDone:
     """Commit a unit's documents: kept, dropped and quarantined.
 
     Raises:
         DataError: a document is in none of the three, or in two.
     """
-    withdrawn = Counter[str]()
-    documents, quarantined = read_files(piece.withdrawal.leaves(piece.files, withdrawn), piece.reader)
-    documents, changes = cleaned(documents, piece.steps)
-    kept, dropped = apply_filters(documents, piece.rules)
+    withdrawn, watch = Counter[str](), Stopwatch()
+    with watch.of("reading"):
+        entries = (entry for file in piece.withdrawal.leaves(piece.files, withdrawn) for entry in file.entries())
+        first = FirstOfEach(entries)
+        documents, quarantined = read_files(first, piece.reader)
+    with watch.of("language"):
+        documents, languages = _with_languages(documents, piece.reader)
+    kept, dropped, changes = piece.treatments.applied(documents, watch)
     read = [name for table in (documents, quarantined) for name in table["document"].to_pylist()]
     accounted = [name for table in (kept, dropped, quarantined) for name in table["document"].to_pylist()]
     if sorted(accounted) != sorted(read):
@@ -174,22 +186,44 @@ def read_unit(piece: ReadPiece) -> None:
             fix="look for a filter measure that gives no number for some document",
         )
     tables = {KEPT_FILE: kept, DROPPED_FILE: dropped, QUARANTINED_FILE: quarantined}
+    if first.places:
+        tables[PLACES_FILE] = first.table()
     if piece.sketch is not None:
-        tables[SKETCHES_FILE] = pa.table({"keys": piece.sketch(kept["text"].combine_chunks())})
-    piece.unit.commit(
-        {name: arrow_bytes(table) for name, table in tables.items()},
-        documents=len(read),
-        changes=changes,
-        withdrawn=dict(sorted(withdrawn.items())),
-    )
+        with watch.of("signatures"):
+            tables[SKETCHES_FILE] = pa.table({"keys": piece.sketch(kept["text"].combine_chunks())})
+    with watch.of("writing"):
+        piece.unit.commit(
+            {name: arrow_bytes(table) for name, table in tables.items()},
+            documents=len(read),
+            quarantined=len(quarantined),
+            languages=languages,
+            changes=changes,
+            withdrawn=dict(sorted(withdrawn.items())),
+        )
+    return ReadDone(len(read), len(quarantined), dict(watch.seconds))
 
 
-def encode_unit(piece: EncodePiece) -> None:
-    """Commit a unit's tokens, a row for each wanted document."""
-    wanted = kept_documents(piece.read, pa.array(piece.rows, pa.int64()))
-    tokens = encode_texts(piece.tokenizer, wanted["text"])
-    table = pa.table([wanted["document"], wanted["group"], tokens], schema=TOKENS)
-    piece.unit.commit({TOKENS_FILE: arrow_bytes(table)})
+def _with_languages(documents: pa.Table, reader: Reader) -> tuple[pa.Table, dict[str, int]]:
+    """Documents with the language of each, where that is kept, and how many there are of each language."""
+    if not reader.by_language or not reader.has_text:
+        return documents, {}
+    from foundation_core.data.language import languages  # a library that few ingestions need
+
+    found = languages(documents["text"].combine_chunks())
+    counts = {row["values"]: row["counts"] for row in found.value_counts().to_pylist()}
+    return documents.set_column(documents.schema.get_field_index(LANGUAGE.name), LANGUAGE, found), counts
+
+
+def encode_unit(piece: EncodePiece) -> Mapping[str, float]:
+    """Commit a unit's tokens, a row for each wanted document; returns where the seconds went."""
+    watch = Stopwatch()
+    with watch.of("encoding"):
+        wanted = kept_documents(piece.read, pa.array(piece.rows, pa.int64()))
+        tokens = encode_texts(piece.tokenizer, wanted["text"])
+    with watch.of("writing"):
+        table = pa.table([wanted["document"], wanted["group"], tokens], schema=TOKENS)
+        piece.unit.commit({TOKENS_FILE: arrow_bytes(table)})
+    return dict(watch.seconds)
 
 
 def kept_documents(read: Unit, rows: pa.Array) -> pa.Table:

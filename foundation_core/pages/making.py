@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from foundation_core.evaluate.badge import badge
-from foundation_core.spec_quality import FilterSpec
+from foundation_core.spec_quality import STOP_WORDS, FilterSpec
 from foundation_core.specs import IngestSpec
 
 _RULES = {
@@ -58,8 +58,15 @@ def limits(spec: IngestSpec) -> list[str]:
 def _rules(spec: IngestSpec) -> list[str]:
     quality = spec.quality
     used = [said for name, said in _RULES.items() if getattr(quality, name).use]
-    language = [f"probability of {quality.language} >= {quality.least_language:g}"] if quality.least_language else []
-    return [*([f"texts in {quality.language}"] if used else []), *language, *used]
+    spoken = "its language" if quality.by_language else quality.language
+    language = [f"probability of {spoken} >= {quality.least_language:g}"] if quality.least_language else []
+    one = [f"texts in {quality.language}"] if used else []
+    return [*(_each_language(spec) if quality.by_language else one), *language, *used]
+
+
+def _each_language(spec: IngestSpec) -> list[str]:
+    others = "dropped" if spec.quality.other_languages == "drop" else "judged by what needs no list"
+    return [f"each text by the lists of its own language ({', '.join(STOP_WORDS)}), those in others {others}"]
 
 
 def _bounds(filters: Iterable[FilterSpec]) -> list[str]:

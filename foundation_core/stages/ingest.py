@@ -24,22 +24,23 @@ import pyarrow as pa
 from foundation_core.data.corpus import Corpus
 from foundation_core.data.documents import SourceFile, content_of, open_source, sampled, source_digests
 from foundation_core.data.features import FEATURES_FILE, Features, measure
-from foundation_core.data.filters import Rule, rules_of
+from foundation_core.data.filters import rules_of
 from foundation_core.data.modalities import Reader, ingest_key, open_reader, read_files
 from foundation_core.data.split import SPLITS
 from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.treatments import treatments_of
 from foundation_core.data.unit_store import in_use
 from foundation_core.data.units import read_unit
 from foundation_core.data.withdrawal import Withdrawal
 from foundation_core.errors import ConfigError, DataError, DiskFullError
 from foundation_core.files import sha256_file
-from foundation_core.identity import ActionKey
+from foundation_core.identity import ActionKey, content_hash
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.ingest_choice import chosen, split
 from foundation_core.stages.ingest_needs import with_need
 from foundation_core.stages.ingest_shards import write_datasets
-from foundation_core.stages.ingest_summary import report, show_card, summarise
+from foundation_core.stages.ingest_summary import report, say_content_and_times, show_card, summarise
 from foundation_core.stages.ingest_units import Job, encoded, evaluation_sets_unit, read, withdrawn_by
 from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
@@ -78,15 +79,16 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     context.pool.prepare([read_unit.__module__, *(["foundation_core.data.ready"] if compiled else [])])
     source = open_source(spec.source)
     reader = open_reader(source, spec)
-    rules = _rules(spec, reader, source.modality)
+    _check_rules(spec, reader, source.modality)
     _check_texts(spec, reader)
     files = source.files()
     digests = source_digests(files)
     content = content_of(digests)
     key = ingest_key(spec, content)
     checked = _checked(spec, key, context)
-    rules = (*checked.rules, *rules) if checked else rules
-    job = Job(spec, reader, (source.modality, source.captioned), rules, key, context)
+    treatments = treatments_of(spec, checked.rules if checked else ())
+    job = Job(spec, reader, (source.modality, source.captioned), treatments, key, context)
+    job.watch.seconds["listing"] = time.perf_counter() - start
 
     withdrawal, withdrawn = Withdrawal(spec.source.withdrawn), Counter[str]()
     files = list(withdrawal.leaves(files, withdrawn))
@@ -99,13 +101,15 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     withdrawn += withdrawn_by(reads)
     withdrawal.require(withdrawn)
     context.events.phase("copies")
-    corpus = chosen(spec, reads, _sketch(job), job, context.folder / _CHOICE)
+    with job.watch.of("deduplication"):
+        corpus = chosen(spec, reads, _sketch(job), job, context.folder / _CHOICE)
     corpus = split(spec, corpus, items)
     tokens = encoded(job, corpus) if reader.has_text else None
     features = _features(job, corpus, source.modality) if reader.modality.values is not None else None
     described = {"description": source.description, "language": source.language, "licence": source.licence}
     facts = {"kind": spec.source.kind, "content": content, **described}
-    datasets = write_datasets(job, corpus, tokens, features, facts)
+    with job.watch.of("writing"):
+        datasets = write_datasets(job, corpus, tokens, features, facts)
 
     written = {TOKENIZER_FILE: tokens, FEATURES_FILE: features}
     outputs = {name: sha256_file(context.folder / name) for name, made in written.items() if made is not None}
@@ -118,12 +122,18 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     summary["decontamination"] = checked.describe(summary["dropped_by_rule"]) if checked else []
     if features is not None:
         summary["statistics"] = {"mean": features.statistics.mean, "std": features.statistics.std}
+    content = content_hash(outputs)
+    account = {"documents": summary["documents"], "corpus": content}
+    for dataset in datasets.values():
+        dataset.state(**account)
     report(summary, f"{reader.folder}/train", rows["train"], context)
+    say_content_and_times(content, job.watch.seconds, context)
     show_card(spec, summary, outputs, context)
     return StageResult(outputs, summary, time.perf_counter() - start)
 
 
-def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
+def _check_rules(spec: IngestSpec, reader: Reader, modality: str) -> None:
+    """Refuse rules on texts where items have none."""
     rules = rules_of(spec)
     if (rules or spec.decontamination.sets) and not reader.has_text:
         names = ", ".join(dict.fromkeys(rule.filter.measure for rule in rules)) or "contamination"
@@ -132,7 +142,6 @@ def _rules(spec: IngestSpec, reader: Reader, modality: str) -> tuple[Rule, ...]:
             f"{field} measures texts ({names}), and this source's {modality} items have none",
             fix=f"remove {field}, or choose a source with captions",
         )
-    return rules
 
 
 def _check_texts(spec: IngestSpec, reader: Reader) -> None:
@@ -159,13 +168,18 @@ def _checked(spec: IngestSpec, key: ActionKey, context: Context) -> Checked | No
 
 
 def _check_language(job: Job, withdrawal: Withdrawal, parts: Sequence[SourceFile]) -> None:
-    """Look at a sample of the texts, before rules of one language are applied to texts of another."""
-    if job.spec.quality.filters() and job.spec.quality.least_language_share:
-        from foundation_core.data.language import check_language, shares
+    """Look at a sample of the texts, before lists of one language are applied to texts of another."""
+    quality = job.spec.quality
+    uses_lists = quality.filters() or job.spec.cleaning.lines.of_a_language
+    if uses_lists and quality.least_language_share and job.reader.has_text and not quality.by_language:
+        from foundation_core.data.language import check_language, said_of_others, shares
 
         of_sample = withdrawal.leaves(sampled(parts, _SAMPLED, job.spec.unit_bytes), Counter())
         sample = (read_files([item], job.reader)[0] for item in of_sample)
-        check_language(job.spec.quality, shares(text for one in sample for text in one["text"].to_pylist()))
+        found = shares(text for one in sample for text in one["text"].to_pylist())
+        check_language(quality, found)
+        if told := said_of_others(quality, found):
+            job.context.events.say(told)
 
 
 def _sketch(job: Job) -> Callable[[pa.Array], pa.Array] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.dedup import without_copies
 from foundation_core.data.documents import SourceFile
+from foundation_core.data.ids import PLACES_FILE
 from foundation_core.data.spill import Scratch
 from foundation_core.data.split import SPLITS, place_of, split_of
 from foundation_core.data.units import Unit
@@ -48,6 +49,11 @@ def chosen(
     _empty(folder)
     parts, removed = [Part.of(read, folder / f"{number:06d}") for number, read in enumerate(reads)], None
     scratch = Scratch(folder / "copies", spec.work_memory_bytes)
+    if any((read.folder / PLACES_FILE).exists() for read in reads):
+        from foundation_core.data.same_ids import without_same_ids  # few documents bring ids along
+
+        with scratch.opened():
+            parts = without_same_ids(parts, scratch)
     if spec.exact_dedup:
         with scratch.opened():
             parts = without_copies(parts, scratch)
@@ -60,11 +66,12 @@ def chosen(
 
         with scratch.opened():
             parts = without_near_copies(parts, spec.fuzzy_dedup, scratch)
-    documents, cleaned = 0, Counter[str]()
+    documents, cleaned, languages = 0, Counter[str](), Counter[str]()
     for facts in (read.facts() for read in reads):
         documents += facts["documents"]
         cleaned.update(facts["changes"])
-    corpus = Corpus(parts, reads, removed, dict(sorted(cleaned.items())))
+        languages.update(facts["languages"])
+    corpus = Corpus(parts, reads, removed, dict(sorted(cleaned.items())), languages)
     _check(spec, corpus, documents)
     return corpus
 
@@ -82,18 +89,29 @@ def _check(spec: IngestSpec, corpus: Corpus, documents_in: int) -> None:
             f"{documents_in} documents went in; {kept} kept + {dropped} dropped + {quarantined} quarantined came out"
         )
     if quarantined > spec.quarantine_fraction * documents_in:
-        first = "; ".join(f"{row['document']}: {row['reason']}" for row in corpus.quarantined_first(3))
-        raise DataError(
-            f"{quarantined} of {documents_in} documents cannot be read: {first}",
-            allowed=f"at most {spec.quarantine_fraction:.1%} (ingest.quarantine_fraction)",
-            fix="repair or remove these files, or narrow source.pattern to the files that can be read",
-        )
+        first = corpus.quarantined_first(3)
+        raise too_many_quarantined(quarantined, str(documents_in), first, spec.quarantine_fraction)
     if not kept:
         rules = ", ".join(f"{rule!r} dropped {count}" for rule, count in corpus.dropped_by_rule.items())
         raise DataError(
             f"no document is left of {documents_in}: {rules or 'none dropped'}, {quarantined} quarantined",
             fix="loosen ingest.quality or ingest.filters, or choose another source",
         )
+
+
+def too_many_quarantined(quarantined: int, of: str, first: Sequence[Mapping[str, str]], fraction: float) -> DataError:
+    """The error for more unreadable documents than there may be.
+
+    Args:
+        of: how many documents there are, in words.
+        first: rows of `QUARANTINED`.
+    """
+    said = "; ".join(f"{row['document']}: {row['reason']}" for row in first)
+    return DataError(
+        f"{quarantined} of {of} documents cannot be read: {said}",
+        allowed=f"at most {fraction:.1%} (ingest.quarantine_fraction)",
+        fix="repair or remove these files, or narrow source.pattern to the files that can be read",
+    )
 
 
 def split(spec: IngestSpec, corpus: Corpus, items: Sequence[SourceFile]) -> Corpus:

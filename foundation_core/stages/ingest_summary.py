@@ -23,6 +23,11 @@ from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 
 _SHOWN = 50
+_TIMES = (
+    "listing", "reading", "language", "cleaning", "rules", "signatures", "deduplication", "tokenizer", "encoding",
+    "writing",
+)  # fmt: skip
+"""What the time of an ingestion is told for, in this order."""
 _QUANTILES = {"smallest": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "largest": 1.0}
 
 
@@ -63,6 +68,8 @@ def summarise(
         summary["repeated_paragraphs"] = corpus.removed._asdict()
     if reader.has_text:
         summary["encodings"] = corpus.encodings()
+        if languages := corpus.languages():
+            summary["languages"] = languages
         summary["tokenizer"] = {
             "sha256": rows["train"].tokenizer,
             "vocabulary": vocabulary_of(spec.tokenizer),
@@ -120,6 +127,22 @@ def report(summary: Mapping[str, Any], name: str, train: ShardDataset, context: 
     if old:
         named = ", ".join(f"{count} {name}" for name, count in old.items())
         context.events.say(f"{sum(old.values())} texts were in other encodings than UTF-8 and were repaired: {named}")
+
+
+def say_content_and_times(content: str, seconds: Mapping[str, float], context: Context) -> None:
+    """Tell the people who watch what the corpus is named by, and where the time went.
+
+    Args:
+        content: hash of all that later stages read.
+        seconds: of this process and the workers together, by what was done; what was there already took none.
+    """
+    context.events.say(f"content {content}: the same for any number of workers")
+    in_order = [*_TIMES, *(name for name in seconds if name not in _TIMES)]
+    known = {name: seconds[name] for name in in_order if name in seconds}
+    context.tracker.metrics({f"ingest/seconds_{name}": second for name, second in known.items()})
+    whole = sum(known.values())
+    shares = ", ".join(f"{name} {second / whole:.0%}" for name, second in known.items())
+    context.events.say(f"where {whole:.1f} s of all processes went: {shares}")
 
 
 def show_card(spec: IngestSpec, summary: Mapping[str, Any], outputs: Mapping[str, str], context: Context) -> None:

@@ -15,7 +15,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,12 +24,21 @@ import pyarrow as pa
 from foundation_core.data.boundaries import cut
 from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.documents import SourceFile
-from foundation_core.data.filters import Rule
 from foundation_core.data.modalities import Reader
-from foundation_core.data.steps.chain import steps_of
+from foundation_core.data.stopwatch import Stopwatch
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
-from foundation_core.data.units import KEPT_FILE, EncodePiece, ReadPiece, Unit, encode_unit, read_unit
+from foundation_core.data.treatments import Treatments
+from foundation_core.data.units import (
+    KEPT_FILE,
+    QUARANTINED_FILE,
+    EncodePiece,
+    ReadDone,
+    ReadPiece,
+    Unit,
+    encode_unit,
+    read_unit,
+)
 from foundation_core.data.withdrawal import Withdrawal
 from foundation_core.errors import Stopped
 from foundation_core.files import sha256_file, sha256_json, write_json
@@ -37,7 +46,7 @@ from foundation_core.identity import ActionKey
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
-from foundation_core.stages.ingest_choice import training_texts
+from foundation_core.stages.ingest_choice import too_many_quarantined, training_texts
 from foundation_core.store import UNITS_FILE
 
 _BEHIND_READING = (
@@ -56,32 +65,50 @@ class Job:
 
     Args:
         source: what its source says of its items: modality, and whether they have captions.
+        treatments: of the documents.
         done: for each phase, how many units were there already and how many were done.
+        watch: where the time of this process and of the workers went.
     """
 
     spec: IngestSpec
     reader: Reader
     source: Sequence[Any]
-    rules: tuple[Rule, ...]
+    treatments: Treatments
     key: ActionKey
     context: Context
     done: dict[str, dict[str, int]] = field(default_factory=dict)
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     def unit(self, phase: str, number: int, documents: Sequence[str]) -> Unit:
         """A unit of work of a phase that depends on all documents: another ingestion has no use for it."""
         return Unit.of(self.context.units, phase, [self.key.digest, number, documents])
 
-    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
-        """Do every piece whose unit is not finished yet."""
+    def finish(
+        self, phase: str, function: Callable[[Any], Any], pieces: Sequence[Any], *,
+        heard: Callable[[Any], None] | None = None, found: Callable[[Unit], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Do every piece whose unit is not finished yet.
+
+        Args:
+            heard: is told what the function returns, as pieces finish.
+            found: is told each unit that was there already.
+        """
         context = self.context
         context.events.phase(phase)
-        waiting = [piece for piece in pieces if not piece.unit.claimed()]
+        waiting = []
+        for piece in pieces:
+            if not piece.unit.claimed():
+                waiting.append(piece)
+            elif found is not None:
+                found(piece.unit)
         there = done = len(pieces) - len(waiting)
         self.count(phase, there, len(waiting))
         if waiting:  # a pool may cost processes even for nothing
-            for _ in context.pool.map(function, waiting, self.spec.workers):
+            for told in context.pool.map(function, waiting, self.spec.workers):
                 done += 1
                 context.events.progress(done, len(pieces), "units")
+                if heard is not None:
+                    heard(told)
                 self.stop_if_asked(f"{phase}: {done} of {len(pieces)} units are finished and kept")
 
     def count(self, phase: str, reused: int, done: int) -> None:
@@ -120,19 +147,53 @@ def read(
         digests: of those of them whose digest is known.
         sketch: what fuzzy deduplication compares.
     """
-    steps, withdrawal, reads = steps_of(job.spec), Withdrawal(job.spec.source.withdrawn), list[ReadPiece]()
+    withdrawal, reads, most = Withdrawal(job.spec.source.withdrawn), list[ReadPiece](), list[int | None]()
     for source, some in groupby(items, lambda item: item.source):
         reading = _reading(job, source)
         for files in cut(some, job.spec.unit_bytes, lambda item: (item.document, item.bytes)):
             within = Withdrawal({pattern for file in files for pattern in withdrawal.within(file).patterns})
             known = [_named(file, digests, job.reader) for file in files]
+            most += [file.most_documents() for file in files]
             unit = Unit.of(job.context.units, "read", [reading, within.patterns, known])
-            reads.append(ReadPiece(unit, files, job.reader, job.rules, steps, sketch, within))
-    job.finish("read", read_unit, reads)
+            reads.append(ReadPiece(unit, files, job.reader, job.treatments, sketch, within))
     units = [piece.unit for piece in reads]
+    budget = Budget(job.spec.quarantine_fraction, units, most)
+
+    def heard(told: ReadDone) -> None:
+        job.watch.add(told.seconds)
+        budget.spend(told.quarantined)
+
+    job.finish("read", read_unit, reads, heard=heard, found=lambda unit: budget.spend(unit.facts()["quarantined"]))
     names = [unit.folder.relative_to(job.context.units).as_posix() for unit in units]
     write_json(job.context.folder / UNITS_FILE, {"read": names})
     return units
+
+
+class Budget:
+    """How many documents may not be readable, looked at while units come in: no order of theirs decides anything.
+
+    Args:
+        units: all of them, of which some may be there already.
+        most: documents that each of what they are made of may hold.
+    """
+
+    def __init__(self, fraction: float, units: Sequence[Unit], most: Sequence[int | None]) -> None:
+        self._fraction, self._units, self._quarantined = fraction, units, 0
+        known = [count for count in most if count is not None]
+        self._most = sum(known) if len(known) == len(most) else None
+
+    def spend(self, quarantined: int) -> None:
+        """Note that some documents could not be read.
+
+        Raises:
+            DataError: there are more of them than there may be in the end, whatever is still to come.
+        """
+        self._quarantined += quarantined
+        if self._most is None or self._quarantined <= self._fraction * self._most:
+            return
+        finished = (unit for unit in self._units if (unit.folder / QUARANTINED_FILE).exists())
+        first = (row for unit in finished for row in unit.table(QUARANTINED_FILE).slice(0, 3).to_pylist())
+        raise too_many_quarantined(self._quarantined, f"at most {self._most}", list(islice(first, 3)), self._fraction)
 
 
 def _named(file: SourceFile, digests: Mapping[str, str], reader: Reader) -> list[str]:
@@ -174,7 +235,8 @@ class Tokens(NamedTuple):
 
 def encoded(job: Job, corpus: Corpus) -> Tokens:
     """The tokens of every text or caption."""
-    tokenizer = _tokenizer(job, corpus)
+    with job.watch.of("tokenizer"):
+        tokenizer = _tokenizer(job, corpus)
     libraries = {name: job.key.parts["libraries"][name] for name in OF_ENCODING}
     made_by = [job.key.parts["code"], libraries, sha256_file(tokenizer)]
     waiting = [
@@ -184,7 +246,7 @@ def encoded(job: Job, corpus: Corpus) -> Tokens:
         )
         for part in corpus.parts
     ]  # fmt: skip
-    job.finish("encode", encode_unit, waiting)
+    job.finish("encode", encode_unit, waiting, heard=job.watch.add)
     return Tokens(tokenizer, [piece.unit for piece in waiting])
 
 

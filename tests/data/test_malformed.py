@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from foundation_core.data import cuts, modalities, text_archives, text_files, units
+from foundation_core.data import cuts, modalities, text_archives, text_files, treatments
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import ConfigError, DataError, FoundationError, SetupError
 from foundation_core.events import read_events
@@ -184,7 +184,7 @@ def _without_second(call: Callable[..., Iterable[Any]]) -> Callable[..., Iterato
         (cuts, "_lines", _without_second),
         (text_archives, "text_entry", lambda read: lambda *args: replace(read(*args), data=b"another text")),
         (modalities, "reason_of", lambda told: lambda error: ""),
-        (units, "apply_filters", lambda split: lambda kept, rules: (kept.slice(1), split(kept, rules)[1])),
+        (treatments, "apply_filters", lambda split: lambda kept, rules: (kept.slice(1), split(kept, rules)[1])),
     ],
 )
 def test_a_planted_loss_is_found(

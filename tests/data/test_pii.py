@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stdnum import iban, luhn
 
-from foundation_core.data.steps.national import IDS, NationalId, salvadoran_id, uruguayan_id
+from foundation_core.data.steps.national import IDS, NationalId, nicaraguan_id, salvadoran_id, uruguayan_id
 from foundation_core.data.steps.personal import Personal
 from foundation_core.data.steps.secrets import entropy_bits
 from foundation_core.errors import SetupError
@@ -129,7 +129,15 @@ KNOWN: dict[str, list[str]] = {
     "py": ["RUC 80028061-0"],
     "uy": ["21-100342-001-7", "RUT 211003420017", "1.234.567-2", "CI 12345672"],
     "cr": ["Cédula 3-0455-0175", "3-101-999999"],
+    "bo": ["CI 4567890", "C.I. 4.567.890", "cédula de identidad: 4567890-1A", "carnet de identidad 4567890-LP"],
+    "hn": ["DNI 0801-1990-12345", "identidad No. 0801199012345", "Número de identidad: 1807-2001-00321"],
+    "ni": ["001-010190-0001N", "486-180689-0001X", "cédula 0010101900001N"],
+    "pa": ["Cédula 8-123-456", "C.I.P. PE-123-4567", "cédula: E-8-123456", "cédula 13-1234-12345", "CI N-19-12345"],
 }
+NOT_IDS = [
+    "CI 456", "en 0801-1990-12345 casos", "DNI 1901-1990-12345", "DNI 0801-1890-12345", "001-010190-0001A",
+    "001-311390-0001H", "cédula 14-123-456", "el 8-123-456", "CI 4567890-XX",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("country", "written"), [(country, one) for country, all_ in KNOWN.items() for one in all_])
@@ -140,6 +148,19 @@ def test_ids_of_each_country_are_found_as_people_write_them(country: Country, wr
     assert masked(f"Dice: {name} {number}.".replace("  ", " "), spec) == expected
     others = tuple(other for other in SPEC.countries if other != country)
     assert masked(f"Dice: {number}.", spec.model_copy(update={"countries": others[:1]})) == f"Dice: {number}."
+
+
+@pytest.mark.parametrize("written", NOT_IDS)
+def test_what_has_not_the_form_the_name_or_the_letter_stays(written: str) -> None:
+    spec = PersonalSpec(use=True, kinds=("national_id",), countries=("bo", "hn", "ni", "pa"))
+    assert masked(f"Dice: {written}.", spec) == f"Dice: {written}."
+
+
+@given(body=digits(13))
+def test_one_letter_is_right_for_a_nicaraguan_number(body: str) -> None:
+    right = [letter for letter in "ABCDEFGHIJKLMNÑOPQRSTUVWXYZ" if nicaraguan_id(body + letter)]
+    assert len(right) == 1
+    assert not nicaraguan_id(str((int(body) + 1) % 10**13).zfill(13) + right[0])
 
 
 FORMS = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -45,8 +46,9 @@ def write_tokens(folder: Path, split: str, documents: Mapping[str, int], shard_t
             first += length
 
 
-def ingested(root: Path) -> Result:
-    """A corpus result: four packages of definitions, each with words of its own."""
+def write_packages(root: Path) -> list[Path]:
+    """Four packages of definitions, each with words of its own; the same files each time."""
+    paths = []
     draw = random.Random(0)
     for package in PACKAGES:
         words = [f"{package[:-1]}_{place}" for place in ("top", "left", "core", "rim")]
@@ -54,11 +56,19 @@ def ingested(root: Path) -> Result:
             path = root / "source" / package / f"module_{number:02d}.py"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n\n".join(_definition(draw, words) for _ in range(12)))
+            paths.append(path)
+    return paths
+
+
+def ingested(root: Path, **fields: Any) -> Result:
+    """A corpus result of these packages; keywords add fields to its spec."""
+    write_packages(root)
     spec = IngestSpec.model_validate(
         {
             "source": {"kind": "folder", "path": str(root / "source")},
             "split": {"validation_fraction": 0.25, "test_fraction": 0.25},
             "tokenizer": {"vocabulary": VOCABULARY},
+            **fields,
         }
     )
     folder = root / "ingest"

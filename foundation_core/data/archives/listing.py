@@ -20,6 +20,9 @@ from foundation_core.data.places import Place
 from foundation_core.data.unpacking import FREE_BYTES, open_unpacked
 from foundation_core.spec_reading import ReadingSpec
 
+_HEADER_BYTES = 512
+"""Of a member of a tar file; none takes less."""
+
 
 class Cut(NamedTuple):
     """A part of an archive.
@@ -57,6 +60,12 @@ def members(path: Place, limits: ReadingSpec, start: int = 0, stop: int | None =
         return
     with path.open("rb") as stream:
         yield from tar_members(open_unpacked(long_name(path.name), stream, limits.most_expansion), limits, start, stop)
+
+
+def most_members(path: Place, cut: Cut) -> int:
+    """How many members a part of an archive may have: of a zip file by its directory, of a tar file by headers."""
+    places = cut.stop - cut.start
+    return places if archive_kind(path.name) == "zip" else -(-places // _HEADER_BYTES)
 
 
 def cuts(path: Place, limits: ReadingSpec, archive_bytes: int, part_bytes: int) -> Iterator[Cut | Aside]:

@@ -16,8 +16,11 @@ from foundation_core.data.steps.step import Step, Stepped
 from foundation_core.spec_ingest import IngestSpec
 
 
-def steps_of(spec: IngestSpec) -> tuple[Step, ...]:
+def steps_of(spec: IngestSpec, language: str | None = None) -> tuple[Step, ...]:
     """The steps in use: encoding repair, control characters, lines, personal data.
+
+    Args:
+        language: of the texts; `OTHERS` for one without lists. None: the spec's.
 
     Raises:
         SetupError: a library that one of them needs is not installed.
@@ -28,7 +31,7 @@ def steps_of(spec: IngestSpec) -> tuple[Step, ...]:
     if cleaning.control.use:
         steps.append(ControlCharacters(cleaning.control))
     if cleaning.lines.use:
-        steps.append(Lines(cleaning.lines, spec.quality.language))
+        steps.append(Lines(cleaning.lines, spec.quality.language if language is None else language))
     if cleaning.personal.use:
         steps.append(Personal(cleaning.personal))
     return tuple(steps)

@@ -8,7 +8,7 @@ Source: C4 (Raffel et al. 2020, section 2.2) and its code, `c4_utils.py` of Tens
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 
 import pyarrow as pa
@@ -29,10 +29,11 @@ class Lines:
 
     name = "lines"
 
-    def __init__(self, spec: LinesSpec, language: Language) -> None:
+    def __init__(self, spec: LinesSpec, language: str) -> None:
+        """Lists that neither the spec nor the language has decide nothing."""
         self.spec = spec
-        self.end_marks = spec.end_marks or END_MARKS[language]
-        self.policy_phrases = (spec.policy_phrases or POLICY_PHRASES[language]) if spec.policies else ()
+        self.end_marks = spec.end_marks or _list_of(END_MARKS, language)
+        self.policy_phrases = (spec.policy_phrases or _list_of(POLICY_PHRASES, language)) if spec.policies else ()
 
     def __call__(self, texts: pa.Array) -> Stepped:
         """The texts without such lines, and how many went by each rule; blank lines too."""
@@ -61,7 +62,7 @@ class Lines:
         """Each rule, as what says of lines whether they break it. The cheap ones that leave few lines come first."""
         spec = self.spec
         yield "blank", lambda lines: pc.equal(pc.binary_length(lines), 0)
-        if spec.needs_end_mark:
+        if spec.needs_end_mark and self.end_marks:
             yield "no_end_mark", lambda lines: self._has_no_end(self._cut(lines))
         yield "few_words", lambda lines: pc.less(pc.count_substring_regex(lines, _WORD), spec.least_words)
         yield "long_word", lambda lines: _has_word_over(lines, spec.most_word_characters)
@@ -73,6 +74,10 @@ class Lines:
     def _has_no_end(self, lines: pa.Array) -> pa.Array:
         ends = reduce(pc.or_, [pc.ends_with(lines, mark) for mark in self.end_marks])
         return pc.or_(pc.invert(ends), pc.ends_with(lines, _ELLIPSIS))
+
+
+def _list_of(lists: Mapping[Language, tuple[str, ...]], language: str) -> tuple[str, ...]:
+    return next((words for known, words in lists.items() if known == language), ())
 
 
 def _has_word_over(lines: pa.Array, characters: int) -> pa.Array:

@@ -3,7 +3,7 @@
     RUC: 20512333797 --number--> 20512333797, "RUC: " before it --each country--> named, right check digit: an id
 
 A number has a right check digit by chance once in ten or eleven times. So one that is written as other numbers are
-counts only behind a name of it, and so does one without a check digit. Check digits are python-stdnum's; two that it
+counts only behind a name of it, and so does one without a check digit. Check digits are python-stdnum's; three that it
 lacks are here.
 """
 
@@ -42,6 +42,10 @@ class NationalId:
 
 _DOTTED = r"\d{1,3}(?:\.\d{3}){2}"
 _CARD_NAMES = "ci|cédula|cédula de identidad|carné de identidad|carnet de identidad"
+_BOLIVIAN_PLACES = "(?:LP|CB|SC|CH|OR|PT|TJ|BE|PD)"
+_HONDURAN_PLACE = r"(?:0[1-9]|1[0-8])(?:0[1-9]|1\d|2[0-8])"
+_DAY_MONTH = r"(?:0[1-9]|[12]\d|3[01])(?:0[1-9]|1[0-2])"
+_NICARAGUAN_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXY"
 
 IDS = (
     NationalId("es", "stdnum.es.dni", rf"(?:\d{{8}}|{_DOTTED})-?[A-Z]"),
@@ -70,8 +74,17 @@ IDS = (
     NationalId("uy", "uruguayan_id", r"\d\.\d{3}\.\d{3}-\d", r"\d{7}-?\d", _CARD_NAMES),
     NationalId("cr", "stdnum.cr.cpf", "", r"\d-\d{4}-\d{4}|0\d{9}", _CARD_NAMES),
     NationalId("cr", "stdnum.cr.cpj", r"[345]-\d{3}-\d{6}", r"\d{10}", "cédula jurídica"),
-)
-"""Every kind that is known. python-stdnum has none of Bolivia, Honduras, Nicaragua and Panama."""
+    NationalId("bo", "", "", rf"(?:\d{{6,8}}|{_DOTTED})(?:-\d[A-Z])?(?:-?{_BOLIVIAN_PLACES})?", _CARD_NAMES),
+    NationalId("hn", "", "", rf"{_HONDURAN_PLACE}-?(?:19|20)\d\d-?\d{{5}}", "dni|identidad|número de identidad"),
+    NationalId("ni", "nicaraguan_id", rf"\d{{3}}-{_DAY_MONTH}\d\d-\d{{4}}[A-Y]", rf"\d{{3}}{_DAY_MONTH}\d{{6}}[A-Y]",
+               f"{_CARD_NAMES}|cédula nicaragüense"),
+    NationalId("pa", "", "", r"(?:(?:[1-9]|1[0-3])(?:AV|PI)?|PE|E-8|E|N)-\d{1,4}-\d{1,6}",
+               f"{_CARD_NAMES}|cip|cédula de identidad personal"),
+)  # fmt: skip
+"""Every kind that is known. python-stdnum has none of Bolivia (number, a complement such as 1A, letters of the place),
+Honduras (department and municipality, year, number), Nicaragua (municipality, date of birth, number, letter) and Panama
+(province, or PE, E, N, then volume and entry): their forms are those that their registries (SEGIP, RNP, CSE, Tribunal
+Electoral) print on the cards. Of these only Nicaragua's has something to check."""
 
 
 def national_finders(countries: Sequence[Country]) -> list[Finder]:
@@ -129,7 +142,10 @@ def _name(name: str) -> str:
 def _check(name: str) -> Callable[[str], bool]:
     if not name:
         return bool
-    own = {"mexican_tax_number": mexican_tax_number, "salvadoran_id": salvadoran_id, "uruguayan_id": uruguayan_id}
+    own = {
+        "mexican_tax_number": mexican_tax_number, "nicaraguan_id": nicaraguan_id, "salvadoran_id": salvadoran_id,
+        "uruguayan_id": uruguayan_id,
+    }  # fmt: skip
     if name in own:
         return own[name]
     is_valid: Callable[[str], bool] = import_module(name).is_valid
@@ -141,6 +157,13 @@ def mexican_tax_number(number: str) -> bool:
     from stdnum.mx import rfc
 
     return rfc.is_valid(number, validate_check_digits=True)
+
+
+def nicaraguan_id(number: str) -> bool:
+    """Whether the letter behind thirteen digits is right: by the remainder of 23, as programs that check these ids have
+    it (the oldest that is public: D. Torres 2008); the registry has published no rule."""
+    digits = re.sub(r"\D", "", number)
+    return number[-1] == _NICARAGUAN_LETTERS[int(digits) % 23]
 
 
 def salvadoran_id(number: str) -> bool:
