@@ -15,6 +15,7 @@ from foundation_core.spec_base import Role, Spec, described_leaves, leaves, plac
 from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
 from foundation_core.spec_ingest import (
+    LOCAL_WORKERS,
     AudioSpec,
     ImageSpec,
     IngestSpec,
@@ -45,7 +46,7 @@ __all__ = [
     "MixedGroupSpec", "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec",
     "PretrainSpec", "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
     "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WatchSpec",
-    "WeightChangeSpec", "described_leaves", "leaves",
+    "LOCAL_WORKERS", "WeightChangeSpec", "described_leaves", "leaves",
     "placement", "presentation",
 ]  # fmt: skip
 

@@ -26,6 +26,7 @@ from foundation_core.data.documents import SourceFile, content_of, open_source, 
 from foundation_core.data.features import FEATURES_FILE, Features, measure
 from foundation_core.data.filters import Rule, rules_of
 from foundation_core.data.modalities import Reader, ingest_key, open_reader, read_files
+from foundation_core.data.sight import MARK_FILE, sight_of
 from foundation_core.data.split import SPLITS
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.unit_store import in_use
@@ -37,6 +38,7 @@ from foundation_core.identity import ActionKey
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.ingest_choice import chosen, split
+from foundation_core.stages.ingest_digests import file_digests
 from foundation_core.stages.ingest_needs import with_need
 from foundation_core.stages.ingest_shards import write_datasets
 from foundation_core.stages.ingest_summary import report, show_card, summarise
@@ -60,7 +62,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
         ConfigError: no such source, modality or measure, or a vocabulary that the documents cannot fill.
         DataError: the source is missing, empty, unreadable in too large a part, or filtered out as a whole.
         DiskFullError: there is no room for it; the finished units are kept.
-        SetupError: a library that the modality needs is not installed.
+        SetupError: a library that the modality needs is not installed; a node does not see the folders; no memory.
         Stopped: somebody asked; the finished units are kept.
     """
     try:
@@ -69,6 +71,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     except DiskFullError as error:
         raise with_need(error, spec, context) from error
     finally:
+        (context.folder / MARK_FILE).unlink(missing_ok=True)
         shutil.rmtree(context.folder / _CHOICE, ignore_errors=True)
 
 
@@ -81,12 +84,13 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     rules = _rules(spec, reader, source.modality)
     _check_texts(spec, reader)
     files = source.files()
-    digests = source_digests(files)
+    sight = sight_of(context.folder, files)
+    digests = source_digests(files, lambda files: file_digests(files, spec, context, sight))
     content = content_of(digests)
     key = ingest_key(spec, content)
     checked = _checked(spec, key, context)
     rules = (*checked.rules, *rules) if checked else rules
-    job = Job(spec, reader, (source.modality, source.captioned), rules, key, context)
+    job = Job(spec, reader, (source.modality, source.captioned), rules, key, context, sight)
 
     withdrawal, withdrawn = Withdrawal(spec.source.withdrawn), Counter[str]()
     files = list(withdrawal.leaves(files, withdrawn))

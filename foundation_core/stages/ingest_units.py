@@ -26,6 +26,7 @@ from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.filters import Rule
 from foundation_core.data.modalities import Reader
+from foundation_core.data.sight import Seeing, Sight
 from foundation_core.data.steps.chain import steps_of
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
@@ -56,6 +57,7 @@ class Job:
 
     Args:
         source: what its source says of its items: modality, and whether they have captions.
+        sight: what every process that works on it must see.
         done: for each phase, how many units were there already and how many were done.
     """
 
@@ -65,6 +67,7 @@ class Job:
     rules: tuple[Rule, ...]
     key: ActionKey
     context: Context
+    sight: Sight
     done: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def unit(self, phase: str, number: int, documents: Sequence[str]) -> Unit:
@@ -79,10 +82,12 @@ class Job:
         there = done = len(pieces) - len(waiting)
         self.count(phase, there, len(waiting))
         if waiting:  # a pool may cost processes even for nothing
-            for _ in context.pool.map(function, waiting, self.spec.workers):
+            for _ in context.pool.map(Seeing(function, self.sight), waiting, self.spec.workers):
                 done += 1
                 context.events.progress(done, len(pieces), "units")
                 self.stop_if_asked(f"{phase}: {done} of {len(pieces)} units are finished and kept")
+        for piece in waiting:
+            piece.unit.wait_until_seen()
 
     def count(self, phase: str, reused: int, done: int) -> None:
         """Note, and say, how many units of a phase were there already."""
