@@ -41,12 +41,13 @@ from foundation_core.spec_watch import WatchSpec
 from foundation_core.spec_workers import least_is_not_above_most, range_of_workers
 
 __all__ = [
+    "LOCAL_WORKERS",
     "AudioSpec", "AugmentSpec", "CheckpointSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec",
     "FilterSpec", "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec",
     "MixedGroupSpec", "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec",
     "PretrainSpec", "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
     "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WatchSpec",
-    "LOCAL_WORKERS", "WeightChangeSpec", "described_leaves", "leaves",
+    "WeightChangeSpec", "described_leaves", "leaves",
     "placement", "presentation",
 ]  # fmt: skip
 

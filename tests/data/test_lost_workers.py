@@ -20,8 +20,6 @@ from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import StageResult
 from tests.support.ingestion import Dying, LossyPool, finished_units
-from tests.support.ray_cluster import TwoNodes
-from tests.support.workplace import Workplace
 
 Build = Callable[..., Context]
 BuildSpec = Callable[..., IngestSpec]
@@ -44,12 +42,12 @@ from foundation_core.stages.ingest import ingest
 from tests.support.ingestion import Dying, LossyPool
 
 spec, folder, notes = IngestSpec.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
-every, cluster = int(sys.argv[4]), sys.argv[5:]
-if cluster:
+every, on_ray = int(sys.argv[4]), "ray" in sys.argv
+if on_ray:
     import ray
-    variables = {"PYTHONPATH": cluster[1]}
-    ray.init(cluster[0], log_to_driver=False, logging_level="ERROR", runtime_env={"env_vars": variables})
-pool = RayPool(print) if cluster else ProcessPool(print)
+    variables = {"PYTHONPATH": sys.argv[6]}
+    ray.init("local", num_cpus=2, include_dashboard=False, logging_level="ERROR", runtime_env={"env_vars": variables})
+pool = RayPool(print) if on_ray else ProcessPool(print)
 ingest(spec, {}, replace(alone(folder), pool=LossyPool(pool, Dying(None, notes, every=every))))
 """
 
@@ -136,15 +134,11 @@ def test_a_killed_driver_loses_the_units_in_hand_and_another_number_of_workers_g
 
 @pytest.mark.services
 @pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_a_ray_cluster_makes_the_same_bytes_and_a_killed_worker_costs_its_unit_alone(
-    undisturbed: tuple[Path, StageResult], tmp_path: Path, notes: Path, spec: IngestSpec, digests: Digests,
-    two_nodes: TwoNodes, workplace: Workplace,
-) -> None:  # fmt: skip
-    command = [sys.executable, "-c", _DRIVER, spec.model_dump_json(), str(tmp_path / "again"), str(notes), "5"]
-    environment = {**two_nodes.place(workplace).environment, "PYTHONPATH": str(ROOT)}
-    command += [two_nodes.gcs_address, str(ROOT)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+def test_ray_makes_the_same_bytes_and_a_killed_worker_costs_its_unit_alone(
+    undisturbed: tuple[Path, StageResult], tmp_path: Path, notes: Path, spec: IngestSpec, digests: Digests
+) -> None:
+    command = [sys.executable, "-c", _DRIVER, spec.model_dump_json(), str(tmp_path / "again"), str(notes), "5", "ray"]
+    done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     dying = Dying(None, notes, every=5)
     begun = dying.begun()
