@@ -36,7 +36,9 @@ class StageEntry:
 
     Args:
         ranks: whether every data-parallel worker runs the stage function together.
-        on_ray: whether it is a Ray job; the others run in a local process.
+        on_ray: whether it is a Ray job always; the others run in a local process.
+        on_cluster: whether it is one where a cluster has more than this machine: on one machine, local processes begin
+            at once and do as much.
         warm: modules that a waiting process may import ahead.
     """
 
@@ -44,11 +46,12 @@ class StageEntry:
     spec: type[specs.Spec]
     ranks: bool = False
     on_ray: bool = False
+    on_cluster: bool = False
     warm: tuple[str, ...] = ()
 
 
 STAGES: Mapping[str, StageEntry] = {
-    "ingest": StageEntry("foundation_core.stages.ingest:ingest", specs.IngestSpec),
+    "ingest": StageEntry("foundation_core.stages.ingest:ingest", specs.IngestSpec, on_cluster=True),
     "pretrain": StageEntry("foundation_core.stages.pretrain:pretrain", specs.PretrainSpec, ranks=True, on_ray=True),
     "finetune": StageEntry("foundation_core.stages.finetune:finetune", specs.FinetuneSpec, on_ray=True),
     "evaluate": StageEntry(
@@ -68,6 +71,7 @@ class Job:
 
     Args:
         module: its entry point, `python -m MODULE JOB.json`.
+        on_ray: whether it is a job of a Ray cluster, and its pieces of work are tasks there.
     """
 
     stage: str
@@ -77,6 +81,7 @@ class Job:
     key: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
     module: str = "cluster.job"
+    on_ray: bool = False
 
     def write(self) -> Path:
         """Write the job into its folder; the path of the file."""
@@ -152,7 +157,7 @@ def _run_alone(job: Job, events: EventLog) -> None:
     from foundation_core.tracking.base import EventTracker
     from foundation_core.train.engine import TorchEngine
 
-    if STAGES[job.stage].on_ray:
+    if job.on_ray:
         from cluster.ray_jobs import join_cluster
 
         join_cluster(Path(job.folder))
@@ -161,7 +166,7 @@ def _run_alone(job: Job, events: EventLog) -> None:
         tracker=EventTracker(events),
         events=events,
         stop=StopFile(Path(job.folder)),
-        pool=RayPool() if STAGES[job.stage].on_ray else ProcessPool(),
+        pool=RayPool(events.say) if job.on_ray else ProcessPool(events.say),
         engine=TorchEngine,
         shared=Path(job.folder).parents[1],
     )

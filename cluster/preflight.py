@@ -10,12 +10,12 @@ import psutil
 from cluster.compatibility import check_combination, check_tools
 from cluster.forecast import WORKER_BYTES, Forecast, forecast
 from cluster.planning import INPUTS, Step, plan
-from cluster.ray_jobs import cluster_cpus
+from cluster.ray_jobs import cluster_cpus, is_here
 from cluster.room import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
 from foundation_core.errors import ConfigError, SetupError
-from foundation_core.specs import IngestSpec, PipelineSpec
+from foundation_core.specs import LOCAL_WORKERS, IngestSpec, PipelineSpec
 from foundation_core.stages.ingest_needs import memory_bytes
 from foundation_core.store import Store
 
@@ -47,7 +47,7 @@ def preflight_cluster(recipe: PipelineSpec, settings: Settings, steps: Iterable[
     if not settings.ray_dashboard:
         return
     due = {step.stage for step in steps if step.result is None}
-    if due & {"pretrain", "finetune"}:
+    if due & {"ingest", "pretrain", "finetune"}:
         present, spec = cluster_cpus(settings.ray_dashboard), recipe.pretrain
         if "pretrain" in due and spec.fewest_workers * spec.threads_per_worker > present:
             raise too_few_cpus(spec, present)
@@ -93,7 +93,7 @@ def checked_plan(
     found = forecast(recipe, steps, store)
     if "pretrain" in found.seconds and not settings.ray_dashboard:
         _fits_memory(recipe.pretrain.workers, found)
-    if "ingest" in found.seconds:
+    if "ingest" in found.seconds and is_here(settings.ray_dashboard):
         _fits_ingest(recipe.ingest)
     free_bytes = shutil.disk_usage(settings.home).free
     if found.disk_bytes > free_bytes:
@@ -118,7 +118,7 @@ def _fits_ingest(spec: IngestSpec) -> None:
     needed, there = memory_bytes(spec), psutil.virtual_memory().total
     if needed > there:
         raise SetupError(
-            f"{spec.workers} workers on units of {_gb(spec.unit_bytes)} need about {_gb(needed)}, with"
+            f"{spec.workers or LOCAL_WORKERS} workers on units of {_gb(spec.unit_bytes)} need about {_gb(needed)}, with"
             f" {_gb(spec.work_memory_bytes)} to look for copies in, and this machine has {_gb(there)}",
             fix="lower --ingest.workers, --ingest.unit_bytes or --ingest.work_memory_bytes",
         )

@@ -108,6 +108,24 @@ def cluster_cpus(address: str) -> int:
     Raises:
         FoundationError: as `connect`.
     """
+    return int(sum(node.resources_total.get("CPU", 0) for node in _living_nodes(address)))
+
+
+def is_more_than_this_machine(address: str) -> bool:
+    """Whether a cluster has several nodes, or is elsewhere.
+
+    Raises:
+        FoundationError: as `connect`.
+    """
+    return not is_here(address) or len(_living_nodes(address)) > 1
+
+
+def is_here(address: str) -> bool:
+    """Whether the dashboard at an address is this machine's; so is that of the cluster that a run starts for itself."""
+    return not address or urlsplit(address).hostname in ("127.0.0.1", "localhost", "::1")
+
+
+def _living_nodes(address: str) -> list[Any]:
     connect(address)
     from ray.util.state import list_nodes
     from ray.util.state.exception import RayStateApiException
@@ -117,7 +135,7 @@ def cluster_cpus(address: str) -> int:
         nodes = list_nodes(address=address, limit=MOST_NODES)
     except RayStateApiException as error:
         raise TransientError(f"the Ray cluster at {address} does not tell its nodes: {error}") from error
-    return int(sum(node.resources_total.get("CPU", 0) for node in nodes if node.state == "ALIVE"))
+    return [node for node in nodes if node.state == "ALIVE"]
 
 
 def live_jobs(address: str) -> dict[str, str]:

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cluster.embedded import RayHead
 from cluster.job import STAGES, Job
@@ -20,6 +20,7 @@ from cluster.launch import Event, LocalLauncher, RayLauncher, follow, ready_laun
 from cluster.leases import is_held, lease
 from cluster.mirror import Mirror
 from cluster.planning import plan, stage_key
+from cluster.ray_jobs import is_more_than_this_machine
 from cluster.settings import Settings
 from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, Stopped
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from foundation_core.tracking.mlflow import MlflowRuns, Status
 
 EXPERIMENT = "foundation"
+PATH_FIELDS = ("path", "bad_words")
+"""Fields that name a file or folder, in whatever spec they stand."""
 Report = Callable[[str, Event], None]
 """Told of every event of every stage: (stage, event)."""
 
@@ -81,7 +84,7 @@ class Session:
         self.store = Store(settings.results)
         self._report, self._prefect_run = report, prefect_run
         self._commit = settings.git_commit or git_commit(Path(__file__).parent)
-        self._threads = ThreadPoolExecutor(3, thread_name_prefix="session")
+        self._threads = ThreadPoolExecutor(4, thread_name_prefix="session")
         self._point = point
         self._sweep_tags = {SWEEP: point.sweep, SWEEP_POINT: point.name} if point else {}
         self._local = point.local if point else ready_launcher(settings)
@@ -90,6 +93,7 @@ class Session:
         self.at_work: Path | None = None
         """Folder of the stage that is at work, or that failed."""
         self._ray: Future[RayLauncher] | None = None
+        self._joins: Future[bool] | None = None
 
     def __enter__(self) -> Self:
         """Start what the coming stages need, all at once; nobody waits yet."""
@@ -98,7 +102,9 @@ class Session:
         if "ingest" in due:
             self._local.warm("ingest")
         self._due_on_ray = [stage for stage in due if STAGES[stage].on_ray]
-        if self._due_on_ray:
+        if self.settings.ray_dashboard and any(STAGES[stage].on_cluster for stage in due):
+            self._joins = self._threads.submit(is_more_than_this_machine, self.settings.ray_dashboard)
+        if self._due_on_ray or self._joins:
             if not self.settings.ray_dashboard and not (self._point and self._point.head):
                 self._head = RayHead(self.settings)
             self._ray = self._threads.submit(self._connect_to_ray)
@@ -170,8 +176,7 @@ class Session:
         mirror = Mirror(folder, self._runs, lambda runs: self._open_stage(runs, stage, key, ids))
         try:
             if found is None:  # else it was committed by a launcher that died before it could say so
-                job_id = self._launch(stage, key, folder, inputs, mirror)
-                ids["ray_job"] = job_id if STAGES[stage].on_ray else ""
+                ids["ray_job"] = self._launch(stage, key, folder, inputs, mirror)
         except BaseException as error:
             mirror.close(status_of(error))
             raise
@@ -188,19 +193,23 @@ class Session:
         return found
 
     def _launch(self, stage: str, key: ActionKey, folder: Path, inputs: Mapping[str, Result], mirror: Mirror) -> str:
+        """Run the stage's job to its end; the id of its Ray job, or "" where it was none."""
+        on_ray = self._goes_to_ray(stage)
+        spec = getattr(self.recipe, stage).model_dump(mode="json")
         environment = {"FOUNDATION_TRACKING_URI": self.settings.mlflow_uri}
         if stage == "publish":
             environment["FOUNDATION_RUN_ID"] = mirror.run_id.result()
         job = Job(
             stage=stage,
-            spec=getattr(self.recipe, stage).model_dump(mode="json"),
+            spec=with_whole_paths(spec) if on_ray else spec,
             inputs={role: str(result.folder) for role, result in inputs.items()},
             folder=str(folder),
             key={"digest": key.digest, "parts": dict(key.parts)},
             environment=environment,
+            on_ray=on_ray,
         )
         self._report(stage, {"kind": "launch"})
-        launcher = self._ray.result() if STAGES[stage].on_ray and self._ray else self._local
+        launcher = self._ray.result() if on_ray and self._ray else self._local
         if stage == "finetune":
             self._local.warm("evaluate")
             self._local.warm("publish")
@@ -209,7 +218,12 @@ class Session:
         self.at_work = None
         if self._due_on_ray[-1:] == [stage]:  # it takes a second to leave, and what follows has use for its memory
             self._threads.submit(self._end_ray)
-        return job_id
+        return job_id if on_ray else ""
+
+    def _goes_to_ray(self, stage: str) -> bool:
+        """Whether a stage is a Ray job: always, or because the cluster has more than this machine."""
+        entry = STAGES[stage]
+        return entry.on_ray or (entry.on_cluster and self._joins is not None and self._joins.result())
 
     def _end_ray(self) -> None:
         head, self._head = self._head, None
@@ -241,6 +255,20 @@ class Session:
         params = dict(leaves(getattr(self.recipe, stage)))
         tags = run_tags(stage, key.digest, ids) | self._sweep_tags
         return runs.open_stage(self.pipeline_run, stage, key.digest, params, tags)
+
+
+def with_whole_paths(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The spec of a stage, as JSON has it, with paths from the root: a Ray job works in another folder than we do."""
+    return {name: _whole(name, value) for name, value in spec.items()}
+
+
+def _whole(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return with_whole_paths(value)
+    if isinstance(value, list):
+        return [_whole(name, each) for each in value]
+    is_path = name in PATH_FIELDS and isinstance(value, str) and "://" not in value
+    return str(Path(value).expanduser().absolute()) if is_path else value
 
 
 def status_of(error: BaseException) -> Status:

@@ -10,9 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from cluster.ray_jobs import connect, reaching
+from cluster.ray_jobs import connect, is_here, reaching
 from cluster.settings import Settings
 from cluster.upload import RECIPE_FILE, SOURCE, working_folder
 from foundation_core.errors import FoundationError, Stopped, TransientError
@@ -116,8 +115,7 @@ class PipelineJobs:
 
     def _python(self) -> str:
         """The interpreter of the job: this very one on this machine; elsewhere what that machine calls python."""
-        is_here = urlsplit(self._address).hostname in ("127.0.0.1", "localhost", "::1")
-        return sys.executable if is_here else "python"
+        return sys.executable if is_here(self._address) else "python"
 
 
 async def _tail(client: JobSubmissionClient, job_id: str, write: Callable[[str], None]) -> None:

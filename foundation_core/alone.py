@@ -21,7 +21,9 @@ class SerialPool:
     def prepare(self, modules: Sequence[str]) -> None:
         """Nothing: what is needed is imported when it is."""
 
-    def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
+    def map(
+        self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int | None = None
+    ) -> Iterator[Done]:
         """The result of each piece, in their own order."""
         return map(function, pieces)
 

@@ -264,9 +264,11 @@ class IngestSpec(Spec):
     partitions that do. Units have memory of their own, which goes with unit_bytes and the number of workers."""
     quarantine_fraction: float = Field(0.05, ge=0, le=1)
     """Share of unreadable documents above which the stage stops."""
-    workers: int = placement(2, ge=1)
-    """Processes that read and encode."""
+    workers: int | None = placement(None, ge=1)
+    """Processes that read and encode. Empty: two; on a Ray cluster as many as it has CPUs."""
 
 
+LOCAL_WORKERS = 2
+"""Processes of one machine, where nobody says how many."""
 MODALITY_FIELDS = ("image", "audio", "series")
 """Fields of an `IngestSpec` that one modality reads and no other."""

@@ -15,6 +15,7 @@ from foundation_core.spec_base import Role, Spec, described_leaves, leaves, plac
 from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
 from foundation_core.spec_ingest import (
+    LOCAL_WORKERS,
     AudioSpec,
     ImageSpec,
     IngestSpec,
@@ -40,6 +41,7 @@ from foundation_core.spec_watch import WatchSpec
 from foundation_core.spec_workers import least_is_not_above_most, range_of_workers
 
 __all__ = [
+    "LOCAL_WORKERS",
     "AudioSpec", "AugmentSpec", "CheckpointSpec", "DecontaminationSpec", "EvaluateSpec", "EvaluationSetSpec",
     "FilterSpec", "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec",
     "MixedGroupSpec", "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec",

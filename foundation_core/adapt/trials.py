@@ -80,6 +80,10 @@ class TrialPiece:
     folder: Path
     test: bool
 
+    def __str__(self) -> str:
+        """What is trained."""
+        return f"trial {self.trial.name}"
+
     @property
     def trained_file(self) -> Path:
         """What commits the training."""

@@ -13,7 +13,7 @@ import os
 import platform
 import re
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
@@ -301,22 +301,28 @@ def open_source(spec: SourceSpec) -> Source:
     return cast(Source, find("sources", spec.kind)(spec))
 
 
-def source_digests(files: Iterable[SourceFile]) -> dict[str, str]:
+def source_digests(
+    files: Sequence[SourceFile], of: Callable[[Sequence[SourceFile]], Mapping[str, str]] | None = None
+) -> dict[str, str]:
     """The digest of every file of a source, by document id, in their order.
+
+    Args:
+        of: how they are found, by document id. None: here, one after the other.
 
     Raises:
         DataError: there is no document at all, or one id stands for two files.
     """
-    digests = dict[str, str]()
+    seen = set[str]()
     for file in files:
-        if file.document in digests:
+        if file.document in seen:
             raise DataError(f"the source lists {file.document} twice", fix="give each file an id of its own")
-        digests[file.document] = file.digest()
-    if not digests:
+        seen.add(file.document)
+    if not files:
         raise DataError(
             "the source is empty: no file matches", fix="check source.path and source.pattern, or choose another source"
         )
-    return digests
+    found = of(files) if of is not None else {file.document: file.digest() for file in files}
+    return {file.document: found[file.document] for file in files}
 
 
 def content_of(digests: Mapping[str, str]) -> str:
@@ -327,7 +333,7 @@ def content_of(digests: Mapping[str, str]) -> str:
     return content.hexdigest()
 
 
-def source_content(files: Iterable[SourceFile]) -> str:
+def source_content(files: Sequence[SourceFile]) -> str:
     """`content_of` a source's files.
 
     Raises:

@@ -61,6 +61,10 @@ class DigestPiece:
     part: Part
     least_characters: int
 
+    def __str__(self) -> str:
+        """Whose they are."""
+        return f"paragraphs of {self.part.read.folder.name}"
+
 
 @dataclass(frozen=True)
 class MatchPiece:
@@ -77,6 +81,10 @@ class MatchPiece:
     bounds: tuple[int, int]
     gone: Path | None
 
+    def __str__(self) -> str:
+        """Which they are."""
+        return f"repeated paragraphs from {self.bounds[0]:016x} to {self.bounds[1]:016x}"
+
 
 @dataclass(frozen=True)
 class RewritePiece:
@@ -92,6 +100,10 @@ class RewritePiece:
     number: int
     repeats: tuple[Path, ...]
     sketch: Callable[[pa.Array], pa.Array] | None
+
+    def __str__(self) -> str:
+        """Whose they are."""
+        return f"documents of {self.part.read.folder.name} without repeated paragraphs"
 
 
 def without_repeats(

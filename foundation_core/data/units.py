@@ -11,8 +11,9 @@ import errno
 import hashlib
 import os
 import shutil
+import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,12 +30,14 @@ from foundation_core.data.shards import arrow_bytes, read_arrow
 from foundation_core.data.stopwatch import Stopwatch
 from foundation_core.data.treatments import Treatments
 from foundation_core.data.withdrawal import NOTHING_WITHDRAWN, Withdrawal
-from foundation_core.errors import DataError
+from foundation_core.errors import DataError, SetupError
 from foundation_core.files import PARTIAL, committed, read_json, sha256_file, sha256_json, write_json
 
 TOKENS = pa.schema({"document": pa.string(), "group": pa.string(), "tokens": pa.large_list(pa.int32())})
 """An encoded document; its last token is the end token."""
 
+_SEEN_SECONDS = 90.0
+"""How long a folder of the network may hide what another machine wrote: NFS keeps an absence in mind for 60 s."""
 UNIT_FILE = "unit.json"
 """The file of a unit that says what the others must be."""
 KEPT_FILE, DROPPED_FILE, QUARANTINED_FILE, SKETCHES_FILE, TOKENS_FILE = (
@@ -80,6 +83,22 @@ class Unit:
         with suppress(OSError):
             os.utime(self.folder)
         return self.finished()
+
+    def wait_until_seen(self) -> None:
+        """Return once what another process finished can be seen here.
+
+        Raises:
+            SetupError: it does not come to sight: that process wrote into another folder of the same path.
+        """
+        deadline = time.monotonic() + _SEEN_SECONDS
+        while not (self.folder / UNIT_FILE).exists():
+            if time.monotonic() > deadline:
+                raise SetupError(
+                    f"a process of this run finished {self.folder}, and it is not to be seen here",
+                    allowed="nodes that all see the data folder under the same path, to read and to write",
+                    fix="mount one folder on every node, then run the same command again",
+                )
+            time.sleep(0.1)
 
     def commit(self, files: Mapping[str, Any], **facts: Any) -> None:
         """Write the files, given as bytes by name, and facts about them; the folder gets its name when all are there.
@@ -139,6 +158,10 @@ class ReadPiece:
     sketch: Callable[[pa.Array], pa.Array] | None = None
     withdrawal: Withdrawal = NOTHING_WITHDRAWN
 
+    def __str__(self) -> str:
+        """What is read."""
+        return f"reading {_names([file.document for file in self.files])}"
+
 
 @dataclass(frozen=True)
 class EncodePiece:
@@ -152,6 +175,31 @@ class EncodePiece:
     read: Unit
     rows: tuple[int, ...]
     tokenizer: Path
+
+    def __str__(self) -> str:
+        """What is encoded."""
+        return f"encoding {_names(kept_documents(self.read, pa.array(self.rows, pa.int64()))['document'].to_pylist())}"
+
+
+@dataclass(frozen=True)
+class FilesPiece:
+    """Files whose digests are wanted."""
+
+    files: tuple[SourceFile, ...]
+
+    def __str__(self) -> str:
+        """What is read."""
+        return f"digests of {_names([file.document for file in self.files])}"
+
+
+def digests_of(piece: FilesPiece) -> list[tuple[str, str]]:
+    """Each file's document id and its digest."""
+    return [(file.document, file.digest()) for file in piece.files]
+
+
+def _names(documents: Sequence[str]) -> str:
+    few = len(documents) < 3
+    return ", ".join(documents) if few else f"{len(documents)} items, {documents[0]} to {documents[-1]}"
 
 
 class ReadDone(NamedTuple):

@@ -28,13 +28,25 @@ class StopSignal(Protocol):
 
 
 class Pool(Protocol):
-    """Runs independent pieces of work side by side: local processes, or a Ray cluster."""
+    """Runs independent pieces of work side by side: local processes, or a Ray cluster.
+
+    A process that dies costs what it has in hand, which another one does again.
+    """
 
     def prepare(self, modules: Sequence[str]) -> None:
         """Get ready for functions that need these modules, while this process goes on with something else."""
 
-    def map(self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int) -> Iterator[Done]:
-        """The result of each piece, in the order in which they finish. The function is a module-level one."""
+    def map(
+        self, function: Callable[[Piece], Done], pieces: Iterable[Piece], workers: int | None = None
+    ) -> Iterator[Done]:
+        """The result of each piece, in the order in which they finish; few pieces are taken ahead.
+
+        Args:
+            function: that another process can import; it may run twice for a piece, the second time after the first
+                was ended.
+            pieces: whose `str` is what people call them.
+            workers: at most so many side by side. None: as many as the pool has room for.
+        """
 
 
 @dataclass(frozen=True)

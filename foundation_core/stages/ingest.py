@@ -26,6 +26,7 @@ from foundation_core.data.documents import SourceFile, content_of, open_source, 
 from foundation_core.data.features import FEATURES_FILE, Features, measure
 from foundation_core.data.filters import rules_of
 from foundation_core.data.modalities import Reader, ingest_key, open_reader, read_files
+from foundation_core.data.sight import MARK_FILE, sight_of
 from foundation_core.data.split import SPLITS
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.treatments import treatments_of
@@ -38,6 +39,7 @@ from foundation_core.identity import ActionKey, content_hash
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.ingest_choice import chosen, split
+from foundation_core.stages.ingest_digests import file_digests
 from foundation_core.stages.ingest_needs import with_need
 from foundation_core.stages.ingest_shards import write_datasets
 from foundation_core.stages.ingest_summary import report, say_content_and_times, show_card, summarise
@@ -61,7 +63,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
         ConfigError: no such source, modality or measure, or a vocabulary that the documents cannot fill.
         DataError: the source is missing, empty, unreadable in too large a part, or filtered out as a whole.
         DiskFullError: there is no room for it; the finished units are kept.
-        SetupError: a library that the modality needs is not installed.
+        SetupError: a library that the modality needs is not installed; a node does not see the folders; no memory.
         Stopped: somebody asked; the finished units are kept.
     """
     try:
@@ -70,6 +72,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
     except DiskFullError as error:
         raise with_need(error, spec, context) from error
     finally:
+        (context.folder / MARK_FILE).unlink(missing_ok=True)
         shutil.rmtree(context.folder / _CHOICE, ignore_errors=True)
 
 
@@ -82,12 +85,13 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     _check_rules(spec, reader, source.modality)
     _check_texts(spec, reader)
     files = source.files()
-    digests = source_digests(files)
+    sight = sight_of(context.folder, files)
+    digests = source_digests(files, lambda files: file_digests(files, spec, context, sight))
     content = content_of(digests)
     key = ingest_key(spec, content)
     checked = _checked(spec, key, context)
     treatments = treatments_of(spec, checked.rules if checked else ())
-    job = Job(spec, reader, (source.modality, source.captioned), treatments, key, context)
+    job = Job(spec, reader, (source.modality, source.captioned), treatments, key, context, sight)
     job.watch.seconds["listing"] = time.perf_counter() - start
 
     withdrawal, withdrawn = Withdrawal(spec.source.withdrawn), Counter[str]()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from foundation_core.data.documents import open_source
 from foundation_core.errors import DiskFullError
 from foundation_core.files import own_bytes
-from foundation_core.specs import IngestSpec
+from foundation_core.specs import LOCAL_WORKERS, IngestSpec
 
 if TYPE_CHECKING:
     from foundation_core.stages.contract import Context  # brings torch, which a preflight can do without
@@ -27,7 +27,7 @@ def memory_bytes(spec: IngestSpec) -> int:
 
     `python -m benchmarks.ingest.memory` measures it.
     """
-    workers = spec.workers * (WORKER_BYTES + UNIT_FACTOR * spec.unit_bytes)
+    workers = (spec.workers or LOCAL_WORKERS) * (WORKER_BYTES + UNIT_FACTOR * spec.unit_bytes)
     return FIRST_BYTES + spec.work_memory_bytes + workers
 
 

@@ -25,6 +25,7 @@ from foundation_core.data.boundaries import cut
 from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.modalities import Reader
+from foundation_core.data.sight import Seeing, Sight
 from foundation_core.data.stopwatch import Stopwatch
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
@@ -66,6 +67,7 @@ class Job:
     Args:
         source: what its source says of its items: modality, and whether they have captions.
         treatments: of the documents.
+        sight: what every process that works on it must see.
         done: for each phase, how many units were there already and how many were done.
         watch: where the time of this process and of the workers went.
     """
@@ -76,6 +78,7 @@ class Job:
     treatments: Treatments
     key: ActionKey
     context: Context
+    sight: Sight
     done: dict[str, dict[str, int]] = field(default_factory=dict)
     watch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -104,12 +107,14 @@ class Job:
         there = done = len(pieces) - len(waiting)
         self.count(phase, there, len(waiting))
         if waiting:  # a pool may cost processes even for nothing
-            for told in context.pool.map(function, waiting, self.spec.workers):
+            for told in context.pool.map(Seeing(function, self.sight), waiting, self.spec.workers):
                 done += 1
                 context.events.progress(done, len(pieces), "units")
                 if heard is not None:
                     heard(told)
                 self.stop_if_asked(f"{phase}: {done} of {len(pieces)} units are finished and kept")
+        for piece in waiting:
+            piece.unit.wait_until_seen()
 
     def count(self, phase: str, reused: int, done: int) -> None:
         """Note, and say, how many units of a phase were there already."""
