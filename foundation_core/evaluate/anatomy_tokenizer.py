@@ -54,10 +54,9 @@ def _around(patterns: list[str]) -> tuple[list[str], bool, list[str]]:
 
 def _patterns(part: Mapping[str, Any] | None) -> Iterator[str]:
     """The patterns of a pre-tokenizer, one after the other, and where bytes are spelt."""
-    kind = None if part is None else part["type"]
-    if part is None or kind not in _STEPS:
-        refuse(f"a tokenizer that cuts words by {kind}")
-    yield from _STEPS[kind](part)
+    if part is None or part["type"] not in _STEPS:
+        refuse(f"a tokenizer that cuts words by {part and part['type']}")
+    yield from _STEPS[part["type"]](part)
 
 
 def _split(part: Mapping[str, Any]) -> Iterator[str]:
