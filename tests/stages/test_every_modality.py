@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pandas
 import pytest
 from sklearn.datasets import load_digits
 
+from flows.summary import summary_row
 from foundation_core.adapt.tasks import load_task
+from foundation_core.data.digits import TEMPLATES
 from foundation_core.errors import ConfigError
 from foundation_core.files import read_json
 from foundation_core.stages.contract import Context
@@ -45,6 +48,14 @@ CAPTIONS = {
         "templates": ["look, a {}!"],
         "class_names": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
     },
+}  # fmt: skip
+DESCRIBED = {
+    "ingest": CAPTIONS["ingest"],
+    "pretrain": {
+        "model": {"family": "captioner", "trunk": LEARNED, "context_tokens": 24}, "objective": "captioning",
+        "augment": {"shift": [1, 1]},
+    },
+    "finetune": {"task": "caption_naming_class", "answer_tokens": 6},
 }  # fmt: skip
 AUDIO = {"rate_hz": 8000, "mel_bins": 16, "frames": 32}
 SPOKEN = {
@@ -176,6 +187,20 @@ def test_a_published_dual_encoder_maps_images_and_texts_to_one_space(captions: R
         assert math.fsum(value * value for value in vector) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ConfigError, match="classify reads image"):
         model.predict(rows, {"task": "classify"})
+
+
+def test_a_captioner_of_images_writes_captions_that_are_scored_by_the_class_that_they_name(run: Run) -> None:
+    results = run(DESCRIBED)
+    task, scores = load_task(results["task"].folder), results["scores"].summary
+    assert scores["deciding"] == "class_named"
+    assert len(task.facts.names) == 10 * len(TEMPLATES)  # every caption of every digit is in training
+    usual = min(Counter(task.train.references).items(), key=lambda entry: (-entry[1], entry[0]))[0]
+    of_its_class = task.test.labels.eq(task.facts.names[usual]).double().mean().item()
+    assert scores["baseline"]["all"]["class_named"] == pytest.approx(of_its_class)
+    assert "the most frequent text" in (results["version"].folder / "cards" / "model_card.md").read_text()
+    assert "class named" in summary_row(results["scores"])["made"]
+    rows = pandas.DataFrame({"image": [png()]})
+    assert isinstance(loaded(results).predict(rows, {"task": "write"})["answer"][0], str)
 
 
 def test_a_captioner_transcribes(run: Run, shared_data: Callable[[str], Path], tmp_path: Path) -> None:
