@@ -110,6 +110,7 @@ SOURCES: Mapping[str, Source] = {
     "spoken_digits": Source("audio"),
     "spoken_digit_strings": Source("audio", captioned=True),
     "series_table": Source("series"),
+    "wave_folder": Source("series"),
 }
 
 

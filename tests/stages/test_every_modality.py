@@ -69,13 +69,15 @@ SERIES = {
     "finetune": {"task": "next_values"},
 }  # fmt: skip
 SPECIAL = {"mask": True, "start": True, "sentinels": 8}
-CODE = {
-    "encoder": ("masked_token", "token_types"),
-    "encoder_decoder": ("span_corruption", "docstring_of_function"),
-    "decoder": ("prefix", "complete_function"),
-    "mixture": ("balanced_next_token", "package_of_fragment"),
-}
-"""Objective and task of a family."""
+CODE = [
+    ("encoder", "masked_token", "token_types"),
+    ("encoder", "masked_token", "package_of_fragment"),
+    ("encoder_decoder", "span_corruption", "docstring_of_function"),
+    ("decoder", "prefix", "complete_function"),
+    ("mixture", "balanced_next_token", "package_of_fragment"),
+]
+"""A family, its objective and a task."""
+TWO_OF_THREE = {**TRUNK, "experts": 3, "experts_per_token": 2}
 
 
 @pytest.fixture(scope="module")
@@ -237,10 +239,30 @@ def test_a_series_is_continued(run: Run, tmp_path: Path) -> None:
     assert [len(channel) for channel in json.loads(answer)] == [4, 4]
 
 
-@pytest.mark.parametrize("family", CODE)
-def test_every_family_of_text_goes_through_every_stage(family: str, run: Run, source_code: Path) -> None:
-    objective, task = CODE[family]
-    trunk = {**TRUNK, "experts": 3} if family == "mixture" else TRUNK
+def test_windows_of_a_labelled_series_are_named(run: Run, tmp_path: Path) -> None:
+    kinds = [("calm", "wild")[place // 48 % 2] for place in range(2400)]
+    lines = [f"{math.sin(place * {'calm': 0.2, 'wild': 1.9}[kind])},{kind}" for place, kind in enumerate(kinds)]
+    (tmp_path / "table.csv").write_text("\n".join(["wave,kind", *lines]))
+    source = {"kind": "series_table", "path": str(tmp_path / "table.csv"), "label_field": "kind"}
+    series = {"columns": ["wave"], "window": 16, "stride": 16}
+    results = run(
+        {
+            "ingest": {"source": source, "series": series, "split": {"test_fraction": 0.3}},
+            "pretrain": SERIES["pretrain"], "finetune": {"task": "class_of_sample"},
+        }
+    )  # fmt: skip
+    assert load_task(results["task"].folder).classes == ["calm", "wild"]
+    assert results["scores"].summary["baseline"]["all"]["accuracy"] > 0.9  # and half of them are of each kind
+    assert list(results["scores"].summary["gain"]) == ["few", "all"]
+    rows = pandas.DataFrame({"series": [[[math.sin(place * 1.9) for place in range(16)]]]})
+    assert loaded(results).predict(rows, {"task": "classify"})["label"][0] in ("calm", "wild")
+
+
+@pytest.mark.parametrize(("family", "objective", "task"), CODE)
+def test_every_family_of_text_goes_through_every_stage(
+    family: str, objective: str, task: str, run: Run, source_code: Path
+) -> None:
+    trunk = TWO_OF_THREE if family == "mixture" else TRUNK
     results = run(
         {
             "ingest": {
@@ -259,6 +281,8 @@ def test_every_family_of_text_goes_through_every_stage(family: str, run: Run, so
     assert ("bits_per_byte" in scores["test"]) == (objective in ("prefix", "balanced_next_token"))
     assert ("samples" in scores) == (family in ("decoder", "mixture"))
     assert version["largest_difference"] <= version["tolerance"]
+    told = results["trunk"].summary["active_parameters"] < results["trunk"].summary["parameters"]
+    assert ("active)" in summary_row(results["trunk"])["made"]) == told == (family == "mixture")
     rows = pandas.DataFrame({"text": ["def first_1(value):\n    return value\n"]})
     model = loaded(results)
     asked = {"token_types": "tag", "package_of_fragment": "classify"}.get(task, "write")
