@@ -132,7 +132,7 @@ def _evaluate(summary: Mapping[str, Any]) -> tuple[str, str]:
     told += [f"{value:.0%} zero-shot" for name, value in summary.get("zero_shot", {}).items() if name == "templates"]
     if pairs := summary.get("retrieval"):
         both = (pairs[f"{way}_at_{among}"] for way in ("caption_of_sample", "sample_of_caption") for among in (1, 5))
-        told.append("recall at 1 and 5: {:.0%}, {:.0%} of captions; {:.0%}, {:.0%} of samples".format(*both))
+        told.append("recall at 1 and 5: captions found {:.0%} and {:.0%}, samples {:.0%} and {:.0%}".format(*both))
     return made, ", ".join(told)
 
 
