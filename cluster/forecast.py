@@ -42,6 +42,7 @@ class Forecast:
 
     Args:
         parameters: of the model.
+        active_parameters: those of them that a token passes.
         unit: what the corpus is counted in: tokens of text, or samples.
         corpus_size: of the training split.
         trained_size: what pretraining reads, repetitions included.
@@ -54,6 +55,7 @@ class Forecast:
     """
 
     parameters: int
+    active_parameters: int
     unit: str
     corpus_size: int
     trained_size: int
@@ -85,6 +87,7 @@ def forecast(recipe: PipelineSpec, steps: Sequence[Step], store: Store) -> Forec
     due = [step.stage for step in steps if step.result is None]
     return Forecast(
         parameters=size.parameters,
+        active_parameters=size.active,
         unit="tokens" if is_text else "samples",
         corpus_size=corpus,
         trained_size=trained,

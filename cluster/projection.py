@@ -78,6 +78,7 @@ class Choice:
     zero_stage: int
     recomputed: bool
     parameters: int
+    active_parameters: int
     memory: Memory
     free_bytes: int
     step: StepTime
@@ -119,6 +120,7 @@ def project(
         zero_stage=zero_stage,
         recomputed=recomputed,
         parameters=size.parameters,
+        active_parameters=size.active,
         memory=needed,
         free_bytes=cluster.card.memory_bytes - cluster.card.reserved_bytes - needed.total,
         step=step,

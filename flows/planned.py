@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from cluster.forecast import Forecast
 from cluster.planning import Step
+from foundation_core.cost.size import size_told
 from foundation_core.specs import PipelineSpec
 
 
@@ -29,7 +30,7 @@ def fact_rows(recipe: PipelineSpec, found: Forecast) -> list[tuple[str, str]]:
     workers = recipe.pretrain.workers
     epochs = ", ".join(f"{count:.2g} of {source}" for source, count in found.epochs.items())
     return [
-        ("parameters", f"{found.parameters / 1e6:.2f} M"),
+        ("parameters", size_told(found.parameters, found.active_parameters)),
         ("training corpus", f"{_many(found.corpus_size)} {found.unit}"),
         ("trained on", f"{_many(found.trained_size)} {found.unit}"),
         ("epochs", epochs),

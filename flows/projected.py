@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from cluster.projection import Choice, Training
 from flows.planned import duration
+from foundation_core.cost.size import size_told
 from foundation_core.spec_cluster import ClusterSpec
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
@@ -36,7 +37,7 @@ def fact_rows(training: Training, cluster: ClusterSpec, best: Choice) -> list[tu
     tokens, rows_each = spec.steps * spec.batch_rows * training.places, spec.batch_rows / cluster.ranks
     return [
         ("cluster", f"{cluster.name}: {cluster.ranks:,} x {cluster.card.name}"),
-        ("parameters", f"{best.parameters / 1e6:,.1f} M"),
+        ("parameters", size_told(best.parameters, best.active_parameters)),
         ("trained on", f"{tokens:,} tokens: {spec.steps:,} steps of {spec.batch_rows:,} rows, {rows_each:.4g} a card"),
         ("recommended", f"{best.name}: the fastest that fits"),
         ("step", f"{step.products:.3g} s products + {step.memory:.3g} s memory + {step.waiting:.3g} s waiting for the"

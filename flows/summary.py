@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from cluster.settings import Settings
+from foundation_core.cost.size import size_told
 from foundation_core.store import Result
 from foundation_core.tracking.base import METRICS, leading
 
@@ -100,7 +101,8 @@ def _pretrain(summary: Mapping[str, Any]) -> tuple[str, str]:
     steps = f"{summary['steps']} steps"
     if summary["ended_by"]:
         steps = f"{summary['steps']} of {summary['planned_steps']} steps ({summary['ended_by']})"
-    made = f"{summary['parameters'] / 1e6:.2f} M parameters, {steps}, {summary['precision']['name']}"
+    size = size_told(summary["parameters"], summary.get("active_parameters", summary["parameters"]))
+    made = f"{size} parameters, {steps}, {summary['precision']['name']}"
     best = leading(summary["best_validation"])
     score = f"{best.value:.3f} {best.unit} on validation (step {summary['best_step']})"
     used = summary.get("goodput", {})
@@ -128,6 +130,9 @@ def _evaluate(summary: Mapping[str, Any]) -> tuple[str, str]:
     if summary.get("samples"):
         told.append(f"{summary['samples']['parsed_fraction']:.0%} of samples parse")
     told += [f"{value:.0%} zero-shot" for name, value in summary.get("zero_shot", {}).items() if name == "templates"]
+    if pairs := summary.get("retrieval"):
+        both = (pairs[f"{way}_at_{among}"] for way in ("caption_of_sample", "sample_of_caption") for among in (1, 5))
+        told.append("recall at 1 and 5: captions found {:.0%} and {:.0%}, samples {:.0%} and {:.0%}".format(*both))
     return made, ", ".join(told)
 
 

@@ -77,14 +77,14 @@ FAMILIES: Mapping[str, Family] = {
     "encoder_decoder": Family("text", ("span_corruption",), ("docstring_of_function",)),
     "masked_autoencoder": Family("values", ("masked_patches",), ("next_values",)),
     "dual_encoder": Family("values", ("contrastive",)),
-    "captioner": Family("values", ("captioning",), ("caption_of_sample",)),
+    "captioner": Family("values", ("captioning",), ("caption_of_sample", "caption_naming_class")),
 }
 NEEDED_TOKENS: Mapping[str, tuple[str, ...]] = {
     "masked_token": ("mask",),
     "span_corruption": ("start", "sentinels"),
     "captioning": ("start",),
 }
-NEED_CAPTIONS = ("contrastive", "captioning", "caption_of_sample")
+NEED_CAPTIONS = ("contrastive", "captioning", "caption_of_sample", "caption_naming_class")
 TASKS: Mapping[str, Task] = {
     "package_of_fragment": Task("text"),
     "token_types": Task("text"),
@@ -93,6 +93,7 @@ TASKS: Mapping[str, Task] = {
     "continue_text": Task("text", needs_decoder=True, answers="behind"),
     "class_of_sample": Task("values"),
     "caption_of_sample": Task("values", needs_decoder=True),
+    "caption_naming_class": Task("values", needs_decoder=True),
     "next_values": Task("values", needs_decoder=True),
 }
 SOURCES: Mapping[str, Source] = {
@@ -109,6 +110,7 @@ SOURCES: Mapping[str, Source] = {
     "spoken_digits": Source("audio"),
     "spoken_digit_strings": Source("audio", captioned=True),
     "series_table": Source("series"),
+    "wave_folder": Source("series"),
 }
 
 

@@ -19,8 +19,8 @@ class OneSourceSpec(Spec):
 
     kind: str = "python_stdlib"
     """Registered source: python_stdlib, folder, table, book, several, image_folder, image_table, audio_folder,
-    audio_table, series_table, digits, digits_with_captions, spoken_digits, spoken_digit_strings, or one that an
-    installed package adds."""
+    audio_table, series_table, wave_folder, digits, digits_with_captions, spoken_digits, spoken_digit_strings, or one
+    that an installed package adds."""
     path: str | None = placement(None)
     """Folder or table to read; not needed by sources that a library brings. Its place is not part of the identity, its
     content is."""

@@ -183,7 +183,8 @@ class FinetuneSpec(Spec):
 
     task: str = "package_of_fragment"
     """Registered task: package_of_fragment, token_types, docstring_of_function, complete_function, continue_text
-    (text); class_of_sample, next_values, caption_of_sample (values); or one that an installed package adds."""
+    (text); class_of_sample, next_values, caption_of_sample, caption_naming_class (values); or one that an installed
+    package adds."""
     classes: int = Field(12, ge=2)
     """Classes, at the most; those with the most training files are taken."""
     least_classes: int = Field(2, ge=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from foundation_core.adapt.classify import confusion
 from foundation_core.adapt.tasks import Tally, Task, TaskData, TaskRows
 from foundation_core.adapt.transfer import Pretrained
-from foundation_core.adapt.write import compared
+from foundation_core.adapt.write import WritingTask, compared
 from foundation_core.objectives.base import IGNORE
 
 _COLUMNS = 32
@@ -121,7 +121,7 @@ class UsualText:
     def answer(self, task: Task, data: TaskData, train: TaskRows, trunk: Pretrained) -> Tally:
         """What it has in common with the references."""
         usual = min(Counter(train.references).items(), key=lambda entry: (-entry[1], entry[0]))[0]
-        return compared([usual] * len(data.test), data.test.references)
+        return cast(WritingTask, task).compared([usual] * len(data.test), data.test, data.facts)
 
 
 def _name_in_words(source: str) -> str:

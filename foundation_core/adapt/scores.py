@@ -24,6 +24,7 @@ class Score(NamedTuple):
 
 MACRO_F1, ACCURACY = Score("macro-F1"), Score("accuracy")
 CHRF = Score("chrF")
+CLASS_NAMED = Score("class named")
 EXACT_MATCH = Score("exact match")
 WORD_ERRORS = Score("word error rate", higher_is_better=False)
 BITS_PER_BYTE = Score("bits per byte", higher_is_better=False)

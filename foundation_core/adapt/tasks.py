@@ -48,11 +48,13 @@ class Facts:
     Args:
         classes: their names; a label is an index into them. Empty where answers are no classes.
         tokenizer: of the corpus; None where it has no text.
+        names: the class that a text names, as an index; of use to scores alone.
     """
 
     spec: FinetuneSpec
     classes: list[str]
     tokenizer: Tokenizer | None = None
+    names: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def text(self) -> Tokenizer:
@@ -273,12 +275,14 @@ def load_task(folder: Path) -> TaskData:
 
 def describe(facts: Facts) -> dict[str, Any]:
     """The facts as JSON has them, but for the tokenizer, which is a file of its own; and for where the work ran."""
-    return {"spec": facts.spec.meaning(), "classes": facts.classes}
+    named = {"names": dict(facts.names)} if facts.names else {}
+    return {"spec": facts.spec.meaning(), "classes": facts.classes, **named}
 
 
 def facts_in(folder: Path, body: Mapping[str, Any]) -> Facts:
     """The facts that `describe` made, with the tokenizer that lies in the folder, if one does."""
-    return Facts(FinetuneSpec.model_validate(body["spec"]), list(body["classes"]), corpus_tokenizer(folder))
+    spec, names = FinetuneSpec.model_validate(body["spec"]), body.get("names", {})
+    return Facts(spec, list(body["classes"]), corpus_tokenizer(folder), names)
 
 
 def summed_loss(model: nn.Module, objective: Objective, rows: TaskRows) -> tuple[float, int]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from foundation_core.adapt.baselines import LastValue, NearValues, UsualText
 from foundation_core.adapt.classify import Classification, RowTask
-from foundation_core.adapt.scores import EXACT_MATCH, SQUARED_ERROR, WORD_ERRORS, Score
+from foundation_core.adapt.scores import CHRF, CLASS_NAMED, EXACT_MATCH, SQUARED_ERROR, WORD_ERRORS, Score
 from foundation_core.adapt.tasks import (
     Facts,
     Reply,
@@ -99,6 +100,41 @@ class CaptionOfSample(WritingTask):
     def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
         """The captions."""
         return written_beside(model, rows.tensors["values"], None, facts)
+
+
+class CaptionNamingClass(CaptionOfSample):
+    """From an image or a recording that has a class, write a caption that names the class.
+
+    A sample may be described in several ways: an answer is right if training gives it to samples of this class and to
+    none of another. That is exact where captions are shared, as those from templates are; where each sample has one of
+    its own, `caption_of_sample` asks the better question.
+    """
+
+    scored: ClassVar[Mapping[str, Score]] = {"class_named": CLASS_NAMED, "exact_match": EXACT_MATCH, "chrf": CHRF}
+
+    def data(self, corpus: Path, spec: FinetuneSpec, seed: int = 0) -> TaskData:
+        """Every sample of the classes, with its caption.
+
+        Raises:
+            ConfigError: there are too few classes, or one whose captions are those of others too.
+        """
+        whole = super().data(corpus, spec, seed)
+        groups = {split: of.groups() for split, of in open_samples(corpus, spec).items()}
+        classes = _classes(groups, spec)
+        rows = {split: _of_classes(whole.split(split), groups[split], classes) for split in SPLITS}
+        facts = replace(whole.facts, classes=classes, names=_names(rows["train"]))
+        if silent := [name for number, name in enumerate(classes) if number not in facts.names.values()]:
+            raise ConfigError(
+                f"no caption names the class {silent[0]}: each that its samples have is one of another class too",
+                fix="choose caption_of_sample, which compares each answer with the sample's own caption",
+            )
+        return TaskData(facts, **rows)
+
+    def compared(self, texts: Sequence[str], rows: TaskRows, facts: Facts) -> dict[str, Any]:
+        """What the texts have in common with the captions, and how many name the class."""
+        named = [facts.names.get(text.strip()) for text in texts]
+        right = sum(name == label for name, label in zip(named, rows.labels.tolist(), strict=True))
+        return {**super().compared(texts, rows, facts), "named": right}
 
 
 class NextPatch(Objective):
@@ -239,6 +275,22 @@ def _classes(groups: Mapping[Split, list[str]], spec: FinetuneSpec) -> list[str]
             fix="lower finetune.least_classes or few_labels, or add labelled samples",
         )
     return sorted(able[: spec.classes])
+
+
+def _of_classes(rows: TaskRows, groups: Sequence[str], classes: Sequence[str]) -> TaskRows:
+    """The rows of the groups that are classes, with their labels."""
+    number = {name: place for place, name in enumerate(classes)}
+    found = rows.select(torch.tensor([row for row, group in enumerate(groups) if group in number]))
+    labels = torch.tensor([number[group] for group in groups if group in number])
+    return replace(found, tensors={**found.tensors, "labels": labels})
+
+
+def _names(train: TaskRows) -> dict[str, int]:
+    """The class of each caption that samples of one class alone have."""
+    classes: dict[str, set[int]] = defaultdict(set)
+    for caption, label in zip(train.references, train.labels.tolist(), strict=True):
+        classes[caption.strip()].add(label)
+    return {caption: min(of) for caption, of in sorted(classes.items()) if len(of) == 1}
 
 
 def _labelled(samples: Samples, groups: list[str], classes: list[str]) -> TaskRows:

@@ -60,7 +60,11 @@ class WritingTask(Task):
     def answer(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Tally:
         """What the texts have in common with the references, and what the references cost the model."""
         nats, labels = summed_loss(model, self.asked(facts), rows)
-        return {**compared(self.written(model, rows, facts), rows.references), "nats": nats, "labels": labels}
+        return {**self.compared(self.written(model, rows, facts), rows, facts), "nats": nats, "labels": labels}
+
+    def compared(self, texts: Sequence[str], rows: TaskRows, facts: Facts) -> dict[str, Any]:
+        """What texts that were written for rows have in common with the references, as sums."""
+        return compared(texts, rows.references)
 
     def scores(self, tally: Tally) -> dict[str, float]:
         """Every score of `scored` that the tally holds."""
@@ -69,6 +73,8 @@ class WritingTask(Task):
             "exact_match": tally["exact"] / tally["rows"],
             "word_error_rate": tally["word_errors"] / max(1, tally["words"]),
         }
+        if "named" in tally:
+            found["class_named"] = tally["named"] / tally["rows"]
         if "nats" in tally:
             found["bits_per_byte"] = tally["nats"] / torch.tensor(2.0).log().item() / tally["bytes"]
             found["loss"] = tally["nats"] / tally["labels"]

@@ -28,9 +28,18 @@ def counted(spec: ModelSpec, shape: SampleShape) -> Size:
     """The counts of a model that is built for it, without memory."""
     with torch.device("meta"):
         model = build(spec, shape)
+    experts = [part for part in model.modules() if isinstance(part, Experts)]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return Size(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameters,
+        active=parameters - sum(_idle(part) for part in experts),
         multiplying=sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead)))
-        - sum(part.idle_weights for part in model.modules() if isinstance(part, Experts)),
+        - sum(part.idle_weights for part in experts),
         attention_width=sum(part.out.in_features for part in model.modules() if isinstance(part, Attention)),
     )
+
+
+def _idle(part: Experts) -> int:
+    """Parameters of the experts that a token does not pass."""
+    each = sum(parameter.numel() for parameter in part.experts[0].parameters())
+    return (len(part.experts) - part.chosen) * each

@@ -17,11 +17,13 @@ class Size(NamedTuple):
 
     Args:
         parameters: all weights, biases and gains.
+        active: those that a token passes or may look up: all but the experts that its router does not choose.
         multiplying: weights that take part in a product for every token: no norms, no looked-up embeddings.
         attention_width: features that the attention of all blocks mixes for a token.
     """
 
     parameters: int
+    active: int
     multiplying: int
     attention_width: int
 
@@ -38,7 +40,8 @@ def one_trunk(spec: ModelSpec, shape: SampleShape) -> Size:
     feed = (up + 1) * width * hidden
     attention, router = 2 * width * width + 2 * width * keys, width * trunk.experts
     norms = (2 * depth + (trunk.residual != "post")) * width + 2 * depth * head_width * trunk.qk_norm
-    biases = depth * (2 * width + 2 * keys + experts * (up * hidden + width)) if trunk.bias else 0
+    feed_biases = (up * hidden + width) * trunk.bias
+    biases = depth * (2 * width + 2 * keys + experts * feed_biases) if trunk.bias else 0
     runs = len(spec.runs.lengths) * spec.runs.rows * width
     tables = (
         runs
@@ -49,8 +52,19 @@ def one_trunk(spec: ModelSpec, shape: SampleShape) -> Size:
         }.get(trunk.position, 0)
     )
     matrices = depth * (attention + router + experts * feed) + width * vocabulary
-    idle = depth * (experts - min(experts, trunk.experts_per_token)) * feed
-    return Size(matrices + norms * per_norm + biases + tables, matrices - idle, depth * width)
+    idle = depth * (experts - min(experts, trunk.experts_per_token))
+    parameters = matrices + norms * per_norm + biases + tables
+    return Size(parameters, parameters - idle * (feed + feed_biases), matrices - idle * feed, depth * width)
+
+
+def size_told(parameters: int, active: int) -> str:
+    """A count of parameters as people read it; those that a token passes too, if they are fewer."""
+    some = f" ({_millions(active)} active)" if active < parameters else ""
+    return _millions(parameters) + some
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.{2 if count < 1e9 else 1}f} M"
 
 
 def training_flops(size: Size, context_tokens: int) -> int:

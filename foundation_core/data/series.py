@@ -18,7 +18,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
@@ -26,7 +25,7 @@ import pyarrow as pa
 from foundation_core.data.documents import NOT_STATED, SourceFile
 from foundation_core.data.modalities import Content, Item, Modality
 from foundation_core.data.rows import TableSource
-from foundation_core.data.split import SPLITS
+from foundation_core.data.split import SPLITS, Split
 from foundation_core.data.tables import read_table
 from foundation_core.errors import ConfigError
 from foundation_core.shape import SampleShape
@@ -44,7 +43,28 @@ class SeriesFile(SourceFile):
     """
 
     label_field: str | None
-    licence_field: str | None = None
+    licence_field: str | None
+
+    def require(self, columns: Sequence[str]) -> None:
+        """Refuse columns that it has not.
+
+        Raises:
+            ConfigError: one is not there, with those that are.
+        """
+        with read_table(self.path, 1) as table:
+            for column in columns:
+                table.require(column, self.path)
+
+    def columns(self, names: Sequence[str]) -> list[list[Any]]:
+        """Whole columns, as they stand there."""
+        with read_table(self.path, _BATCH_ROWS) as table:
+            rows = [[row.get(name) for name in names] for batch in table.batches for row in batch]
+        return [list(column) for column in zip(*rows, strict=True)]
+
+    def stretches(self, rows: int, split: SplitSpec) -> list[tuple[Split, int, int]]:
+        """Its parts by split, from one row to before another: it is cut by time, and its end is the test."""
+        borders = _borders(rows, split)
+        return list(zip(SPLITS, borders, borders[1:], strict=False))
 
     def labels(self) -> list[str]:
         """The label of each row, or empty: as many as there are rows.
@@ -77,17 +97,19 @@ class Window(SourceFile):
     """Some rows of a table, one after the other.
 
     Args:
+        table: that they are rows of.
         first: number of the first one, from 0.
         rows: how many there are.
     """
 
+    table: SeriesFile
     first: int
     rows: int
     columns: tuple[str, ...]
 
     def read(self) -> builtins.bytes:
         """The rows as a CSV table of the columns."""
-        columns = _columns(self.path, self.path.stat().st_mtime_ns, self.columns)
+        columns = _columns(self.table, self.path.stat().st_mtime_ns, self.columns)
         lines = io.StringIO()
         writer = csv.writer(lines)
         writer.writerow(self.columns)
@@ -96,11 +118,9 @@ class Window(SourceFile):
 
 
 @lru_cache(maxsize=1)
-def _columns(path: Path, changed: int, names: tuple[str, ...]) -> list[list[Any]]:
+def _columns(table: SeriesFile, changed: int, names: tuple[str, ...]) -> list[list[Any]]:
     """Whole columns of a table: windows overlap, and a worker reads one table after the other."""
-    with read_table(path, _BATCH_ROWS) as table:
-        rows = [[row.get(name) for name in names] for batch in table.batches for row in batch]
-    return [list(column) for column in zip(*rows, strict=True)]
+    return table.columns(names)
 
 
 class Series(Modality):
@@ -119,19 +139,18 @@ class Series(Modality):
         self.reading = (
             f"Windows of {self._spec.window:,} rows, one every {self._spec.stride:,}, of the columns"
             f" {', '.join(columns)}, as float32. Each table was cut by its rows: its first part trains, its last is the"
-            " test, and no window reaches over a border."
+            " test, and no window reaches over a border; a recording lies in one split as a whole."
         )
 
     def items(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
         """The windows of every table; one that is shorter than a window in each of its parts gives none."""
-        return [window for file in files for window in self._windows(cast(SeriesFile, file))]
+        return [window for file in files for window in self._windows(file)]
 
-    def _windows(self, file: SeriesFile) -> list[Window]:
-        with read_table(file.path, 1) as table:
-            for column in self._spec.columns:
-                table.require(column, file.path)
+    def _windows(self, file: SourceFile) -> Sequence[SourceFile]:
+        if not isinstance(file, SeriesFile):
+            return [file]  # its source refused it; it is quarantined with the reason
+        file.require(self._spec.columns)
         labels, licences, length = file.labels(), file.licences(), self._spec.window
-        borders = _borders(len(labels), self._split)
         return [
             Window(
                 document=f"{file.document}/{first + 1:09d}",
@@ -141,11 +160,12 @@ class Series(Modality):
                 splits=(split,),
                 source=file.source,
                 licence="; ".join(dict.fromkeys(filter(None, licences[first : first + length]))) or file.licence,
+                table=file,
                 first=first,
                 rows=length,
                 columns=self._spec.columns,
             )
-            for split, start, end in zip(SPLITS, borders, borders[1:], strict=False)
+            for split, start, end in file.stretches(len(labels), self._split)
             for first in range(start, end - length + 1, self._spec.stride)
         ]
 

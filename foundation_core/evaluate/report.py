@@ -31,7 +31,7 @@ def model_card(name: str, alias: str, results: Mapping[str, Result], example: Ma
     return f"""\
 # Model card: {name}
 
-A model of the family {model["family"]} with {trunk["parameters"] / 1e6:.2f} million parameters, trained from scratch on
+A model of the family {model["family"]} with {_size(trunk)}, trained from scratch on
 {results["corpus"].summary["source"]["description"]} for the objective {spec["objective"]}, and a model for the task
 {task["task"]} made from it.
 
@@ -85,6 +85,12 @@ learning rate that was best on validation.
 
 {_table(["stage", "content", "action key", "MLflow run"], map(_origin, results.values()))}
 """
+
+
+def _size(trunk: Mapping[str, Any]) -> str:
+    active = trunk.get("active_parameters", trunk["parameters"])
+    some = f", {active / 1e6:.2f} of them active for a token" if active < trunk["parameters"] else ""
+    return f"{trunk['parameters'] / 1e6:.2f} million parameters{some}"
 
 
 def _use(uri: str, example: Mapping[str, Any]) -> str:

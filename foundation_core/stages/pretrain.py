@@ -16,6 +16,7 @@ import torch
 
 from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
 from foundation_core.cost.flops import FORMULA, flops_per_token
+from foundation_core.cost.size import size_told
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.prefetch import Prefetched
@@ -106,6 +107,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         outputs=_outputs(context.folder) if engine.rank == 0 else {},
         summary={
             "parameters": learner.parameters,
+            "active_parameters": learner.active,
             "planned_steps": spec.steps,
             "epochs": spec.batch_rows / len(corpus.train) * progress.step,
             **({} if filled is None else {"filled_fraction": filled}),
@@ -131,9 +133,10 @@ def _introduce(
     hashes = {"order_hash": reading.order_hash, "model_hash_start": learner.born}
     context.tracker.tags({**hashes, **reading.quarantine.tags()})
     epochs = spec.batch_rows / len(corpus.train) * spec.steps
+    size = size_told(learner.parameters, learner.active)
     context.events.say(
-        f"{learner.parameters / 1e6:.2f} M parameters, {learner.engine.world} workers, {spec.steps} steps of"
-        f" {spec.batch_rows} rows ({epochs:.2f} epochs), {learner.precision.name}: {learner.precision.reason};"
+        f"{size} parameters, {learner.engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
+        f" ({epochs:.2f} epochs), {learner.precision.name}: {learner.precision.reason};"
         f" order {reading.order_hash[:12]}, model {learner.born[:12]}"
     )
     if spec.packing != "cut" and corpus.filled_fraction is not None:  # `cut` pads the last row of a shard alone

@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from foundation_core.cost.size import size_of
 from foundation_core.data.loader import Batch, Loader
 from foundation_core.data.quarantine import Quarantine
 from foundation_core.data.shelf import store_shelf
@@ -42,6 +43,7 @@ class Learner:
     """Who learns.
 
     Args:
+        active: of the parameters, those that a token passes.
         born: hash of the weights before the first step.
         micro_batch_rows: of one forward pass of one rank.
     """
@@ -50,6 +52,7 @@ class Learner:
     engine: Engine
     precision: Precision
     parameters: int
+    active: int
     born: str
     micro_batch_rows: int
 
@@ -89,8 +92,9 @@ def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) ->
     if spec.activation_checkpointing:
         checkpoint_activations(model)
     request = EngineRequest(spec.optimizer, precision.name, micro_batch_rows, spec.offload_optimizer)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Learner(objective, context.engine(model, request), precision, parameters, born, micro_batch_rows)
+    size = size_of(spec.model, corpus.shape)
+    engine = context.engine(model, request)
+    return Learner(objective, engine, precision, size.parameters, size.active, born, micro_batch_rows)
 
 
 def open_reading(spec: PretrainSpec, corpus: TrainingData, context: Context, learner: Learner) -> Reading:

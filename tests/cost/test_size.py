@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from foundation_core.cost.flops import counted
-from foundation_core.cost.size import size_of
+from foundation_core.cost.size import size_of, size_told
+from foundation_core.recipe import load_recipe
 from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
 
@@ -53,3 +55,29 @@ def test_the_count_can_tell_models_apart() -> None:
     wide = ModelSpec(trunk=TrunkSpec(width=64, heads=4))
     deep = ModelSpec(trunk=TrunkSpec(width=48, heads=4, depth=6))
     assert size_of(wide, SHAPE) != size_of(deep, SHAPE) != counted(wide, SHAPE)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_active_parameters_are_those_of_a_model_that_has_only_the_experts_that_a_token_passes(bias: bool) -> None:
+    def size(experts: int, each: int) -> Any:
+        parts = {"width": 48, "depth": 3, "bias": bias, "experts": experts, "experts_per_token": each}
+        return size_of(ModelSpec(family="mixture", trunk=TrunkSpec.model_validate(parts)), SHAPE)
+
+    routed_among_more = 3 * 48 * (4 - 2)  # the router's rows for the two experts that a token does not pass
+    assert size(4, 2).active == size(2, 2).parameters + routed_among_more
+    assert size(4, 2).active < size(4, 2).parameters
+    assert size(4, 4).active == size(4, 4).parameters
+    assert size_of(ModelSpec(), SHAPE).active == size_of(ModelSpec(), SHAPE).parameters
+
+
+def test_the_recipe_of_the_mixture_has_as_many_active_parameters_as_the_quickstart() -> None:
+    recipes, shape = Path(__file__).parents[2] / "recipes", SampleShape(vocabulary=4096)
+    quickstart, mixture = (
+        size_of(load_recipe(recipes / f"{name}.yaml").pretrain.model, shape) for name in ("quickstart", "mixture")
+    )
+    routers = 3 * 192 * 4
+    assert mixture.active == quickstart.parameters + routers
+    two = [("pretrain.model.trunk.experts_per_token", "2"), ("pretrain.model.trunk.hidden", "384")]
+    assert size_of(load_recipe(recipes / "mixture.yaml", two).pretrain.model, shape).active == mixture.active
+    assert size_told(quickstart.parameters, quickstart.active) in (Path(__file__).parents[2] / "README.md").read_text()
+    assert size_told(mixture.parameters, mixture.active) in (recipes / "mixture.yaml").read_text()

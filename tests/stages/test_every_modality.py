@@ -6,6 +6,7 @@ import io
 import json
 import math
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import pandas
 import pytest
 from sklearn.datasets import load_digits
 
+from flows.summary import summary_row
 from foundation_core.adapt.tasks import load_task
+from foundation_core.data.digits import TEMPLATES
 from foundation_core.errors import ConfigError
 from foundation_core.files import read_json
 from foundation_core.stages.contract import Context
@@ -46,6 +49,14 @@ CAPTIONS = {
         "class_names": ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"],
     },
 }  # fmt: skip
+DESCRIBED = {
+    "ingest": CAPTIONS["ingest"],
+    "pretrain": {
+        "model": {"family": "captioner", "trunk": LEARNED, "context_tokens": 24}, "objective": "captioning",
+        "augment": {"shift": [1, 1]},
+    },
+    "finetune": {"task": "caption_naming_class", "answer_tokens": 6},
+}  # fmt: skip
 AUDIO = {"rate_hz": 8000, "mel_bins": 16, "frames": 32}
 SPOKEN = {
     "pretrain": {"model": {"family": "captioner", "patch": [16, 4], "trunk": TRUNK}, "objective": "captioning"},
@@ -58,13 +69,15 @@ SERIES = {
     "finetune": {"task": "next_values"},
 }  # fmt: skip
 SPECIAL = {"mask": True, "start": True, "sentinels": 8}
-CODE = {
-    "encoder": ("masked_token", "token_types"),
-    "encoder_decoder": ("span_corruption", "docstring_of_function"),
-    "decoder": ("prefix", "complete_function"),
-    "mixture": ("balanced_next_token", "package_of_fragment"),
-}
-"""Objective and task of a family."""
+CODE = [
+    ("encoder", "masked_token", "token_types"),
+    ("encoder", "masked_token", "package_of_fragment"),
+    ("encoder_decoder", "span_corruption", "docstring_of_function"),
+    ("decoder", "prefix", "complete_function"),
+    ("mixture", "balanced_next_token", "package_of_fragment"),
+]
+"""A family, its objective and a task."""
+TWO_OF_THREE = {**TRUNK, "experts": 3, "experts_per_token": 2}
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +193,20 @@ def test_a_published_dual_encoder_maps_images_and_texts_to_one_space(captions: R
         model.predict(rows, {"task": "classify"})
 
 
+def test_a_captioner_of_images_writes_captions_that_are_scored_by_the_class_that_they_name(run: Run) -> None:
+    results = run(DESCRIBED)
+    task, scores = load_task(results["task"].folder), results["scores"].summary
+    assert scores["deciding"] == "class_named"
+    assert len(task.facts.names) == 10 * len(TEMPLATES)  # every caption of every digit is in training
+    usual = min(Counter(task.train.references).items(), key=lambda entry: (-entry[1], entry[0]))[0]
+    of_its_class = task.test.labels.eq(task.facts.names[usual]).double().mean().item()
+    assert scores["baseline"]["all"]["class_named"] == pytest.approx(of_its_class)
+    assert "the most frequent text" in (results["version"].folder / "cards" / "model_card.md").read_text()
+    assert "class named" in summary_row(results["scores"])["made"]
+    rows = pandas.DataFrame({"image": [png()]})
+    assert isinstance(loaded(results).predict(rows, {"task": "write"})["answer"][0], str)
+
+
 def test_a_captioner_transcribes(run: Run, shared_data: Callable[[str], Path], tmp_path: Path) -> None:
     recordings = shared_data("spoken_digits")
     for takes in ("[0-9]", "1[0-2]"):
@@ -215,10 +242,30 @@ def test_a_series_is_continued(run: Run, tmp_path: Path) -> None:
     assert [len(channel) for channel in json.loads(answer)] == [4, 4]
 
 
-@pytest.mark.parametrize("family", CODE)
-def test_every_family_of_text_goes_through_every_stage(family: str, run: Run, source_code: Path) -> None:
-    objective, task = CODE[family]
-    trunk = {**TRUNK, "experts": 3} if family == "mixture" else TRUNK
+def test_windows_of_a_labelled_series_are_named(run: Run, tmp_path: Path) -> None:
+    kinds = [("calm", "wild")[place // 48 % 2] for place in range(2400)]
+    lines = [f"{math.sin(place * {'calm': 0.2, 'wild': 1.9}[kind])},{kind}" for place, kind in enumerate(kinds)]
+    (tmp_path / "table.csv").write_text("\n".join(["wave,kind", *lines]))
+    source = {"kind": "series_table", "path": str(tmp_path / "table.csv"), "label_field": "kind"}
+    series = {"columns": ["wave"], "window": 16, "stride": 16}
+    results = run(
+        {
+            "ingest": {"source": source, "series": series, "split": {"test_fraction": 0.3}},
+            "pretrain": SERIES["pretrain"], "finetune": {"task": "class_of_sample"},
+        }
+    )  # fmt: skip
+    assert load_task(results["task"].folder).classes == ["calm", "wild"]
+    assert results["scores"].summary["baseline"]["all"]["accuracy"] > 0.9  # and half of them are of each kind
+    assert list(results["scores"].summary["gain"]) == ["few", "all"]
+    rows = pandas.DataFrame({"series": [[[math.sin(place * 1.9) for place in range(16)]]]})
+    assert loaded(results).predict(rows, {"task": "classify"})["label"][0] in ("calm", "wild")
+
+
+@pytest.mark.parametrize(("family", "objective", "task"), CODE)
+def test_every_family_of_text_goes_through_every_stage(
+    family: str, objective: str, task: str, run: Run, source_code: Path
+) -> None:
+    trunk = TWO_OF_THREE if family == "mixture" else TRUNK
     results = run(
         {
             "ingest": {
@@ -237,6 +284,8 @@ def test_every_family_of_text_goes_through_every_stage(family: str, run: Run, so
     assert ("bits_per_byte" in scores["test"]) == (objective in ("prefix", "balanced_next_token"))
     assert ("samples" in scores) == (family in ("decoder", "mixture"))
     assert version["largest_difference"] <= version["tolerance"]
+    told = results["trunk"].summary["active_parameters"] < results["trunk"].summary["parameters"]
+    assert ("active)" in summary_row(results["trunk"])["made"]) == told == (family == "mixture")
     rows = pandas.DataFrame({"text": ["def first_1(value):\n    return value\n"]})
     model = loaded(results)
     asked = {"token_types": "tag", "package_of_fragment": "classify"}.get(task, "write")
