@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Protocol, cast
 
 from foundation_core.data.places import Place, below, located
@@ -52,11 +53,13 @@ class SourceFile:
     licence: str = field(default="", kw_only=True)
     encoding: str = field(default="", kw_only=True)
 
-    def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
+    def parts(self, unit_bytes: int, copies: Path | None = None) -> Iterator[SourceFile]:
         """What workers read apart: itself, unless it is larger than a unit and can be cut.
 
         Args:
             unit_bytes: that a part has, or a little more.
+            copies: a folder where packed files may be unpacked to, once for all of their parts. It must be there as
+                long as the parts are read. None: each part unpacks what lies before it.
         """
         yield self
 
@@ -149,6 +152,13 @@ def refused(file: SourceFile, reason: str) -> Refused:
     return Refused(
         file.document, file.path, file.bytes, file.group, source=file.source, licence=file.licence, reason=reason
     )
+
+
+def entries_of(file: SourceFile, part_bytes: int) -> Iterator[SourceFile]:
+    """The documents of a file of many, part by part; what is packed is unpacked once, into a folder for a while."""
+    with TemporaryDirectory() as copies:
+        for part in list(file.parts(part_bytes, Path(copies))):
+            yield from part.entries()
 
 
 class Source(Protocol):

@@ -142,7 +142,8 @@ class _MediaTable(TableSource):
             size = _size(row.get(self.field), path.parent)
         except (OSError, ValueError):  # the read quarantines it for the same reason
             size = 0
-        return MediaRow(document, path, size, self.label(row), number, self.field, self.spec.caption_field)
+        fields = (number, self.field, self.spec.caption_field)
+        return MediaRow(document, path, size, self.label(row), *fields, reading=self.spec.reading)
 
 
 class ImageTable(_MediaTable):
