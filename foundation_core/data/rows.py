@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from foundation_core.data.cuts import UNREADABLE, Broken, Cut
 from foundation_core.data.decoding import decoded, is_utf8
-from foundation_core.data.documents import SourceFile, is_listed, reason_of, refused
+from foundation_core.data.documents import SourceFile, is_listed, patterns_of, reason_of, refused
 from foundation_core.data.places import Place, below, located
 from foundation_core.data.records import Csv
 from foundation_core.data.table_files import LINES, is_table, open_table, table_format
@@ -77,7 +77,8 @@ class TableSource:
         if not self.path.is_dir():
             yield self.path
             return
-        for path in self.path.glob(self.spec.pattern or "**/*"):
+        patterns = patterns_of(self.spec.pattern or "**/*")
+        for path in dict.fromkeys(path for one in patterns for path in self.path.glob(one)):
             if is_listed(path) and (self.spec.pattern or is_table(path)):
                 table_format(path)
                 yield path

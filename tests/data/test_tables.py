@@ -118,9 +118,12 @@ def test_names_that_say_no_format_and_files_that_are_not_there_are_refused(tmp_p
 def test_columns_are_not_written_into_a_packing(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
     for name in ("out.parquet.gz", "out.csv.zst"):
-        with read_table(tmp_path / "a.jsonl", 10) as table, pytest.raises(ConfigError, match="packed by gzip alone"):
-            with write_table(tmp_path / name, table, {}):
-                pass
+        with (
+            pytest.raises(ConfigError, match="packed by gzip alone"),
+            read_table(tmp_path / "a.jsonl", 10) as table,
+            write_table(tmp_path / name, table, {}),
+        ):
+            pass
         assert not (tmp_path / name).exists()
 
 
