@@ -22,11 +22,12 @@ class OneSourceSpec(Spec):
     audio_table, series_table, wave_folder, digits, digits_with_captions, spoken_digits, spoken_digit_strings, or one
     that an installed package adds."""
     path: str | None = placement(None)
-    """Folder or table to read; not needed by sources that a library brings. Its place is not part of the identity, its
-    content is."""
+    """Folder or table to read, or files of a folder by *, as in texts/*.jsonl.gz; not needed by sources that a library
+    brings. Its place is not part of the identity, its content is."""
     pattern: str | None = None
-    """Which files below the folder are items, or tables of them. Empty: those that the kind of source reads, such as
-    **/*.py for texts."""
+    """Which files below the folder are items, or tables of them; several have a vertical bar between them, as in
+    **/*.md | **/*.rst. Empty: those that the kind of source reads. A folder of texts reads what is text by its name,
+    and leaves out hidden files, tables and all else, which is counted."""
     text_field: str = placement("text")
     """Column of a table that holds the texts; a dot leads into an object, as in data.body."""
     id_field: str | None = placement(None)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from foundation_core.data.documents import SourceFile, open_source
@@ -79,8 +81,9 @@ def survey(source: SourceSpec) -> Survey:
     if not files:
         raise DataError("the source is empty: no file matches", fix="check the path and the pattern")
     step = 1 + sum(file.bytes for file in files) // READ_BYTES
-    parts = [part for file in files for part in file.parts(READ_BYTES // 64)]
-    documents, unreadable, looked_at = _distinct(parts[::step], open_reader(opened, IngestSpec(source=source)))
+    with TemporaryDirectory() as copies:
+        parts = [part for file in files for part in file.parts(READ_BYTES // 64, Path(copies))]
+        documents, unreadable, looked_at = _distinct(parts[::step], open_reader(opened, IngestSpec(source=source)))
     allowed = IngestSpec().quarantine_fraction
     if len(unreadable) > allowed * looked_at:
         first = "; ".join(f"{entry['document']}: {entry['reason']}" for entry in unreadable[:3])

@@ -64,7 +64,7 @@ def _out(source: Path, wanted: Path | None) -> Path:
     Raises:
         ConfigError: no table by its name, or the source itself.
     """
-    from foundation_core.data.tables import table_format
+    from foundation_core.data.table_files import table_format
 
     _, packed = table_format(source)
     endings = "".join(source.suffixes[-2:] if packed else source.suffixes[-1:])

@@ -50,7 +50,7 @@ class Parquet:
             raise ValueError(f"damaged: it states {facts.num_rows} rows, and its groups have {start}")
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
-        """The rows; those of a damaged page are one broken row."""
+        """The rows; those from a damaged page on are broken ones."""
         file, group, place, begin = _opened(stream), 0, 0, cut.start
         for number in range(file.metadata.num_row_groups):
             end = place + file.metadata.row_group(number).num_rows
@@ -69,20 +69,20 @@ class Parquet:
                 if begin + len(batch) > cut.start and begin < cut.stop:
                     for number, row in _rows_of(batch, begin, cut):
                         if (left := left - _size(row)) < 0:
-                            yield number, _too_much(reading.most_expansion)
+                            yield from _lost(number, cut, _too_much(reading.most_expansion))
                             return
                         yield number, row
                 begin += len(batch)
                 if begin >= cut.stop:
                     return
         except _Expanding as error:
-            yield cut.start + 1, Broken(str(error))
+            yield from _lost(cut.start + 1, cut, str(error))
             return
         except (pa.ArrowException, OSError, MemoryError):
             pass  # told like rows that are not there
-        yield max(begin, cut.start) + 1, Broken(_UNREADABLE)
+        yield from _lost(max(begin, cut.start) + 1, cut, _UNREADABLE)
 
-    def columns(self, stream: BinaryIO) -> list[str]:
+    def columns(self, stream: BinaryIO, reading: ReadingSpec) -> list[str]:
         """Those of its schema."""
         return list(_opened(stream).schema_arrow.names)
 
@@ -119,10 +119,20 @@ def arrow_table(stream: BinaryIO) -> pa.Table:
 
 
 _UNREADABLE = "this row and those behind it in its part cannot be read"
+_NAMED_ROWS = 100_000
+"""Rows of a part that are set aside one by one; a file that states more may state any number."""
 
 
-def _too_much(most_expansion: int) -> Broken:
-    return Broken(f"this row and those behind it in its part unpack to more than {most_expansion} times their size")
+def _too_much(most_expansion: int) -> str:
+    return f"this row and those behind it in its part unpack to more than {most_expansion} times their size"
+
+
+def _lost(first: int, cut: Cut, reason: str) -> Iterator[Row]:
+    """The rows of a part from one on, as broken ones: the file says how many there are."""
+    if cut.stop - first >= _NAMED_ROWS:
+        yield first, Broken(f"{reason}; the file states {cut.stop - first + 1:,} of them, which count as one")
+        return
+    yield from ((number, Broken(reason)) for number in range(first, max(first, cut.stop) + 1))
 
 
 def _held(stream: BinaryIO, group: Any, fields: Sequence[str], most_expansion: int) -> list[Pages]:
@@ -144,7 +154,7 @@ def _held(stream: BinaryIO, group: Any, fields: Sequence[str], most_expansion: i
         if pages.values > group.num_rows:  # lists: the rows of a batch may have any number of values
             unpacked += pages.values * max(_ROW_BYTES, pages.largest)
     if unpacked > most_unpacked(packed, most_expansion):
-        raise _Expanding(_too_much(most_expansion).reason)
+        raise _Expanding(_too_much(most_expansion))
     return held
 
 
@@ -184,11 +194,11 @@ class Arrow:
                 yield from _bounded(part, cut, most, reading.most_expansion)
                 return
             begin += len(batch)
-        yield cut.start + 1, Broken(_UNREADABLE)
+        yield from _lost(cut.start + 1, cut, _UNREADABLE)
 
-    def columns(self, stream: BinaryIO) -> list[str]:
+    def columns(self, stream: BinaryIO, reading: ReadingSpec) -> list[str]:
         """Those of its schema."""
-        batches = _batches(stream, ReadingSpec().most_expansion)
+        batches = _batches(stream, reading.most_expansion)
         return next((list(batch.schema.names) for batch, _ in batches), [])
 
 
@@ -196,7 +206,7 @@ def _bounded(part: pa.RecordBatch, cut: Cut, most_bytes: int, most_expansion: in
     """The rows of a part, a few at a time; of values that several rows share, one at a time."""
     for field in part.schema:
         if _is_unbounded(field.type):
-            yield cut.start + 1, Broken(f"its column {field.name!r} of {field.type} may unpack to anything")
+            yield from _lost(cut.start + 1, cut, f"its column {field.name!r} of {field.type} may unpack to anything")
             return
     shared, left = any(_is_shared(field.type) for field in part.schema), most_bytes
     if shared:
@@ -204,13 +214,13 @@ def _bounded(part: pa.RecordBatch, cut: Cut, most_bytes: int, most_expansion: in
             for column in part.columns:  # together: each row's check would look through all that they share
                 column.validate(full=True)
         except pa.ArrowException:
-            yield cut.start + 1, Broken(_UNREADABLE)
+            yield from _lost(cut.start + 1, cut, _UNREADABLE)
             return
     step = 1 if shared else _BATCH_ROWS
     for at in range(0, len(part), step):
         for number, row in _rows_of(part.slice(at, step), cut.start + at, cut, validated=shared):
             if shared and (left := left - _size(row)) < 0:
-                yield number, _too_much(most_expansion)
+                yield from _lost(number, cut, _too_much(most_expansion))
                 return
             yield number, row
 

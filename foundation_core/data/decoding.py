@@ -61,6 +61,15 @@ class Decoded(NamedTuple):
     encoding: str
 
 
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8."""
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def decoded(data: bytes, repair: bool) -> Decoded:
     """The text of bytes, and its encoding.
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path, PurePath
+from tempfile import TemporaryDirectory
 from typing import Protocol, cast
 
 from foundation_core.data.places import Place, below, located
@@ -54,11 +55,13 @@ class SourceFile:
     encoding: str = field(default="", kw_only=True)
     place: str = field(default="", kw_only=True)
 
-    def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
+    def parts(self, unit_bytes: int, copies: Path | None = None) -> Iterator[SourceFile]:
         """What workers read apart: itself, unless it is larger than a unit and can be cut.
 
         Args:
             unit_bytes: that a part has, or a little more.
+            copies: a folder where packed files may be unpacked to, once for all of their parts. It must be there as
+                long as the parts are read. None: each part unpacks what lies before it.
         """
         yield self
 
@@ -158,6 +161,13 @@ def refused(file: SourceFile, reason: str) -> Refused:
     )  # fmt: skip
 
 
+def entries_of(file: SourceFile, part_bytes: int) -> Iterator[SourceFile]:
+    """The documents of a file of many, part by part; what is packed is unpacked once, into a folder for a while."""
+    with TemporaryDirectory() as copies:
+        for part in list(file.parts(part_bytes, Path(copies))):
+            yield from part.entries()
+
+
 class Source(Protocol):
     """Where documents come from. What it says of itself goes into the data card.
 
@@ -177,7 +187,7 @@ class Source(Protocol):
 
 
 PYTHON_FILES = "**/*.py"
-"""What the sources of text read where a spec states no pattern."""
+"""What the standard library's source reads where a spec states no pattern."""
 NOT_STATED = "not stated by the source"
 _MANUAL_OF_A_LANGUAGE = re.compile(r"/usr/share/man/([a-z]{2}(?:_[A-Z]{2})?)")
 
@@ -202,8 +212,8 @@ class PythonStandardLibrary:
 
     def files(self) -> list[SourceFile]:
         """Every module of the library itself."""
-        wanted = PurePath(self.pattern).parts
-        own = (path for path in self._own() if _fits(path.parts, wanted))
+        wanted = [PurePath(one).parts for one in patterns_of(self.pattern)]
+        own = (path for path in self._own() if any(_fits(path.parts, one) for one in wanted))
         return _listed("python_stdlib", ((path, self.root / path) for path in own))
 
     def _own(self) -> Iterator[PurePath]:
@@ -252,15 +262,21 @@ def _how_to_get(root: str) -> str:
 
 
 def files_below(source: str, root: Place, pattern: str) -> list[SourceFile]:
-    """The files of a folder that match a pattern, sorted by document id.
+    """The files of a folder that match a pattern, or one of several, sorted by document id.
 
     What cannot be looked into, a link that leads to nothing or a folder that is closed to us, is a file that cannot be
     read: nobody knows what is lost there.
     """
-    found = [path for path in root.glob(pattern) if is_listed(path)]
+    patterns = patterns_of(pattern)
+    found = [path for path in dict.fromkeys(path for one in patterns for path in root.glob(one)) if is_listed(path)]
     if isinstance(root, Path):
-        found += _closed_folders(root, PurePath(pattern).parts)
+        found += dict.fromkeys(path for one in patterns for path in _closed_folders(root, PurePath(one).parts))
     return _listed(source, ((below(root, path), path) for path in found))
+
+
+def patterns_of(pattern: str) -> list[str]:
+    """The patterns that stand in one text, with a vertical bar between them."""
+    return [one.strip() for one in pattern.split("|")]
 
 
 def _closed_folders(root: Path, pattern: Sequence[str]) -> Iterator[Path]:
@@ -293,12 +309,31 @@ def open_source(spec: SourceSpec) -> Source:
         ConfigError: no source of that kind, or a pattern that is none.
         DataError: there is nothing at its path.
     """
-    pattern = PYTHON_FILES if spec.pattern is None else spec.pattern
-    if not pattern or PurePath(pattern).is_absolute() or ".." in PurePath(pattern).parts:
-        raise ConfigError(
-            f"source.pattern={spec.pattern!r} does not stay below the source's folder", allowed="such as **/*.py"
-        )
+    spec = _without_wildcards(spec)
+    for one in [] if spec.pattern is None else patterns_of(spec.pattern):
+        if not one or PurePath(one).is_absolute() or ".." in PurePath(one).parts:
+            raise ConfigError(
+                f"source.pattern={spec.pattern!r} does not stay below the source's folder",
+                allowed="such as **/*.py, or **/*.md | **/*.rst",
+            )
     return cast(Source, find("sources", spec.kind)(spec))
+
+
+def _without_wildcards(spec: SourceSpec) -> SourceSpec:
+    """The spec with what stands in its path from the first * on as its pattern.
+
+    Raises:
+        ConfigError: it has another pattern beside.
+    """
+    path = spec.path or ""
+    before, star, _ = path.partition("*")
+    if not star or ("://" not in path and located(path).exists()):
+        return spec
+    if spec.pattern is not None:
+        raise ConfigError(f"source.path={path!r} and source.pattern both say which files", fix="give one of them")
+    folder, slash, _ = before.rpartition("/")
+    below = path.removeprefix(folder + slash)
+    return spec.model_copy(update={"path": folder or slash or ".", "pattern": below})
 
 
 def source_digests(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from foundation_core.data.documents import reason_of
 from foundation_core.data.modalities import normalise
-from foundation_core.data.tables import is_table, read_table
+from foundation_core.data.table_files import is_table
+from foundation_core.data.tables import read_table
 from foundation_core.errors import DataError
 from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
 

@@ -144,10 +144,9 @@ class _MediaTable(TableSource):
             size = _size(row.get(self.field), path.parent)
         except (OSError, ValueError):  # the read quarantines it for the same reason
             size = 0
-        return MediaRow(
-            document, path, size, self.label(row), number, self.field, self.spec.caption_field,
-            licence=self.licence_of(row),
-        )  # fmt: skip
+        fields = (number, self.field, self.spec.caption_field)
+        licence = self.licence_of(row)
+        return MediaRow(document, path, size, self.label(row), *fields, reading=self.spec.reading, licence=licence)
 
 
 class ImageTable(_MediaTable):

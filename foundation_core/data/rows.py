@@ -5,16 +5,23 @@ flowers.csv, row 12 --> "image_table/flowers.csv/000000012"
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
+from typing import BinaryIO
 
-from foundation_core.data.documents import SourceFile, is_listed, refused
+from foundation_core.data.cuts import UNREADABLE, Broken, Cut
+from foundation_core.data.decoding import decoded, is_utf8
+from foundation_core.data.documents import SourceFile, is_listed, patterns_of, reason_of, refused
 from foundation_core.data.ids import FirstOfEach, id_of
 from foundation_core.data.places import Place, below, located
-from foundation_core.data.tables import Row, field_of, is_table, read_table, table_format
+from foundation_core.data.records import Csv
+from foundation_core.data.table_files import LINES, is_table, open_table, table_format
+from foundation_core.data.tables import Row, field_of, read_table
 from foundation_core.errors import ConfigError, DataError
+from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
 
 _BATCH_ROWS = 256
@@ -26,13 +33,15 @@ class TableItem(SourceFile):
 
     Args:
         row: its number, from 0.
+        reading: what is repaired.
     """
 
     row: int
+    reading: ReadingSpec = field(default=ReadingSpec(), kw_only=True)
 
     def values(self) -> Row:
         """The row."""
-        return _cursor(self.path, self.path.stat().st_mtime_ns).row(self.row)
+        return _cursor(self.path, self.path.stat().st_mtime_ns, self.reading).row(self.row)
 
 
 class TableSource:
@@ -71,7 +80,8 @@ class TableSource:
         if not self.path.is_dir():
             yield self.path
             return
-        for path in self.path.glob(self.spec.pattern or "**/*"):
+        patterns = patterns_of(self.spec.pattern or "**/*")
+        for path in dict.fromkeys(path for one in patterns for path in self.path.glob(one)):
             if is_listed(path) and (self.spec.pattern or is_table(path)):
                 table_format(path)
                 yield path
@@ -91,12 +101,14 @@ class TableSource:
         return "" if licence is None else str(licence).encode("utf-8", "backslashreplace").decode()
 
     def _items(self, path: Place) -> Iterator[SourceFile]:
-        with read_table(path, _BATCH_ROWS) as table:
-            for field in self.fields:
-                table.require(field, path)
-            for number, row in enumerate(row for batch in table.batches for row in batch):
-                item = self.item(path, f"{self.name}/{self.below(path)}/{number + 1:09d}", number, row)
-                yield self._named(item, row) if self.spec.id_field else item
+        self._require(path)
+        for number, row in enumerate(_all_rows(path, self.spec.reading)):
+            document = f"{self.name}/{self.below(path)}/{number + 1:09d}"
+            if isinstance(row, Broken):
+                yield refused(SourceFile(document, path, 0, ""), row.reason)
+                continue
+            item = self.item(path, document, number, row)
+            yield self._named(item, row) if self.spec.id_field else item
 
     def _named(self, item: SourceFile, row: Row) -> SourceFile:
         """An item, named by the id that its row brings along."""
@@ -106,33 +118,103 @@ class TableSource:
             return refused(item, str(error))
         return replace(item, document=f"{self.name}/{name}", place=item.document)
 
+    def _require(self, path: Place) -> None:
+        """Refuse a table that lacks a column, by its first rows.
+
+        Raises:
+            ConfigError: it lacks one.
+            DataError: it is no table.
+        """
+        kind, _ = table_format(path)
+        if kind not in LINES:
+            with read_table(path, _BATCH_ROWS) as table:
+                columns = table.columns
+        else:
+            first = (row for row in _all_rows(path, self.spec.reading) if not isinstance(row, Broken))
+            columns = list(dict.fromkeys(name for row in islice(first, _BATCH_ROWS) for name in row))
+        if not columns:
+            raise DataError(f"{path} holds no row that can be read", allowed="named columns and rows")
+        for name in self.fields:
+            if name not in columns:
+                raise ConfigError(f"{path} has no column {name!r}", allowed=", ".join(columns))
+
 
 class _Cursor:
     """Reads the rows of a file forwards, and begins again to go back: units of work ask for rows in their order."""
 
-    def __init__(self, path: Place) -> None:
-        self._path, self._rows, self._next = path, _all_rows(path), 0
-        self._last: Row = {}
+    def __init__(self, path: Place, reading: ReadingSpec) -> None:
+        self._path, self._reading = path, reading
+        self._rows, self._next = _all_rows(path, reading), 0
+        self._last: Row | Broken = {}
 
     def row(self, number: int) -> Row:
         """The row of a number."""
-        if number == self._next - 1:
-            return self._last
-        if number < self._next:
-            self._rows, self._next = _all_rows(self._path), 0
-        found = next(islice(self._rows, number - self._next, None), None)
-        if found is None:
-            raise DataError(f"{self._path} changed while it was read: row {number + 1} is gone", fix="run again")
-        self._next, self._last = number + 1, found
-        return found
+        if number != self._next - 1:
+            if number < self._next:
+                self._rows, self._next = _all_rows(self._path, self._reading), 0
+            found = next(islice(self._rows, number - self._next, None), None)
+            if found is None:
+                raise DataError(f"{self._path} changed while it was read: row {number + 1} is gone", fix="run again")
+            self._next, self._last = number + 1, found
+        if isinstance(self._last, Broken):
+            raise ValueError(self._last.reason)
+        return self._last
 
 
 @lru_cache(maxsize=1)
-def _cursor(path: Place, changed: int) -> _Cursor:
-    return _Cursor(path)
+def _cursor(path: Place, changed: int, reading: ReadingSpec) -> _Cursor:
+    return _Cursor(path, reading)
 
 
-def _all_rows(path: Place) -> Iterator[Row]:
-    with read_table(path, _BATCH_ROWS) as table:
-        for batch in table.batches:
-            yield from batch
+def _all_rows(path: Place, reading: ReadingSpec) -> Iterator[Row | Broken]:
+    """The rows of a table; of lines, those that cannot be read as broken ones in their place."""
+    kind, _ = table_format(path)
+    if kind not in LINES:
+        with read_table(path, _BATCH_ROWS) as table:
+            for batch in table.batches:
+                yield from batch
+        return
+    try:
+        with open_table(path) as stream:
+            yield from _objects(stream) if kind == "jsonl" else _records(stream, kind, reading)
+    except UNREADABLE as error:
+        reason = reason_of(error) if isinstance(error, (OSError, ValueError)) else "it ends too early"
+        raise DataError(f"{path} cannot be read to its end: {reason}", fix="repair it, or get it again") from error
+
+
+def _objects(stream: BinaryIO) -> Iterator[Row | Broken]:
+    for number, line in enumerate(stream):
+        line = line if number else line.removeprefix(b"\xef\xbb\xbf")
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode())
+        except UnicodeDecodeError as error:
+            yield Broken(f"not UTF-8: byte 0x{line[error.start]:02x} at offset {error.start}")
+        except (ValueError, RecursionError) as error:
+            yield Broken(f"not JSON: {error}")
+        else:
+            yield row if isinstance(row, dict) else Broken(f"a JSON {type(row).__name__}, not an object")
+
+
+def _records(stream: BinaryIO, kind: str, reading: ReadingSpec) -> Iterator[Row | Broken]:
+    form = Csv("," if kind == "csv" else "\t")
+    columns = form.columns(stream, reading)
+    if twice := sorted({name for name in columns if columns.count(name) > 1}):
+        raise ValueError(f"two of its columns are called {', '.join(map(repr, twice))}")
+    rows = form.rows(stream, Cut(0, 1 << 62, 0, 0), columns, reading)
+    for _, row in islice(rows, 1, None):  # behind the names of the columns
+        if isinstance(row, Broken):
+            yield row
+            continue
+        try:
+            texts = {name: _text(value, reading.repair_encoding) for name, value in row.items()}
+        except ValueError as error:
+            yield Broken(str(error))
+        else:
+            yield {name: texts.get(name) for name in columns}
+
+
+def _text(value: bytes, repair: bool) -> str:
+    """A value as it is, for it may be a path; in NFC only where it was in an old encoding."""
+    return value.decode() if is_utf8(value) else decoded(value, repair).text

@@ -29,17 +29,21 @@ class Several:
             found = ", ".join(f"{name} has {_items(source)}" for name, source in self.parts.items())
             raise ConfigError(f"the sources of source.parts differ: {found}", allowed="items of one kind")
         self.modality, self.captioned = kinds.pop()
+        self.findings: list[str] = []
         self.description = "; ".join(f"{name}: {source.description}" for name, source in self.parts.items())
         self.language = self._joined("language")
         self.licence = self._joined("licence")
 
     def files(self) -> list[SourceFile]:
         """The files of every source, one source behind the other."""
-        return [
+        found = [
             replace(file, document=f"{name}/{file.document}", source=name, licence=file.licence or source.licence)
             for name, source in self.parts.items()
             for file in source.files()
         ]
+        of_parts = {name: getattr(source, "findings", ()) for name, source in self.parts.items()}
+        self.findings = [f"{name}: {said}" for name, findings in of_parts.items() for said in findings]
+        return found
 
     def _joined(self, name: str) -> str:
         """What the sources say of themselves, each thing once."""

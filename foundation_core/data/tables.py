@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
@@ -25,35 +25,16 @@ import pyarrow.parquet as pq
 
 from foundation_core.data.columns import arrow_table, check_groups
 from foundation_core.data.places import Place
-from foundation_core.data.unpacking import is_packed, open_unpacked, unpacked_name
+from foundation_core.data.table_files import LINES, open_table, table_format
+from foundation_core.data.unpacking import is_packed
 from foundation_core.errors import ConfigError, DataError, SetupError
 from foundation_core.files import committed
-from foundation_core.spec_reading import ReadingSpec
 
 Row = dict[str, Any]
-FORMATS = {
-    ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet", ".arrow": "arrow",
-    ".feather": "arrow",
-}  # fmt: skip
-_LINES = ("csv", "tsv", "jsonl")
 _PACKED_BY = {".gz": "gzip", ".zst": "zstd", ".xz": "xz"}
-ALLOWED = ".csv, .tsv and .jsonl, each also .gz, .zst and .xz; .parquet, .arrow"
 _FIELD_CHARACTERS = 2**31 - 1
 """The longest field of a CSV file; what Python allows otherwise, 131,072 characters, is less than a long text."""
 _REPAIR = "repair or remove that row"
-
-
-def table_format(path: Place) -> tuple[str, bool]:
-    """The format that a file's name says, and whether it is packed.
-
-    Raises:
-        ConfigError: it says none.
-    """
-    packed = is_packed(path.name)
-    name = FORMATS.get(PurePath(unpacked_name(path.name)).suffix.lower())
-    if name is None or (packed and name not in _LINES):
-        raise ConfigError(f"{path} is no table by its name", allowed=ALLOWED, fix="give the file one of these endings")
-    return name, packed
 
 
 def field_of(row: Mapping[str, Any], name: str) -> Any:
@@ -64,26 +45,6 @@ def field_of(row: Mapping[str, Any], name: str) -> Any:
     for step in name.split("."):
         value = value.get(step) if isinstance(value, dict) else None
     return value
-
-
-def is_table(path: Place) -> bool:
-    """Whether a file is a table by its name."""
-    try:
-        table_format(path)
-    except ConfigError:
-        return False
-    return True
-
-
-@contextmanager
-def open_table(path: Place, most_expansion: int = ReadingSpec().most_expansion) -> Iterator[BinaryIO]:
-    """The bytes of a table, unpacked; it can be sought in, forwards at the speed of unpacking.
-
-    Args:
-        most_expansion: bytes that may come out for each that is packed.
-    """
-    with path.open("rb") as stream:
-        yield open_unpacked(path.name, stream, most_expansion)
 
 
 @dataclass(frozen=True)
@@ -284,8 +245,11 @@ def write_table(path: Path, table: Table, added: Mapping[str, pa.DataType]) -> I
         ConfigError: no table by its name, or the table has such a column already.
     """
     kind, packed = table_format(path)
-    if packed and path.suffix.lower() != ".gz":
-        raise ConfigError(f"{path}: tables are written packed by gzip alone", allowed=".gz, or no packing")
+    if packed and (path.suffix.lower() != ".gz" or kind not in LINES):
+        raise ConfigError(
+            f"{path}: tables are written packed by gzip alone, and those of columns pack themselves",
+            allowed=".csv.gz, .tsv.gz, .jsonl.gz, or no packing",
+        )
     if taken := [name for name in added if name in table.columns]:
         raise ConfigError(
             f"the table has columns that would be overwritten: {', '.join(taken)}", fix="rename or remove them first"

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from foundation_core.data.archives.listing import Aside, Cut, cuts, members, most_members
 from foundation_core.data.archives.members import Member
-from foundation_core.data.documents import SourceFile, content_digest, reason_of, refused
+from foundation_core.data.documents import SourceFile, content_digest, entries_of, reason_of, refused
+from foundation_core.data.frames import copy_of
 from foundation_core.data.text_entries import text_entry
 from foundation_core.plugins import find, names
 from foundation_core.spec_reading import ReadingSpec
@@ -32,21 +34,22 @@ class TextArchive(SourceFile):
         """Hex sha256 of its bytes and of what texts are taken out by; or why it cannot be read."""
         return content_digest(self.path, _libraries())
 
-    def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
+    def parts(self, unit_bytes: int, copies: Path | None = None) -> Iterator[SourceFile]:
         """Parts of its members, and what is set aside while they are listed."""
+        copy = copy_of(copies, self.document)
         try:
-            for found in cuts(self.path, self.reading, self.bytes, unit_bytes):
+            for found in cuts(self.path, self.reading, self.bytes, unit_bytes, copy):
                 if isinstance(found, Aside):
                     yield refused(self.called(found.name or f"/{found.place}"), found.reason)
                 else:
                     document = f"{self.document}//{found.start}-{found.stop}"
-                    yield ArchivePart(document, self.path, found.bytes, self.group, archive=self, cut=found)
+                    yield ArchivePart(document, self.path, found.bytes, self.group, archive=self, cut=found, copy=copy)
         except (OSError, ValueError) as error:
             yield refused(self, reason_of(error))
 
     def entries(self) -> Iterator[SourceFile]:
         """Its members as documents."""
-        return (entry for part in self.parts(_PART_BYTES) for entry in part.entries())
+        return entries_of(self, _PART_BYTES)
 
     def called(self, name: str, size: int = 0) -> SourceFile:
         """A document of it. The archive is the first folder of its members, unless it lies in one."""
@@ -56,10 +59,15 @@ class TextArchive(SourceFile):
 
 @dataclass(frozen=True)
 class ArchivePart(SourceFile):
-    """Some members of an archive, one behind the other."""
+    """Some members of an archive, one behind the other.
+
+    Args:
+        copy: where a packed one was unpacked to, if it was.
+    """
 
     archive: TextArchive
     cut: Cut
+    copy: Path | None
 
     def most_documents(self) -> int:
         """Members that have room between its places, and one that says that it cannot be read."""
@@ -68,7 +76,7 @@ class ArchivePart(SourceFile):
     def entries(self) -> Iterator[SourceFile]:
         """Its members as documents; one that cannot be read as a refused one."""
         try:
-            for member in members(self.path, self.archive.reading, self.cut.start, self.cut.stop):
+            for member in members(self.path, self.archive.reading, *self.cut[:2], self.copy):
                 if member.name and member.start not in self.cut.left_out:
                     yield self._entry(member)
         except OSError as error:  # it was there when it was listed

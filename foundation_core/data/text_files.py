@@ -13,7 +13,6 @@ from importlib.metadata import version
 from foundation_core.data.archives.names import is_archive
 from foundation_core.data.documents import (
     NOT_STATED,
-    PYTHON_FILES,
     SourceFile,
     content_digest,
     files_below,
@@ -23,8 +22,10 @@ from foundation_core.data.documents import (
 )
 from foundation_core.data.formats.base import check_size
 from foundation_core.data.formats.extract import format_of
+from foundation_core.data.table_files import is_table
 from foundation_core.data.text_archives import TextArchive
 from foundation_core.data.text_entries import text_entry
+from foundation_core.data.text_kinds import BY_ROWS, known_texts
 from foundation_core.data.unpacking import unpacked_name
 from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
@@ -61,23 +62,29 @@ class TextFile(SourceFile):
 
 
 class Folder:
-    """The files of a folder that match a pattern, each one text."""
+    """The files of a folder that match a pattern, or are texts by their names: each one text."""
 
     modality, captioned = "text", False
 
     def __init__(self, spec: SourceSpec) -> None:
-        self.root, self.pattern, self._reading = source_folder(spec), spec.pattern or PYTHON_FILES, spec.reading
+        self.root, self.pattern, self._reading = source_folder(spec), spec.pattern, spec.reading
         self.licence = spec.licence or NOT_STATED
-        self.description = f"the files of a folder that match {self.pattern}"
-        self.language = "Python source" if self.pattern.endswith(".py") else "text"
+        which = f"that match {self.pattern}" if self.pattern else "that are texts by their names"
+        self.description = f"the files of a folder {which}"
+        self.language = "Python source" if self.pattern and self.pattern.endswith(".py") else "text"
+        self.findings: list[str] = []
 
     def files(self) -> list[SourceFile]:
-        """Every file that matches.
+        """Every file that matches; without a pattern, every one that is a text by its name. `findings` say the rest.
 
         Raises:
             SetupError: a library that the format of one of them needs is not installed.
         """
-        found = files_below("folder", self.root, self.pattern)
+        found = files_below("folder", self.root, self.pattern or "**/*")
+        if self.pattern is None:
+            found, self.findings = known_texts(found)
+        elif tables := [file.document for file in found if is_table(file.path)]:
+            self.findings = [f"each of {len(tables)} tables is read as one text, such as {tables[0]}: {BY_ROWS}"]
         for file in found:
             format_of(unpacked_name(file.path.name))
         return [self._opened(file) for file in found]

@@ -9,19 +9,34 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from foundation_core.data.columns import Arrow, Parquet
-from foundation_core.data.cuts import UNREADABLE, Broken, Csv, Cut, Fields, Format, Lines
-from foundation_core.data.documents import NOT_STATED, Entry, SourceFile, content_digest, file_bytes, reason_of, refused
+from foundation_core.data.cuts import UNREADABLE, Broken, Cut, Fields, Format, Lines, Repaired, mentioned
+from foundation_core.data.decoding import decoded, is_utf8
+from foundation_core.data.documents import (
+    NOT_STATED,
+    Entry,
+    SourceFile,
+    content_digest,
+    entries_of,
+    file_bytes,
+    reason_of,
+    refused,
+)
 from foundation_core.data.formats.base import check_size
+from foundation_core.data.frames import copy_of
 from foundation_core.data.ids import id_of
+from foundation_core.data.records import Csv
 from foundation_core.data.rows import TableSource
-from foundation_core.data.tables import field_of, open_table, table_format
+from foundation_core.data.table_files import copied_table, open_table, table_format
+from foundation_core.data.tables import field_of
 from foundation_core.errors import ConfigError
 from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
@@ -30,7 +45,10 @@ _CHUNK_BYTES = 1 << 20
 CUT: Mapping[str, Format] = {
     "jsonl": Lines(), "csv": Csv(), "tsv": Csv("\t"), "parquet": Parquet(), "arrow": Arrow(),
 }  # fmt: skip
-"""The formats, by the names that `tables.table_format` gives them."""
+"""The formats, by the names that `table_files.table_format` gives them."""
+DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars", ",": "commas"}
+"""What stands between values, and how it is called."""
+_IN_UTF8 = "set source.reading.repair_encoding, or save it as UTF-8"
 
 
 class Columns(NamedTuple):
@@ -46,6 +64,10 @@ class Columns(NamedTuple):
         """Those that are wanted."""
         return tuple(name for name in self if name)
 
+    def missing(self, there: Collection[str]) -> list[str]:
+        """Those of the wanted ones that are not among the names of a table's columns."""
+        return [name for name in self.names if name not in there and name.split(".")[0] not in there]
+
 
 @dataclass(frozen=True)
 class TextTable(SourceFile):
@@ -53,61 +75,94 @@ class TextTable(SourceFile):
 
     Args:
         below: how its id ends: its path below the source's folder.
+        delimiter: what stands between the values of a CSV file. Empty: what its name says.
     """
 
     columns: Columns
     reading: ReadingSpec
     below: str
+    delimiter: str = ""
+
+    @property
+    def format(self) -> Format:
+        """How it holds rows."""
+        return Csv(self.delimiter) if self.delimiter else CUT[table_format(self.path)[0]]
 
     def digest(self) -> str:
         """Hex sha256 of its bytes and of the names of what is read of it; or why it cannot be read."""
         return content_digest(self.path, repr(self.columns))
 
-    def require(self) -> None:
-        """Refuse, with the columns there are, if it lacks one that is read. A table that cannot be read lacks none.
+    def required(self) -> TextTable:
+        """The table, with what stands between its values. One that cannot be read lacks no column.
+
+        That a CSV file has other delimiters than its name says shows in its first line: by them it has the columns
+        that are asked for, and by its own it has not.
 
         Raises:
-            ConfigError: it does.
+            ConfigError: it lacks a column that is read.
         """
-        kind, _ = table_format(self.path)
         try:
-            with open_table(self.path, self.reading.most_expansion) as stream:
-                columns = CUT[kind].columns(stream)
+            own = self._columns()
+            missing = self.columns.missing(own) if own else []
+            if missing and isinstance(self.format, Csv):
+                for other in (replace(self, delimiter=delimiter) for delimiter in DELIMITERS):
+                    with suppress(ValueError):  # a first line that is no CSV by it
+                        if not self.columns.missing(other._columns()):
+                            return other
+            if missing and isinstance(self.format, Lines) and self.columns.text not in missing:
+                with open_table(self.path, self.reading.most_expansion) as stream:
+                    there = mentioned(stream, [*missing, *(name.split(".")[0] for name in missing)])
+                missing = self.columns.missing({*own, *there})
         except UNREADABLE:
-            return  # its reading says why
-        for name in self.columns.names if columns else ():
-            if name not in columns and name.split(".")[0] not in columns:
-                raise ConfigError(f"{self.path} has no column {name!r}", allowed=", ".join(columns))
+            return self  # its reading says why
+        if missing:
+            in_utf8 = "\ufffd" not in "".join(own)
+            raise ConfigError(
+                f"{self.path} has no column {missing[0]!r}",
+                allowed=", ".join(own),
+                fix="" if in_utf8 else f"its first line is not UTF-8: {_IN_UTF8}",
+            )
+        return self
 
-    def parts(self, unit_bytes: int) -> Iterator[SourceFile]:
+    def _columns(self) -> list[str]:
+        with open_table(self.path, self.reading.most_expansion) as stream:
+            return self.format.columns(stream, self.reading)
+
+    def parts(self, unit_bytes: int, copies: Path | None = None) -> Iterator[SourceFile]:
         """Parts of its rows. One that is damaged ends with a part that says so."""
-        kind, _ = table_format(self.path)
+        copy = copy_of(copies, self.document)
         try:
-            with open_table(self.path, self.reading.most_expansion) as stream:
+            with copied_table(self.path, self.reading.most_expansion, copy, unit_bytes) as stream:
                 whole = ""
-                for cut in CUT[kind].cuts(stream, unit_bytes, self.reading):
+                for cut in self.format.cuts(stream, unit_bytes, self.reading):
                     if not cut.digest:  # rows of columns have no bytes of their own
                         whole = whole or self.digest()
                         cut = cut._replace(digest=whole)
                     size = cut.stop - cut.start
                     yield TablePart(
                         f"{self.document}/{cut.first:09d}+{size}", self.path, size, "", source=self.source,
-                        licence=self.licence, table=self, cut=cut,
+                        licence=self.licence, table=self, cut=cut, copy=copy,
                     )  # fmt: skip
         except UNREADABLE as error:
-            yield refused(replace(self, document=f"{self.document}/rest"), _why(error))
+            reason = f"{_why(error)}; how many rows are lost is not known"
+            yield refused(replace(self, document=f"{self.document}/rest"), reason)
 
     def entries(self) -> Iterator[SourceFile]:
         """Its rows as documents."""
-        return (entry for part in self.parts(_CHUNK_BYTES) for entry in part.entries())
+        return entries_of(self, _CHUNK_BYTES)
 
 
 @dataclass(frozen=True)
 class TablePart(SourceFile):
-    """Some rows of a table, one behind the other."""
+    """Some rows of a table, one behind the other.
+
+    Args:
+        copy: where a packed one was unpacked to, if it was.
+    """
 
     table: TextTable
     cut: Cut
+    copy: Path | None
 
     def digest(self) -> str:
         """Hex sha256 of its bytes and of the names of what is read of it: rows that join behind it change nothing."""
@@ -131,11 +186,10 @@ class TablePart(SourceFile):
 
     def entries(self) -> Iterator[SourceFile]:
         """Its rows as documents; one that cannot be read as a refused one."""
-        kind, _ = table_format(self.path)
         columns, reading, number = self.table.columns, self.table.reading, self.cut.first - 1
         try:
-            with open_table(self.path, reading.most_expansion) as stream:
-                for number, row in CUT[kind].rows(stream, self.cut, columns.names, reading):
+            with open_table(self.path, reading.most_expansion, self.copy) as stream:
+                for number, row in self.table.format.rows(stream, self.cut, columns.names, reading):
                     yield self._entry(number, row)
         except UNREADABLE as error:
             yield refused(self._named(number + 1), _why(error))
@@ -149,19 +203,24 @@ class TablePart(SourceFile):
         document, columns = self._named(number), self.table.columns
         if isinstance(row, Broken):
             return refused(document, row.reason)
+        reading = self.table.reading
         try:
             if columns.id is not None:
                 name = self.table.document.removesuffix(self.table.below) + id_of(field_of(row, columns.id))
                 document = replace(document, document=name, place=document.document)
-            data = _text(field_of(row, columns.text))
-            check_size(len(data), self.table.reading, "a text")
+            data, encoding = _text(field_of(row, columns.text), reading.repair_encoding)
+            check_size(len(data), reading, "a text")
+            label, licence = (
+                _said(field_of(row, name), name, reading.repair_encoding) if name else ""
+                for name in (columns.label, columns.licence)
+            )
         except ValueError as error:
             return refused(document, str(error))
-        label, licence = (_said(field_of(row, name)) if name else "" for name in (columns.label, columns.licence))
+        if isinstance(row, Repaired):
+            encoding = row.encoding
         return Entry(
             document.document, self.path, len(data), label, source=self.source, licence=licence or self.licence,
-            place=document.place,
-            data=data,
+            encoding=encoding, place=document.place, data=data,
         )  # fmt: skip
 
 
@@ -173,18 +232,27 @@ def _why(error: Exception) -> str:
     return str(error) if told else "the table ends too early, or is damaged here"
 
 
-def _text(value: Any) -> bytes:
+def _text(value: Any, repair: bool) -> tuple[bytes, str]:
+    """A text in UTF-8, and the old encoding that it was in, if it was; what is in none is left to its modality."""
     if isinstance(value, bytes):
-        return value
+        if not repair or is_utf8(value):
+            return value, ""
+        text, encoding = decoded(value, repair)
+        return text.encode(), encoding
     if not isinstance(value, str):
         raise ValueError("no text" if value is None else f"{type(value).__name__}, not a text")
-    return value.encode()
+    return value.encode(), ""
 
 
-def _said(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return "" if value is None else str(value)
+def _said(value: Any, column: str, repair: bool) -> str:
+    if not isinstance(value, bytes):
+        return "" if value is None else str(value)
+    if is_utf8(value):
+        return value.decode()
+    try:
+        return decoded(value, repair).text
+    except ValueError as error:
+        raise ValueError(f"its {column}: {error}") from error
 
 
 class Tables(TableSource):
@@ -196,7 +264,7 @@ class Tables(TableSource):
 
     def __init__(self, spec: SourceSpec) -> None:
         super().__init__(spec)
-        self.fields = []
+        self.fields, self.findings = [], list[str]()
         self.licence = spec.licence or NOT_STATED
         self.description = "rows of tables, each a text" + (" with a label" if spec.label_field else "")
 
@@ -210,6 +278,9 @@ class Tables(TableSource):
             )
             for path in self.tables()
         ]  # fmt: skip
-        for table in found:
-            table.require()
+        found = [table.required() for table in found]
+        for delimiter, said in DELIMITERS.items():
+            if of := [table.document for table in found if table.delimiter == delimiter]:
+                more = f", and {len(of) - 1} more" if len(of) > 1 else ""
+                self.findings.append(f"values are parted by {said} in {of[0]}{more}")
         return sorted(found, key=lambda file: f"{file.document}/")

@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 _CHOICE = "choice"
 """Folder of what is known of the corpus while the stage runs."""
+_COPIES = "unpacked"
+"""Folder where packed files are unpacked to while they are read."""
 _SAMPLED = 200
 """Texts whose language is looked at."""
 
@@ -73,7 +75,8 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
         raise with_need(error, spec, context) from error
     finally:
         (context.folder / MARK_FILE).unlink(missing_ok=True)
-        shutil.rmtree(context.folder / _CHOICE, ignore_errors=True)
+        for scratch in (_CHOICE, _COPIES):
+            shutil.rmtree(context.folder / scratch, ignore_errors=True)
 
 
 def _ingested(spec: IngestSpec, context: Context) -> StageResult:
@@ -85,6 +88,8 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     _check_rules(spec, reader, source.modality)
     _check_texts(spec, reader)
     files = source.files()
+    for found in getattr(source, "findings", ()):
+        context.events.say(found)
     sight = sight_of(context.folder, files)
     digests = source_digests(files, lambda files: file_digests(files, spec, context, sight))
     content = content_of(digests)
@@ -99,9 +104,12 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     items = list(withdrawal.leaves(reader.modality.items(files), withdrawn))
     if not items:
         raise DataError("every document of the source is withdrawn", fix="shorten ingest.source.withdrawn")
-    read_apart = [part for item in items for part in item.parts(spec.unit_bytes)]
+    copies = context.folder / _COPIES
+    shutil.rmtree(copies, ignore_errors=True)  # of an ingestion that was killed
+    read_apart = [part for item in items for part in item.parts(spec.unit_bytes, copies)]
     _check_language(job, withdrawal, read_apart)
     reads = read(job, read_apart, digests, _sketch(job))
+    shutil.rmtree(copies, ignore_errors=True)
     withdrawn += withdrawn_by(reads)
     withdrawal.require(withdrawn)
     context.events.phase("copies")

@@ -190,18 +190,76 @@ def test_a_table_with_changed_bytes_is_read_row_by_row_or_set_aside_and_none_is_
     assert len(documents) == len(texts) or len(quarantined)
 
 
-def test_a_record_of_csv_without_end_takes_no_more_than_its_bound_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize("most_document_bytes", [300, 10**6])
+@pytest.mark.parametrize("behind", ["", '"closed, at last"\n', 'a "quoted" word,5\n', '"two\nlines",6\n'])
+def test_a_quote_that_is_never_closed_takes_no_other_row_along(
+    tmp_path: Path, behind: str, most_document_bytes: int
+) -> None:
     rows = "".join(f"text {number},{number}\n" for number in range(200))
-    (tmp_path / "a.csv").write_text(f'text,kind\n{rows}"never closed,1\n{rows}')
-    spec = _spec(tmp_path / "a.csv", reading={"most_document_bytes": 300})
+    (tmp_path / "a.csv").write_text(f'text,kind\n{rows}"never closed,1\n{rows}{behind}')
+    spec = _spec(tmp_path / "a.csv", reading={"most_document_bytes": most_document_bytes})
+    made = []
     for unit_bytes in (1, 500, 10**6):
         (table,) = open_source(spec).files()
         documents, quarantined = read_files(table.parts(unit_bytes), TEXT)
-        names = [*documents["document"].to_pylist(), *quarantined["document"].to_pylist()]
-        assert len(names) == len(set(names))
-        assert documents["text"].to_pylist()[:200] == [f"text {number}" for number in range(200)]
-        assert len(documents) > 400 - 300 // len("text 0,0\n")
-        assert "a record of more than 300 bytes" in quarantined["reason"].to_pylist()
+        texts, reasons = documents["text"].to_pylist(), quarantined["reason"].to_pylist()
+        assert texts[:400] == [f"text {number}" for number in range(200)] * 2
+        assert quarantined["document"].to_pylist()[0] == "table/a.csv/000000201"
+        assert reasons[0] == "not CSV: a quote is opened here that no quote closes as it should"
+        assert len(documents) + len(quarantined) == 401 + bool(behind)
+        made.append((documents.to_pylist(), quarantined.to_pylist()))
+    assert made[0] == made[1] == made[2]
+
+
+def test_many_quotes_that_are_never_closed_are_read_in_linear_time(tmp_path: Path) -> None:
+    for count in (1, 2000):
+        lines = "".join(f'"open {number}\n' + "x,1\n" * 10 for number in range(count))
+        (tmp_path / "a.csv").write_text(f"text,kind\n{lines}")
+        (table,) = open_source(_spec(tmp_path / "a.csv")).files()
+        documents, quarantined = read_files([table], TEXT)
+        assert (len(documents), len(quarantined)) == (10 * count, count)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow", "stream.arrow"])
+def test_rows_that_are_lost_with_a_damaged_page_are_counted_as_rows(tmp_path: Path, name: str) -> None:
+    path = _write(tmp_path / name, TEXTS)
+    whole = path.read_bytes()
+    if name == "a.parquet":
+        place = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset + 100
+    else:
+        place = whole.index(b"row 300,")  # of the second batch
+    path.write_bytes(whole[:place] + bytes(400) + whole[place + 400 :])
+    (table,) = open_source(_spec(path)).files()
+    documents, quarantined = read_files(table.parts(2000), TEXT)
+    rows = [int(name[-9:]) for table in (documents, quarantined) for name in table["document"].to_pylist()]
+    assert sorted(rows) == list(range(1, 601))
+    assert len(quarantined) > 1
+
+
+def test_a_table_that_breaks_off_says_what_it_does_not_know(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jsonl.gz", TEXTS)
+    path.write_bytes(path.read_bytes()[:-200])
+    (table,) = open_source(_spec(path)).files()
+    documents, quarantined = read_files(table.parts(10**6), TEXT)
+    assert len(documents) > 400  # every whole line before the damage
+    (reason,) = quarantined["reason"].to_pylist()
+    assert reason.startswith("truncated gzip: ")
+    assert reason.endswith("; how many rows are lost is not known")
+
+
+def test_a_field_that_comes_late_in_a_table_is_there(tmp_path: Path) -> None:
+    early = '{"text": "early"}\n' * 100_000
+    for late, refused in (('{"text": "late", "terms": "CC0"}\n', False), ('{"text": "late", "kind": "CC0"}\n', True)):
+        (tmp_path / "a.jsonl").write_text(early + late)
+        source = open_source(_spec(tmp_path / "a.jsonl", label_field=None, licence_field="terms"))
+        if refused:
+            with pytest.raises(ConfigError, match="has no column 'terms'"):
+                source.files()
+        else:
+            (table,) = source.files()
+            assert list(table.parts(10**5))[-1].may_hold("*")
+            *_, last = table.entries()
+            assert last.licence == "CC0"
 
 
 def test_a_packed_table_that_unpacks_to_too_much_is_set_aside_with_the_reason(tmp_path: Path) -> None:
@@ -234,6 +292,58 @@ def test_a_dot_leads_into_an_object_and_licences_are_kept(tmp_path: Path) -> Non
     assert documents["text"].to_pylist() == ["x", "y"]
     assert documents["licence"].to_pylist() == ["CC0", "MIT"]
     assert quarantined["reason"].to_pylist() == ["no text"]
+
+
+SPANISH = "El niño comió una piña en la montaña y soñó con el otoño"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8"])
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_table_in_an_old_encoding_is_repaired_with_its_labels_and_columns(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    rows = [{"descripción": f"{SPANISH} número {number}", "país": "España"} for number in range(3)]
+    if name == "a.csv":
+        text = "descripción,país\n" + "".join(f"{row['descripción']},{row['país']}\n" for row in rows)
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    fields: dict[str, Any] = {"text_field": "descripción", "label_field": "país"}
+    source = open_source(_spec(tmp_path / name, **fields, reading={"repair_encoding": True}))
+    documents, quarantined = read_files(source.files(), TEXT)
+    assert quarantined["reason"].to_pylist() == []
+    assert documents["text"].to_pylist() == [row["descripción"] for row in rows]
+    assert documents["group"].to_pylist() == ["España"] * 3
+    assert documents["encoding"].to_pylist() == ["utf-8" if encoding == "utf-8" else "latin-1"] * 3
+    if encoding == "utf-8" or name != "a.csv":
+        return
+    with pytest.raises(ConfigError, match="first line is not UTF-8: set source"):
+        open_source(_spec(tmp_path / name, **fields)).files()
+
+
+def test_a_label_that_is_not_utf8_sets_its_row_aside_and_becomes_no_other_label(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text,kind\nx,España\ny,Peru\n".encode("latin-1"))
+    documents, quarantined = read_files(open_source(_spec(tmp_path / "a.csv")).files(), TEXT)
+    assert documents["group"].to_pylist() == ["Peru"]
+    assert quarantined["reason"].to_pylist() == ["its kind: not UTF-8: byte 0xf1 at offset 4"]
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "said"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"), (",", "")]
+)
+def test_what_stands_between_values_is_found_by_the_columns(tmp_path: Path, delimiter: str, said: str) -> None:
+    rows = [["text", "kind"], *([text, str(number % 3)] for number, text in enumerate(TEXTS))]
+    sink = io.StringIO()
+    csv.writer(sink, delimiter=delimiter).writerows(rows)
+    (tmp_path / "a.csv").write_text(sink.getvalue())
+    source = open_source(_spec(tmp_path / "a.csv"))
+    (table,) = source.files()
+    documents, quarantined = read_files(table.parts(3000), TEXT)
+    assert documents["text"].to_pylist() == TEXTS
+    assert len(quarantined) == 0
+    assert getattr(source, "findings", None) == ([f"values are parted by {said} in table/a.csv"] if said else [])
+    with pytest.raises(ConfigError, match="has no column 'body'"):
+        open_source(_spec(tmp_path / "a.csv", text_field="body")).files()
 
 
 def test_a_folder_of_tables_is_one_source(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.data.tables import ALLOWED, has_more_rows, read_table, table_format, write_table
+from foundation_core.data.table_files import ALLOWED, table_format
+from foundation_core.data.tables import has_more_rows, read_table, write_table
 from foundation_core.errors import ConfigError, DataError, FoundationError, SetupError
 
 CSV = 'id,text,day\n007,"two\nlines, ""quoted""",2024-01-01\n8,,\n9,caf\u00e9,x\n'
@@ -106,12 +107,24 @@ def test_what_is_no_table_is_refused_with_the_place(tmp_path: Path, name: str, c
 
 
 def test_names_that_say_no_format_and_files_that_are_not_there_are_refused(tmp_path: Path) -> None:
-    for name in ("a.txt", "a", "a.gz", "a.parquet.gz", ".csv"):
+    for name in ("a.txt", "a", "a.gz", "a.txt.gz", ".csv"):
         with pytest.raises(ConfigError) as refused:
             table_format(tmp_path / name)
         assert refused.value.allowed == ALLOWED
     with pytest.raises(DataError, match="No such file"):
         _rows(tmp_path / "a.csv")
+
+
+def test_columns_are_not_written_into_a_packing(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n')
+    for name in ("out.parquet.gz", "out.csv.zst"):
+        with (
+            pytest.raises(ConfigError, match="packed by gzip alone"),
+            read_table(tmp_path / "a.jsonl", 10) as table,
+            write_table(tmp_path / name, table, {}),
+        ):
+            pass
+        assert not (tmp_path / name).exists()
 
 
 def test_an_error_leaves_the_file_that_was_there(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from backports import zstd
 
 from foundation_core.data.documents import open_source, source_content
 from foundation_core.data.modalities import Reader, Text, read_files
+from foundation_core.errors import ConfigError
 from foundation_core.specs import IngestSpec, SourceSpec
 
 SPANISH = "El niño comió una piña en la montaña; después durmió la siesta y soñó con el otoño. ¿Qué más pasó? " * 4
@@ -99,3 +100,62 @@ def test_the_content_is_the_bytes_of_the_files(tmp_path: Path) -> None:
     assert source_content(open_source(spec).files()) == before
     (tmp_path / "page.html").write_text(PAGE + " ")
     assert source_content(open_source(spec).files()) != before
+
+
+def _listed(path: Path, **fields: Any) -> tuple[list[str], list[str]]:
+    source = open_source(SourceSpec.model_validate({"kind": "folder", "path": str(path), **fields}))
+    return [file.document.removeprefix("folder/") for file in source.files()], getattr(source, "findings", [])
+
+
+def _tree(folder: Path) -> None:
+    names = [
+        "a.txt",
+        "README",
+        "b/c.md.gz",
+        "b/main.rs",
+        "page.html",
+        "old.tar.xz",
+        "rows.jsonl",
+        "b/t.csv.gz",
+        "x.png",
+        "y.png",
+        "z.so",
+    ]
+    for name in (*names, ".git/config", ".git/objects/ab.txt", "b/.hidden.txt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def test_without_a_pattern_texts_are_read_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    _tree(tmp_path)
+    found, said = _listed(tmp_path)
+    assert found == ["README", "a.txt", "b/c.md.gz", "b/main.rs", "old.tar.xz", "page.html"]
+    assert said == [
+        "2 tables are left out, such as folder/b/t.csv.gz: source.kind=table reads their rows",
+        "3 files are left out that are hidden, or lie in hidden folders",
+        "3 files are left out that are no texts by their names (2 .png, 1 .so): source.pattern names what is read",
+    ]
+
+
+def test_a_table_that_a_pattern_names_is_one_text_and_the_log_says_so(tmp_path: Path) -> None:
+    _tree(tmp_path)
+    found, said = _listed(tmp_path, pattern="**/*.jsonl")
+    assert found == ["rows.jsonl"]
+    assert said == [
+        "each of 1 tables is read as one text, such as folder/rows.jsonl: source.kind=table reads their rows"
+    ]
+
+
+def test_several_patterns_and_a_path_with_a_star_name_files(tmp_path: Path) -> None:
+    _tree(tmp_path)
+    assert _listed(tmp_path, pattern="**/*.txt | b/*.rs|a.*")[0] == [
+        ".git/objects/ab.txt", "a.txt", "b/.hidden.txt", "b/main.rs"
+    ]  # fmt: skip
+    assert _listed(tmp_path / "b" / "*.rs")[0] == ["main.rs"]
+    assert _listed(tmp_path / "*" / "*.rs")[0] == ["b/main.rs"]
+    with pytest.raises(ConfigError, match="both say which files"):
+        _listed(tmp_path / "*.txt", pattern="*")
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / name).write_text('{"text": "x"}\n')
+    tables = open_source(SourceSpec(kind="table", path=str(tmp_path / "*o*.jsonl"))).files()
+    assert [table.document for table in tables] == ["table/one.jsonl", "table/rows.jsonl", "table/two.jsonl"]

@@ -291,22 +291,29 @@ def _hurt(draw: Draw, file: File) -> File:
 
 @st.composite
 def _records(draw: Draw, name: str, number: int) -> File:
-    """A CSV or TSV file, some of its records of too many fields."""
+    """A CSV or TSV file, packed or not, some of its records of too many fields or with a quote that never closes."""
     ending, delimiter = draw(st.sampled_from([(".csv", ","), (".tsv", "\t")]))
     sink = io.StringIO(newline="")
     lines = csv.writer(sink, delimiter=delimiter)
     lines.writerow(["id", "text"])
-    wrong = draw(st.lists(st.booleans(), min_size=1, max_size=8))
-    for at, too_many in enumerate(wrong):
-        lines.writerow([at, words(number + at), "one more"] if too_many else [at, f"two\nlines, {words(number + at)}"])
-    kept = {f"/{at + 1:09d}": f"heron{number + at}x" for at, too_many in enumerate(wrong) if not too_many}
-    lost = frozenset(f"/{at + 1:09d}" for at, too_many in enumerate(wrong) if too_many)
-    return _hurt(draw, File(f"rows/{name}{ending}", sink.getvalue().encode(), kept, lost, len(wrong)))
+    rows = draw(st.lists(st.sampled_from(["good", "good", "too many", "open"]), min_size=1, max_size=8))
+    for at, row in enumerate(rows):
+        if row == "good":
+            lines.writerow([at, f"two\nlines, {words(number + at)}"])
+        elif row == "too many":
+            lines.writerow([at, words(number + at), "one more"])
+        else:
+            sink.write(f'{at}{delimiter}"never closed\r\n')
+    kept = {f"/{at + 1:09d}": f"heron{number + at}x" for at, row in enumerate(rows) if row == "good"}
+    lost = frozenset(f"/{at + 1:09d}" for at, row in enumerate(rows) if row != "good")
+    packing = draw(st.sampled_from(sorted(PACKINGS)))
+    data = PACKINGS[packing](sink.getvalue().encode())
+    return _hurt(draw, File(f"rows/{name}{ending}{packing}", data, kept, lost, len(rows)))
 
 
 @st.composite
 def _columns(draw: Draw, name: str, number: int) -> File:
-    """A Parquet or Arrow file of texts, bytes or numbers; or with another column."""
+    """A Parquet or Arrow file of texts, bytes or numbers, packed or not; or with another column."""
     count = draw(st.integers(1, 6))
     texts = [words(number + at) for at in range(count)]
     kind = draw(st.sampled_from(["texts", "bytes", "numbers", "other"]))
@@ -321,13 +328,14 @@ def _columns(draw: Draw, name: str, number: int) -> File:
     else:
         with (pa.ipc.new_file if ending == ".arrow" else pa.ipc.new_stream)(sink, table.schema) as writer:
             writer.write_table(table, 2)
-    path = f"rows/{name}{ending}"
+    packing = draw(st.sampled_from(sorted(PACKINGS)))
+    path, data = f"rows/{name}{ending}{packing}", PACKINGS[packing](sink.getvalue())
     if kind == "other":
-        return File(path, sink.getvalue(), refuses=True)
+        return File(path, data, refuses=True)
     good = [at for at in range(count) if kind == "texts" or (kind == "bytes" and at % 2)]
     kept = {f"/{at + 1:09d}": f"heron{number + at}x" for at in good}
     lost = frozenset(f"/{at + 1:09d}" for at in range(count) if at not in good)
-    return _hurt(draw, File(path, sink.getvalue(), kept, lost, count))
+    return _hurt(draw, File(path, data, kept, lost, count))
 
 
 FAULTS = (

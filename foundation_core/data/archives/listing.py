@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from foundation_core.data.archives.members import Member
 from foundation_core.data.archives.names import archive_kind, long_name
 from foundation_core.data.archives.tar import tar_members
 from foundation_core.data.archives.zip import zip_members
+from foundation_core.data.frames import copying, open_frames
 from foundation_core.data.places import Place
-from foundation_core.data.unpacking import FREE_BYTES, open_unpacked
+from foundation_core.data.unpacking import FREE_BYTES, is_packed, open_unpacked
 from foundation_core.spec_reading import ReadingSpec
 
 _HEADER_BYTES = 512
@@ -47,19 +49,39 @@ class Aside(NamedTuple):
     reason: str
 
 
-def members(path: Place, limits: ReadingSpec, start: int = 0, stop: int | None = None) -> Iterator[Member]:
+def members(
+    path: Place, limits: ReadingSpec, start: int = 0, stop: int | None = None, copy: Path | None = None
+) -> Iterator[Member]:
     """The members of an archive from a place to another, folders left out.
 
     A member without a name is a place that cannot be read, and is met only where the whole archive is walked.
+
+    Args:
+        copy: where a packed tar file was unpacked to, if it was.
 
     Raises:
         OSError: it cannot be opened.
     """
     if archive_kind(path.name) == "zip":
         yield from zip_members(path, limits, start, stop)
+    elif copy is not None and copy.exists():
+        with open_frames(copy) as framed:
+            yield from tar_members(framed, limits, start, stop)
+    else:
+        with path.open("rb") as stream:
+            unpacked = open_unpacked(long_name(path.name), stream, limits.most_expansion)
+            yield from tar_members(unpacked, limits, start, stop)
+
+
+def _members_copied(path: Place, limits: ReadingSpec, copy: Path | None, held_bytes: int) -> Iterator[Member]:
+    """All members of an archive; what of it is packed as a whole is copied as it is unpacked."""
+    if copy is None or not is_packed(long_name(path.name)):
+        yield from members(path, limits)
         return
     with path.open("rb") as stream:
-        yield from tar_members(open_unpacked(long_name(path.name), stream, limits.most_expansion), limits, start, stop)
+        unpacked = open_unpacked(long_name(path.name), stream, limits.most_expansion)
+        with copying(unpacked, copy, held_bytes) as passed:
+            yield from tar_members(passed, limits, 0, None)
 
 
 def most_members(path: Place, cut: Cut) -> int:
@@ -68,11 +90,14 @@ def most_members(path: Place, cut: Cut) -> int:
     return places if archive_kind(path.name) == "zip" else -(-places // _HEADER_BYTES)
 
 
-def cuts(path: Place, limits: ReadingSpec, archive_bytes: int, part_bytes: int) -> Iterator[Cut | Aside]:
+def cuts(
+    path: Place, limits: ReadingSpec, archive_bytes: int, part_bytes: int, copy: Path | None = None
+) -> Iterator[Cut | Aside]:
     """The parts of an archive, none of much more than `part_bytes`, and what is in none of them.
 
     Args:
         archive_bytes: its size. What its members have together is bounded by it, as members may share their bytes.
+        copy: where to unpack a packed tar file to, which is then unpacked once and not for each part.
 
     Raises:
         OSError: it cannot be opened.
@@ -81,7 +106,7 @@ def cuts(path: Place, limits: ReadingSpec, archive_bytes: int, part_bytes: int) 
     start: int | None = None
     stop = size = 0
     left_out = set[int]()
-    for member in members(path, limits):
+    for member in _members_copied(path, limits, copy, part_bytes):
         if not member.name:
             yield Aside(member.start, "", member.refusal)
             continue

@@ -31,8 +31,9 @@ class _Tape:
     def __init__(self, stream: BinaryIO, place: int) -> None:
         self.place, self.broken = place, ""
         self._read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)  # gives what came before an error
-        with self._told():
-            stream.seek(place)
+        if place:  # what is unpacked and copied on its way cannot be sought in
+            with self._told():
+                stream.seek(place)
 
     def read(self, count: int) -> bytes:
         """At most so many bytes."""
