@@ -132,7 +132,7 @@ class RelativeBias(nn.Module):
 
     Args:
         heads: H.
-        both_ways: whether keys ahead have buckets of their own; a causal trunk never reads them.
+        both_ways: whether keys ahead have buckets of their own; without, all share that of the token itself.
         buckets: of distances, half of them single ones.
         farthest: distance from which on all share the last bucket.
 
