@@ -177,7 +177,7 @@ def span_misfits(spans: Spans, context_tokens: int, sentinels: int) -> Iterator[
     if spans.spans > sentinels:
         yield (
             f"span_corruption cuts {spans.spans} spans out of a row of {context_tokens} tokens, and the tokenizer has"
-            f" {sentinels} sentinels; set ingest.tokenizer.special.sentinels={spans.spans}, or raise masking.span_tokens"
+            f" {sentinels} sentinels; set ingest.tokenizer.special.sentinels={spans.spans} or raise masking.span_tokens"
         )
     if (target := spans.cut_tokens + spans.spans + 1) > context_tokens:
         yield (

@@ -40,8 +40,10 @@ class Rotary(nn.Module):
         return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
 
-def rotate(x_BHTE: Tensor, rotation: Rotation) -> Tensor:
-    """Queries or keys, turned; norms and number format stay as they are."""
+def rotate(x_BHTE: Tensor, rotation: Rotation | None) -> Tensor:
+    """Queries or keys, turned; norms and number format stay as they are. Without a rotation all does."""
+    if rotation is None:
+        return x_BHTE
     cos, sin = rotation.cos.to(x_BHTE.dtype), rotation.sin.to(x_BHTE.dtype)
     return x_BHTE * cos + x_BHTE.roll(x_BHTE.shape[-1] // 2, dims=-1) * sin
 

@@ -168,7 +168,7 @@ class SpanCorruption(Objective):
         return _Row(source, segment[read], asked[keep], cut_segment[:, None].expand(-1, 3)[keep])
 
     def fit(self, tokens: int) -> None:
-        """Refuse rows of so many tokens if they have more spans than there are sentinels, or ask for more than they are.
+        """Refuse rows of so many tokens that have more spans than there are sentinels, or ask for more than they hold.
 
         Raises:
             ConfigError: so it is.
