@@ -29,6 +29,8 @@ class MaskedToken(Objective):
         whole_words: choose words, with all their tokens, and not tokens.
     """
 
+    reads_both_ways = True
+
     def __init__(self, tokens: SpecialTokens, fraction: float = TEXT_FRACTION, whole_words: bool = False) -> None:
         self.tokens, self.mask, self.fraction = tokens, tokens.need("mask"), fraction
         self.word_edges = tokens.word_edges if whole_words else None
