@@ -49,6 +49,29 @@ class Source(NamedTuple):
     captioned: bool | None = False
 
 
+class Spans(NamedTuple):
+    """What span corruption cuts out of a text.
+
+    Args:
+        cut_tokens: that are cut out.
+        spans: that they are cut out in, each of which takes a sentinel.
+    """
+
+    cut_tokens: int
+    spans: int
+
+    @classmethod
+    def of(cls, tokens: int, fraction: float, span_tokens: float) -> Spans:
+        """Those of a text of so many tokens, two or more; a longer one has no fewer of either.
+
+        Args:
+            fraction: share of the tokens that are cut out.
+            span_tokens: mean length of a span.
+        """
+        cut = min(max(1, round(tokens * fraction)), tokens - 1)
+        return cls(cut, min(max(1, round(cut / span_tokens)), cut, tokens - cut))
+
+
 class Choice(NamedTuple):
     """What a recipe chooses.
 
@@ -57,6 +80,10 @@ class Choice(NamedTuple):
         special: of the tokenizer: mask, start, sentinels; those that there are.
         sizes: height and width of values by kind.
         augmented: whether values differ each time that they are seen.
+        position: how a token of the first trunk knows its place.
+        context_tokens: of a row of text.
+        sentinels: that the tokenizer has.
+        spans: what span corruption cuts out of a row; None where it is not the objective.
     """
 
     source: str
@@ -68,6 +95,10 @@ class Choice(NamedTuple):
     special: frozenset[str]
     sizes: Mapping[str, tuple[int, int]]
     augmented: bool = False
+    position: str = "rotary"
+    context_tokens: int = 0
+    sentinels: int = 0
+    spans: Spans | None = None
 
 
 FAMILIES: Mapping[str, Family] = {
@@ -84,6 +115,10 @@ NEEDED_TOKENS: Mapping[str, tuple[str, ...]] = {
     "span_corruption": ("start", "sentinels"),
     "captioning": ("start",),
 }
+TEXT_FRACTION = 0.15
+"""Of a text's tokens so many are hidden where a recipe does not say. Source: Devlin et al. 2019, BERT, section 3.1."""
+READ_A_PREFIX_WHOLE = ("prefix", "complete_function")
+"""Objectives and tasks in which a causal trunk reads a part of its row both ways."""
 NEED_CAPTIONS = ("contrastive", "captioning", "caption_of_sample", "caption_naming_class")
 TASKS: Mapping[str, Task] = {
     "package_of_fragment": Task("text"),
@@ -128,10 +163,39 @@ def misfits(choice: Choice) -> Iterator[str]:
             f"pretrain.objective={choice.objective} needs a tokenizer with {' and '.join(missing)};"
             f" set ingest.tokenizer.special"
         )
+    elif choice.spans is not None:
+        yield from span_misfits(choice.spans, choice.context_tokens, choice.sentinels)
+    for name in (choice.objective, choice.task):
+        if name in READ_A_PREFIX_WHOLE and (reason := prefix_misfit(choice.position)):
+            yield f"{name}: {reason}"
     if source is not None:
         yield from _of_source(choice, source, family)
     if choice.task is not None:
         yield from _of_task(choice, choice.task, family, source)
+
+
+def span_misfits(spans: Spans, context_tokens: int, sentinels: int) -> Iterator[str]:
+    """Why spans do not fit a row, a sentence each."""
+    if spans.spans > sentinels:
+        yield (
+            f"span_corruption cuts {spans.spans} spans out of a row of {context_tokens} tokens, and the tokenizer has"
+            f" {sentinels} sentinels; set ingest.tokenizer.special.sentinels={spans.spans} or raise masking.span_tokens"
+        )
+    if (target := spans.cut_tokens + spans.spans + 1) > context_tokens:
+        yield (
+            f"span_corruption asks for up to {target} tokens of a row of {context_tokens}: {spans.cut_tokens} that are"
+            f" cut out, {spans.spans} sentinels and the end; lower masking.fraction, or raise masking.span_tokens"
+        )
+
+
+def prefix_misfit(position: str) -> str | None:
+    """Why a causal trunk whose tokens know their places so cannot read a prefix whole; None where it can."""
+    if position != "relative":
+        return None
+    return (
+        "a prefix is read both ways, and trunk.position=relative has numbers for what stands before a token alone in a"
+        " causal trunk; allowed: rotary, learned, sinusoidal, alibi, none"
+    )
 
 
 def reads_text(source: str) -> bool:

@@ -40,6 +40,10 @@ class TrunkSpec(Spec):
     """Biases in the linear layers and norms."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Probability of dropping a feature on each branch."""
+    embedding_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability of dropping a feature of what enters the first block: embeddings with their positions."""
+    attention_dropout: float = Field(0.0, ge=0, lt=1)
+    """Probability that a token does not hear one of those that it reads: of dropping an attention weight."""
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:

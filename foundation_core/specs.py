@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from foundation_core.fitting import Choice, misfits, reads_text, room_for_answer
+from foundation_core.fitting import TEXT_FRACTION, Choice, Spans, misfits, reads_text, room_for_answer
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
 from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
@@ -63,6 +63,11 @@ class MaskingSpec(Spec):
     """Mean length of a hidden span, for span_corruption."""
     whole_words: bool = False
     """Hide words with all their tokens, for masked_token."""
+
+    @property
+    def of_text(self) -> float:
+        """The share of a text's tokens that is hidden."""
+        return TEXT_FRACTION if self.fraction is None else self.fraction
 
 
 class AugmentSpec(Spec):
@@ -323,13 +328,15 @@ class PipelineSpec(Spec):
 
     def _choice(self) -> Choice:
         source, special, of = self.ingest.source, self.ingest.tokenizer.special, self.ingest
+        model, masking = self.pretrain.model, self.pretrain.masking
+        spans = Spans.of(model.context_tokens, masking.of_text, masking.span_tokens)
         return Choice(
             source=source.kind_of_items,
             caption_field=source.caption_field,
-            family=self.pretrain.model.family,
+            family=model.family,
             objective=self.pretrain.objective,
             task=None if self.last in ("ingest", "pretrain") else self.finetune.task,
-            patch=self.pretrain.model.patch,
+            patch=model.patch,
             special=frozenset(name for name in ("mask", "start", "sentinels") if getattr(special, name)),
             sizes={
                 "image": (of.image.size_pixels, of.image.size_pixels),
@@ -337,4 +344,8 @@ class PipelineSpec(Spec):
                 "series": (1, of.series.window),
             },
             augmented=self.pretrain.augment.changes or self.finetune.augment.changes,
+            position=model.trunk.position,
+            context_tokens=model.context_tokens,
+            sentinels=special.sentinels,
+            spans=spans if self.pretrain.objective == "span_corruption" else None,
         )

@@ -15,6 +15,9 @@ from foundation_core.recipe import load_recipe, parse_recipe
 SPECIAL = {"mask": True, "start": True, "sentinels": 8}
 MAE = {"model": {"family": "masked_autoencoder"}, "objective": "masked_patches"}
 DIGITS = {"source": {"kind": "digits"}}
+RELATIVE = {"model": {"trunk": {"position": "relative"}}}
+SPANS = {"model": {"family": "encoder_decoder"}, "objective": "span_corruption"}
+SENTINELS = {"ingest": {"tokenizer": {"special": SPECIAL}}, "last": "pretrain"}
 CLASSES = {"task": "class_of_sample"}
 
 
@@ -41,6 +44,16 @@ CLASSES = {"task": "class_of_sample"}
         ),
         ({"finetune": {"task": "docstring_of_function"}}, "the decoder of encoder_decoder, and the family is decoder"),
         ({"ingest": DIGITS, "pretrain": MAE, "finetune": {"task": "caption_of_sample"}}, "needs captions"),
+        ({"pretrain": {"objective": "prefix", **RELATIVE}}, "prefix: a prefix is read both ways, and trunk.position"),
+        ({"pretrain": RELATIVE, "finetune": {"task": "complete_function"}}, "complete_function: a prefix is read both"),
+        (
+            {"pretrain": {**SPANS, "model": {"family": "encoder_decoder", "context_tokens": 1024}}, **SENTINELS},
+            "cuts 51 spans out of a row of 1024 tokens, and the tokenizer has 8 sentinels",
+        ),
+        (
+            {"pretrain": {**SPANS, "masking": {"fraction": 0.97, "span_tokens": 31}}, **SENTINELS},
+            "asks for up to 257 tokens of a row of 256: 248 that are cut out, 8 sentinels and the end",
+        ),
     ],
 )  # fmt: skip
 def test_an_impossible_combination_is_refused_with_the_reason(body: dict[str, Any], reason: str) -> None:
@@ -59,6 +72,9 @@ def test_every_misfit_is_told_at_once() -> None:
 def test_what_fits_is_read() -> None:
     parse_recipe({"ingest": DIGITS, "pretrain": MAE, "finetune": CLASSES})
     parse_recipe({"ingest": DIGITS, "pretrain": MAE, "last": "pretrain"})  # no task is asked
+    parse_recipe({"pretrain": RELATIVE})  # what is read backwards alone has its numbers
+    spans = {**SPANS, "masking": {"span_tokens": 5}}
+    parse_recipe({"pretrain": spans, **SENTINELS})  # 256 tokens, 38 of them in 8 spans
 
 
 def test_a_family_an_objective_a_source_or_a_task_of_another_package_is_not_judged() -> None:

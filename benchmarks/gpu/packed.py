@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from foundation_core.errors import SetupError
 from foundation_core.model.attention import Attention, Cache, Memory, Reading, Store
 from foundation_core.model.layout import AttentionMask, Layout
+from foundation_core.model.positions import rotate
 from foundation_core.model.transformer import Transformer
 
 Kernel = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -49,8 +50,8 @@ class PackedAttention(Attention):
         assert isinstance(reading.mask, PackedMask), "a packed trunk makes it"
         assert reading.mask.kernel is not None, "and never without a kernel"
         q_BTD, k_BTD, v_BTD = self.project(x_BTD, x_BTD)
-        q_BHTE = self._turned(self.query_norm(self._heads(q_BTD)), reading)
-        k_BKTE = self._turned(self.key_norm(self._heads(k_BTD)), reading)
+        q_BHTE = rotate(self.query_norm(self._heads(q_BTD)), reading.rotation)
+        k_BKTE = rotate(self.key_norm(self._heads(k_BTD)), reading.rotation)
         y_BHTE = reading.mask.kernel(q_BHTE, k_BKTE, self._heads(v_BTD))
         y_BTD: Tensor = self.out(y_BHTE.transpose(1, 2).flatten(2))
         return y_BTD

@@ -10,8 +10,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.errors import CheckpointError
-from foundation_core.files import read_json
+from foundation_core.files import read_json, sha256_file
 from foundation_core.model.families import build
 from foundation_core.model.heads import PooledHead, VocabularyHead, first_token, last_token, mean_of_tokens
 from foundation_core.model.initialize import initialize
@@ -22,7 +23,7 @@ from foundation_core.specs import ModelSpec
 from foundation_core.weights import load_weights
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
-MODEL_VERSION = 2
+MODEL_VERSION = 3
 
 Adapt = Literal["full", "probe"]
 
@@ -40,12 +41,15 @@ class Pretrained:
 
     Args:
         sha256: what the weights' file must hash to.
+        tokenizer: sha256 of the file of the tokenizer that it was trained with. None: it reads no text, or was trained
+            before version 3 of its file, which has it.
     """
 
     spec: ModelSpec
     shape: SampleShape
     path: Path
     sha256: str
+    tokenizer: str | None = None
 
     @staticmethod
     def find(folder: Path, sha256: str) -> Pretrained:
@@ -64,7 +68,23 @@ class Pretrained:
             )
         # Version 1 knew text alone.
         shape = SampleShape.from_json(body["shape"] if "shape" in body else {"vocabulary": body["vocabulary"]})
-        return Pretrained(ModelSpec.model_validate(body["model"]), shape, folder / WEIGHTS_FILE, sha256)
+        spec = ModelSpec.model_validate(body["model"])
+        return Pretrained(spec, shape, folder / WEIGHTS_FILE, sha256, body.get("tokenizer"))
+
+    def check_tokenizer(self, folder: Path) -> None:
+        """Compare the tokenizer of a folder with the model's: with another, ids mean other texts.
+
+        Raises:
+            CheckpointError: it is another one, or there is none.
+        """
+        path = folder / TOKENIZER_FILE
+        found = sha256_file(path) if path.is_file() else "no file"
+        if self.tokenizer is not None and found != self.tokenizer:
+            raise CheckpointError(
+                f"the tokenizer is not the one the model was trained with: {path} has sha256 {found}",
+                allowed=f"sha256 {self.tokenizer}",
+                fix="name the corpus that the model was trained on, or pretrain on this one",
+            )
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors, by name.

@@ -20,7 +20,6 @@ from foundation_core.data.digits import ENGLISH
 from foundation_core.data.documents import SourceFile, files_below, reason_of, refused, source_folder
 from foundation_core.data.places import below
 from foundation_core.data.split import Split
-from foundation_core.errors import DataError
 from foundation_core.specs import SourceSpec
 
 TEST_TAKES, VALIDATION_TAKES = range(5), range(5, 10)
@@ -28,6 +27,7 @@ STRINGS_PER_RECORDING = 4
 SHORTEST, LONGEST = 2, 5
 """Digits of a string."""
 _NAME = re.compile(r"(\d)_(\w+)_(\d+)\.wav")
+_NO_NAME = "its name is not DIGIT_SPEAKER_TAKE.wav"
 _LICENCE = "CC BY-SA 4.0 where these are the recordings of the Free Spoken Digit Dataset"
 
 
@@ -55,7 +55,7 @@ class SpokenDigits:
     def _named(self, file: SourceFile) -> SourceFile:
         recording = _recording(file)
         if recording is None:
-            return refused(file, "its name is not DIGIT_SPEAKER_TAKE.wav")
+            return refused(file, _NO_NAME)
         splits: tuple[Split, ...] = ("test",) if recording.take in TEST_TAKES else ("train", "validation")
         return replace(file, group=str(recording.digit), splits=splits)
 
@@ -114,9 +114,17 @@ def _samples(path: Path) -> tuple[_Form, bytes]:
     try:
         with wave.open(str(path), "rb") as recording:
             form = _Form(recording.getnchannels(), recording.getsampwidth(), recording.getframerate())
-            return form, recording.readframes(recording.getnframes())
+            frames = recording.getnframes()
+            samples = recording.readframes(frames)
     except (wave.Error, EOFError) as error:
         raise ValueError(f"{path.name} is not a WAV file that can be read: {error or 'it is empty'}") from error
+    # `wave` gives what is there and says nothing; the caption would name a digit that nobody hears.
+    found = len(samples) // (form.channels * form.sample_bytes)
+    if not found:
+        raise ValueError(f"{path.name} is a recording of no length")
+    if found < frames:
+        raise ValueError(f"{path.name} ends after {found} of the {frames} frames that it announces")
+    return form, samples
 
 
 class SpokenDigitStrings:
@@ -134,22 +142,18 @@ class SpokenDigitStrings:
         self.root, self.pattern = source_folder(spec), spec.pattern or "*.wav"
 
     def files(self) -> list[SourceFile]:
-        """Every string, sorted by id.
-
-        Raises:
-            DataError: a file's name says neither digit nor speaker.
-        """
+        """Every string, sorted by id; among them each file that no string can use, with the reason."""
         sides: dict[tuple[str, Split], list[_Recording]] = defaultdict(list)
-        for file in files_below("spoken_digits", self.root, self.pattern):
+        files: list[SourceFile] = []
+        for file in files_below("spoken_digit_strings", self.root, self.pattern):
             recording = _recording(file)
             if recording is None:
-                raise DataError(
-                    f"{file.path} is not named DIGIT_SPEAKER_TAKE.wav",
-                    fix="rename it, or narrow source.pattern to the recordings",
-                )
-            sides[recording.speaker, _side(recording.take)].append(recording)
-        strings = (string for side, recordings in sides.items() for string in self._strings(*side, recordings))
-        return sorted(strings, key=lambda string: string.document)
+                files.append(refused(file, _NO_NAME))
+            else:
+                sides[recording.speaker, _side(recording.take)].append(recording)
+        for side, recordings in sides.items():
+            files += self._strings(*side, recordings)
+        return sorted(files, key=lambda file: file.document)
 
     def _strings(self, speaker: str, split: Split, recordings: list[_Recording]) -> Iterator[DigitString]:
         for number in range(STRINGS_PER_RECORDING * len(recordings)):

@@ -32,7 +32,7 @@ def trunk(spec: TrunkSpec, *, causal: bool, source_width: int | None = None) -> 
     norm, feed = _norm(spec), _feed(spec)
     residual = partial(_RESIDUALS[spec.residual], dropout=spec.dropout)
     attention = partial(Attention, spec.width, spec.heads, spec.kv_heads, bias=spec.bias)
-    attention = partial(attention, qk_norm=norm if spec.qk_norm else nn.Identity)
+    attention = partial(attention, qk_norm=norm if spec.qk_norm else nn.Identity, dropout=spec.attention_dropout)
 
     def block() -> Block:
         read = residual(norm(spec.width), attention(source_width=source_width)) if source_width else None
@@ -40,8 +40,8 @@ def trunk(spec: TrunkSpec, *, causal: bool, source_width: int | None = None) -> 
 
     end = nn.Identity() if spec.residual == "post" else norm(spec.width)
     rotary = Rotary(spec.width // spec.heads) if spec.position == "rotary" else None
-    blocks = (block() for _ in range(spec.depth))
-    return Transformer(blocks, end, causal=causal, rotary=rotary, score_bias=_score_bias(spec, both_ways=not causal))
+    bias, blocks = _score_bias(spec, both_ways=not causal), (block() for _ in range(spec.depth))
+    return Transformer(blocks, end, causal=causal, rotary=rotary, score_bias=bias, dropout=spec.embedding_dropout)
 
 
 def token_stem(spec: ModelSpec, side: TrunkSpec, shape: SampleShape, embed: nn.Module | None = None) -> TokenStem:

@@ -14,24 +14,26 @@ from foundation_core.model.layout import AttentionMask, Layout
 from foundation_core.model.positions import Rotation, rotate
 
 
-def attend(q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, allowed: Tensor, bias: Tensor | None = None) -> Tensor:
+def attend(
+    q_BHTE: Tensor, k_BHSE: Tensor, v_BHSE: Tensor, allowed: Tensor, bias: Tensor | None = None, dropout: float = 0.0
+) -> Tensor:
     """What each query finds: the mean of the values, weighted by how well their keys match it.
 
     Args:
         allowed: broadcasts to (B, H, T, S); True where the query may read the key.
         bias: broadcasts to the same; added to the scores.
+        dropout: probability that a weight is dropped in training; the others grow by as much.
 
     Source: Vaswani et al. 2017, equation 1. This is the definition; `attend_fast` must equal it.
     """
-    match_BHTS = q_BHTE @ k_BHSE.transpose(-2, -1)
-    match_BHTS = match_BHTS / sqrt(q_BHTE.shape[-1])
+    match_BHTS = q_BHTE @ k_BHSE.transpose(-2, -1) / sqrt(q_BHTE.shape[-1])
     match_BHTS = match_BHTS if bias is None else match_BHTS + bias
     match_BHTS = match_BHTS.masked_fill(~allowed, float("-inf"))
-    weight_BHTS = match_BHTS.softmax(dim=-1)
+    weight_BHTS = F.dropout(match_BHTS.softmax(dim=-1), dropout)
     return weight_BHTS @ v_BHSE
 
 
-def attend_fast(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: AttentionMask) -> Tensor:
+def attend_fast(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: AttentionMask, dropout: float = 0.0) -> Tensor:
     """The same by the kernel that is fastest for the case; each of K key heads serves H / K query heads.
 
     The only place that chooses, by these times of forward and backward on 2 threads of a CPU:
@@ -44,19 +46,20 @@ def attend_fast(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: AttentionM
         bfloat16, 16 x 256 tokens, 6 heads of 64, on a CPU that multiplies it:  torch's 50 ms, plain products 29 ms
     """
     if q_BHTE.dtype != k_BKSE.dtype:  # a store may hold more digits than the model computes with
-        return attend_fast(q_BHTE.to(k_BKSE.dtype), k_BKSE, v_BKSE, mask).to(q_BHTE.dtype)
+        return attend_fast(q_BHTE.to(k_BKSE.dtype), k_BKSE, v_BKSE, mask, dropout).to(q_BHTE.dtype)
     bias = None if mask.bias is None else mask.bias.to(q_BHTE.dtype)
     if q_BHTE.device.type == "cpu" and q_BHTE.dtype == torch.bfloat16:
         groups, T, S = q_BHTE.shape[1] // k_BKSE.shape[1], q_BHTE.shape[2], k_BKSE.shape[2]
         if groups > 1:
             k_BKSE, v_BKSE = k_BKSE.repeat_interleave(groups, dim=1), v_BKSE.repeat_interleave(groups, dim=1)
-        return attend(q_BHTE, k_BKSE, v_BKSE, mask.written_out(T, S, q_BHTE.device), bias)
+        return attend(q_BHTE, k_BKSE, v_BKSE, mask.written_out(T, S, q_BHTE.device), bias, dropout)
     grouped = q_BHTE.shape[1] != k_BKSE.shape[1]
     return F.scaled_dot_product_attention(
         q_BHTE,
         k_BKSE,
         v_BKSE,
         attn_mask=mask.allowed if bias is None else bias,
+        dropout_p=dropout,
         is_causal=mask.causal,
         enable_gqa=grouped,
     )
@@ -97,6 +100,7 @@ class Attention(nn.Module):
         source_width: features of what is read. None: as many as the reader's.
         qk_norm: makes a norm of a head's width for queries and one for keys: their match cannot grow with the weights
             (Henry et al. 2020).
+        dropout: probability that a weight of a key is dropped in training.
     """
 
     def __init__(
@@ -108,9 +112,10 @@ class Attention(nn.Module):
         bias: bool = False,
         source_width: int | None = None,
         qk_norm: Callable[[int], nn.Module] = nn.Identity,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.head_width = width // heads
+        self.head_width, self.dropout = width // heads, dropout
         kv_width, source_width = (kv_heads or heads) * self.head_width, source_width or width
         self.query = nn.Linear(width, width, bias=bias)
         self.key = nn.Linear(source_width, kv_width, bias=bias)
@@ -124,21 +129,17 @@ class Attention(nn.Module):
             q_BTD, (k_BKSE, v_BKSE) = self.query(x_BTD), store.held()  # a memory does not grow
         else:
             q_BTD, k_BSD, v_BSD = self.project(x_BTD, x_BTD if reading.memory is None else reading.memory)
-            k_BKSE, v_BKSE = self._turned(self.key_norm(self._heads(k_BSD)), reading), self._heads(v_BSD)
+            k_BKSE, v_BKSE = rotate(self.key_norm(self._heads(k_BSD)), reading.rotation), self._heads(v_BSD)
             if store is not None:
                 k_BKSE, v_BKSE = store.append(k_BKSE, v_BKSE)
-        q_BHTE = self._turned(self.query_norm(self._heads(q_BTD)), reading)
-        y_BHTE = attend_fast(q_BHTE, k_BKSE, v_BKSE, reading.mask)
+        q_BHTE = rotate(self.query_norm(self._heads(q_BTD)), reading.rotation)
+        y_BHTE = attend_fast(q_BHTE, k_BKSE, v_BKSE, reading.mask, self.dropout if self.training else 0.0)
         y_BTD: Tensor = self.out(y_BHTE.transpose(1, 2).flatten(2))
         return y_BTD
 
     def project(self, x_BTD: Tensor, source_BSD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries of the row, keys and values of what it reads, (B, T or S, features) each."""
         return self.query(x_BTD), self.key(source_BSD), self.value(source_BSD)
-
-    @staticmethod
-    def _turned(x_BHTE: Tensor, reading: Reading) -> Tensor:
-        return x_BHTE if reading.rotation is None else rotate(x_BHTE, reading.rotation)
 
     def _heads(self, x_BTD: Tensor) -> Tensor:
         return x_BTD.view(*x_BTD.shape[:2], -1, self.head_width).transpose(1, 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 class Experts(nn.Module):
     """Each token through the experts that its router finds most probable, weighted by how probable they are.
 
-    No token is dropped. It keeps what its router said in the last forward, for those who balance it.
+    No token is dropped. While `asked`, it keeps what its router says, with its graph, for those who balance it.
 
     Args:
         experts: feed-forward layers, N of them.
@@ -25,6 +24,7 @@ class Experts(nn.Module):
         super().__init__()
         self.experts, self.chosen = nn.ModuleList(experts), chosen
         self.router = nn.Linear(width, len(self.experts), bias=False)
+        self.asked = False
         self.said: tuple[Tensor, Tensor] | None = None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -32,7 +32,8 @@ class Experts(nn.Module):
         x_MD = x_BTD.flatten(0, -2)
         logits_MN: Tensor = self.router(x_MD).float()
         probability_MC, expert_MC = logits_MN.softmax(dim=-1).topk(self.chosen, dim=-1)
-        self.said = logits_MN.view(*x_BTD.shape[:-1], -1), expert_MC.view(*x_BTD.shape[:-1], -1)
+        if self.asked:
+            self.said = logits_MN.view(*x_BTD.shape[:-1], -1), expert_MC.view(*x_BTD.shape[:-1], -1)
         weight_MC = probability_MC
         if self.chosen > 1:  # of a single one the share would be 1 always, and the router would learn nothing
             weight_MC = probability_MC / probability_MC.sum(dim=-1, keepdim=True)
@@ -49,9 +50,6 @@ class Experts(nn.Module):
         # An expert without a token computes too: its gradient is then 0, where none at all would differ between ranks.
         y_VD = torch.cat([expert(part) for expert, part in zip(self.experts, parts, strict=True)])
         return y_VD.index_select(0, visit_by_expert.argsort()).view(*expert_MC.shape, -1)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"said": None}  # a tensor with a history cannot be copied
 
     @property
     def idle_weights(self) -> int:

@@ -51,11 +51,7 @@ class TiedHead(nn.Module):
 
     def forward(self, x_BTD: Tensor, layout: Layout | None = None) -> Tensor:
         """(B, T, V) logits."""
-        return self.match(x_BTD if self.transform is None else self.transform(x_BTD))
-
-    def match(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, V) products with the embeddings."""
-        return F.linear(x_BTD, self.weight, self.bias)
+        return F.linear(x_BTD if self.transform is None else self.transform(x_BTD), self.weight, self.bias)
 
 
 class PatchHead(nn.Module):

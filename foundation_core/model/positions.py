@@ -40,8 +40,10 @@ class Rotary(nn.Module):
         return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
 
-def rotate(x_BHTE: Tensor, rotation: Rotation) -> Tensor:
-    """Queries or keys, turned; norms and number format stay as they are."""
+def rotate(x_BHTE: Tensor, rotation: Rotation | None) -> Tensor:
+    """Queries or keys, turned; norms and number format stay as they are. Without a rotation all does."""
+    if rotation is None:
+        return x_BHTE
     cos, sin = rotation.cos.to(x_BHTE.dtype), rotation.sin.to(x_BHTE.dtype)
     return x_BHTE * cos + x_BHTE.roll(x_BHTE.shape[-1] // 2, dims=-1) * sin
 
@@ -132,7 +134,7 @@ class RelativeBias(nn.Module):
 
     Args:
         heads: H.
-        both_ways: whether keys ahead have buckets of their own; a causal trunk never reads them.
+        both_ways: whether keys ahead have buckets of their own; without, all share that of the token itself.
         buckets: of distances, half of them single ones.
         farthest: distance from which on all share the last bucket.
 

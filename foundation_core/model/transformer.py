@@ -27,6 +27,7 @@ class Transformer(nn.Module):
         causal: whether a token reads only what does not come after it.
         rotary: turns queries and keys by their positions; None where the stem has added positions already.
         score_bias: (query positions, key positions) -> what is added to the scores (ALiBi, RelativeBias).
+        dropout: probability that a feature of what enters is dropped in training: of embeddings and positions.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Transformer(nn.Module):
         causal: bool,
         rotary: Rotary | None = None,
         score_bias: nn.Module | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.blocks, self.norm = nn.ModuleList(blocks), norm
+        self.blocks, self.norm, self.dropout = nn.ModuleList(blocks), norm, nn.Dropout(dropout)
         self.causal, self.rotary, self.score_bias = causal, rotary, score_bias
 
     def forward(
@@ -59,6 +61,7 @@ class Transformer(nn.Module):
             mask = mask.with_bias(self.score_bias(layout.position, keys.position))
         own = Reading(mask, None if self.rotary is None else self.rotary(layout.position))
         across = None if memory is None else Reading(memory_mask(layout, memory.layout), memory=memory.x)
+        x_BTD = self.dropout(x_BTD)
         for block, store, memory_store in zip(self.blocks, stores, memory_stores, strict=True):
             x_BTD = block(x_BTD, own, store, across, memory_store)
         x_BTD = self.norm(x_BTD)

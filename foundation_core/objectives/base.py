@@ -79,6 +79,9 @@ class Objective(ABC):
     likelihood: ClassVar[bool] = False
     """Whether each label is a token given those before it, so that their sum is what the text costs (bits per byte)."""
 
+    reads_both_ways: ClassVar[bool] = False
+    """Whether an answer needs what stands behind it, which a causal trunk does not read."""
+
     @abstractmethod
     def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
         """The example of a batch: a pure function of both, so that any rank makes the same one.

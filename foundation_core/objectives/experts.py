@@ -26,6 +26,12 @@ class BalancedNextToken(NextToken):
 
     decomposable = False
 
+    def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+        """float32 scalar: the sum of -log p(label), in nats. In training the routers are heard for the penalty."""
+        if torch.is_grad_enabled():
+            ask_routing(model)
+        return super().loss(model, example, ranks)
+
     def penalty(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor | float:
         """This rank's part of the load-balance loss and the z-loss, both means over the layers, times the labels.
 
@@ -62,10 +68,17 @@ class Routing:
     tokens: Tensor
 
 
-def take_routing(model: nn.Module, layout: Layout) -> Routing | None:
-    """What all routers did in the last forward, first layer first; padding is not counted. None: there are no experts.
+def ask_routing(model: nn.Module) -> None:
+    """Have all routers keep what they say, until it is taken."""
+    for part in model.modules():
+        if isinstance(part, Experts):
+            part.asked = True
 
-    It is taken, not read: a graph that stays with a model is not freed.
+
+def take_routing(model: nn.Module, layout: Layout) -> Routing | None:
+    """What all routers did in the last forward since they were asked, first layer first; padding is not counted.
+
+    None: there are no experts, or nobody asked. It is taken, not read: a graph that stays with a model is not freed.
 
     Args:
         layout: of the tokens of that forward.
@@ -77,7 +90,7 @@ def take_routing(model: nn.Module, layout: Layout) -> Routing | None:
     for layer in layers:
         if layer.said is None:
             return None
-        (logits_BTN, expert_BTC), layer.said = layer.said, None
+        (logits_BTN, expert_BTC), layer.asked, layer.said = layer.said, False, None
         logits_MN = logits_BTN.flatten(0, 1)
         sent_MN = torch.zeros_like(logits_MN).scatter(1, expert_BTC.flatten(0, 1), 1.0)
         probability.append((logits_MN.softmax(dim=-1) * there_M1).sum(dim=0))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from foundation_core.errors import ConfigError
+from foundation_core.fitting import prefix_misfit
 from foundation_core.model.layout import PADDING, Layout, sequential
 from foundation_core.model.transformer import Finish
 from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks, Request
@@ -85,6 +87,8 @@ def next_token(request: Request) -> NextToken:
 def prefix(request: Request) -> Prefix:
     """The objective `prefix`."""
     request.need_tokens()
+    if reason := prefix_misfit(request.model.trunk.position):
+        raise ConfigError(f"prefix: {reason}")
     return Prefix()
 
 

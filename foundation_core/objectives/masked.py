@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from foundation_core.errors import ConfigError
+from foundation_core.fitting import TEXT_FRACTION, Spans, span_misfits
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.objectives.base import ALONE, IGNORE, Example, Objective, Ranks, Request, SpecialTokens
 from foundation_core.objectives.keyed import uniform
 from foundation_core.objectives.language import summed_nats
 
-_USUAL_FRACTION = 0.15
 _BY_MASK, _BY_ANOTHER = 0.8, 0.1
 """Of the chosen tokens so many become the mask and so many any token; the rest stay, so that a model cannot tell what
 it is asked by looking for masks. Source: Devlin et al. 2019, BERT, section 3.1."""
@@ -29,7 +29,9 @@ class MaskedToken(Objective):
         whole_words: choose words, with all their tokens, and not tokens.
     """
 
-    def __init__(self, tokens: SpecialTokens, fraction: float = _USUAL_FRACTION, whole_words: bool = False) -> None:
+    reads_both_ways = True
+
+    def __init__(self, tokens: SpecialTokens, fraction: float = TEXT_FRACTION, whole_words: bool = False) -> None:
         self.tokens, self.mask, self.fraction = tokens, tokens.need("mask"), fraction
         self.word_edges = tokens.word_edges if whole_words else None
 
@@ -99,10 +101,10 @@ class SpanCorruption(Objective):
         span_tokens: mean length of a span.
 
     Source: Raffel et al. 2020, T5, section 3.1.4. A span that would reach into the next document of its row ends
-    where its own ends, and no document reads another.
+    where its own ends, no document reads another, and the spans of each are closed by an end token of their own.
     """
 
-    def __init__(self, tokens: SpecialTokens, fraction: float = _USUAL_FRACTION, span_tokens: float = 3.0) -> None:
+    def __init__(self, tokens: SpecialTokens, fraction: float = TEXT_FRACTION, span_tokens: float = 3.0) -> None:
         self.tokens, self.start, self.sentinels = tokens, tokens.need("start"), tokens.need_sentinels()
         self.fraction, self.span_tokens = fraction, span_tokens
 
@@ -111,8 +113,12 @@ class SpanCorruption(Objective):
 
         Args:
             batch: tokens and segment, each (N, T + 1), and sample.
+
+        Raises:
+            ConfigError: rows of this length have more spans than there are sentinels; see `fit`.
         """
         tokens_BT, segment_BT = batch["tokens"][:, :-1], batch["segment"][:, :-1]
+        self.fit(tokens_BT.shape[1])
         draw_B2T = uniform(seed, "spans", batch["sample"], 2 * tokens_BT.shape[1]).view(len(tokens_BT), 2, -1)
         rows = [self._row(*row) for row in zip(tokens_BT, segment_BT, draw_B2T, strict=True)]
         source, source_segment = padded([r.source for r in rows], 0), padded([r.source_segment for r in rows], PADDING)
@@ -142,8 +148,7 @@ class SpanCorruption(Objective):
         length = len(tokens)
         if length < 2:
             return _Row(tokens, segment, tokens[:0], segment[:0])
-        cut = min(max(1, round(length * self.fraction)), length - 1)
-        spans = min(max(1, round(cut / self.span_tokens)), cut, length - cut, len(self.sentinels))
+        cut, spans = Spans.of(length, self.fraction, self.span_tokens)
         kept_S, cut_S = random_parts(length - cut, spans, draw_2T[0]), random_parts(cut, spans, draw_2T[1])
         number = torch.arange(spans, device=tokens.device)
         runs_2S = torch.stack([kept_S, cut_S], dim=1).flatten()
@@ -156,12 +161,25 @@ class SpanCorruption(Objective):
         sentinel = torch.tensor(self.sentinels[:spans], device=tokens.device)
         read = ~is_cut | is_first
         source = torch.where(is_first, sentinel[span], tokens)[read]
-        asked = torch.stack([sentinel[span], tokens], dim=1)[is_cut]  # a sentinel before each; all but the first go
-        keep = torch.stack([is_first[is_cut], torch.ones_like(is_first[is_cut])], dim=1)
-        asked_segment = segment[is_cut][:, None].expand(-1, 2)[keep]
-        end = torch.tensor([self.tokens.end], device=tokens.device)
-        target = torch.cat([asked[keep], end])
-        return _Row(source, segment[read], target, torch.cat([asked_segment, asked_segment[-1:]]))
+        cut_segment = segment[is_cut]
+        is_last = F.pad(cut_segment[1:] != cut_segment[:-1], (0, 1), value=True)
+        end = torch.full_like(tokens, self.tokens.end)
+        # A sentinel before each token and an end behind it; of these stay a span's first and a document's last.
+        asked = torch.stack([sentinel[span], tokens, end], dim=1)[is_cut]
+        keep = torch.stack([is_first[is_cut], torch.ones_like(is_last), is_last], dim=1)
+        return _Row(source, segment[read], asked[keep], cut_segment[:, None].expand(-1, 3)[keep])
+
+    def fit(self, tokens: int) -> None:
+        """Refuse rows of so many tokens that have more spans than there are sentinels, or ask for more than they hold.
+
+        Raises:
+            ConfigError: so it is.
+        """
+        if tokens < 2:
+            return
+        spans = Spans.of(tokens, self.fraction, self.span_tokens)
+        if problems := list(span_misfits(spans, tokens, len(self.sentinels))):
+            raise ConfigError("; ".join(problems))
 
 
 def random_parts(total: int, parts: int, draw: Tensor) -> Tensor:
@@ -188,10 +206,12 @@ def masked_token(request: Request) -> MaskedToken:
     tokens, masking = request.need_tokens(), request.masking
     if masking.whole_words and tokens.word_edges is None:
         raise ConfigError("nothing tells where words begin", fix="set masking.whole_words to false")
-    return MaskedToken(tokens, masking.fraction or _USUAL_FRACTION, masking.whole_words)
+    return MaskedToken(tokens, masking.of_text, masking.whole_words)
 
 
 def span_corruption(request: Request) -> SpanCorruption:
     """The objective `span_corruption`."""
     masking = request.masking
-    return SpanCorruption(request.need_tokens(), masking.fraction or _USUAL_FRACTION, masking.span_tokens)
+    objective = SpanCorruption(request.need_tokens(), masking.of_text, masking.span_tokens)
+    objective.fit(request.model.context_tokens)
+    return objective

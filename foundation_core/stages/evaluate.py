@@ -75,6 +75,7 @@ def evaluate(spec: EvaluateSpec, inputs: Inputs, context: Context) -> StageResul
 def _subject(spec: EvaluateSpec, inputs: Inputs, context: Context) -> Subject:
     trunk: Result = inputs["trunk"]
     pretrained = Pretrained.find(trunk.folder, trunk.outputs[WEIGHTS_FILE])
+    pretrained.check_tokenizer(inputs["corpus"].folder)
     data = TrainingData.open(inputs["corpus"], pretrained.spec.context_tokens)
     task_data = load_task(inputs["task"].folder)
     return Subject(

@@ -36,10 +36,12 @@ def finetune(spec: FinetuneSpec, inputs: Inputs, context: Context) -> StageResul
 
     Raises:
         ConfigError: the corpus has too few classes for the task.
+        CheckpointError: the corpus has another tokenizer than that of the trunk.
         Stopped: somebody asked; the finished trials are kept.
     """
     start = time.perf_counter()
     trunk = Pretrained.find(inputs["trunk"].folder, inputs["trunk"].outputs[WEIGHTS_FILE])
+    trunk.check_tokenizer(inputs["corpus"].folder)
     task = find_task(spec.task)
     data = _data(task, spec, inputs["corpus"], context)
     arms = arms_of(task)

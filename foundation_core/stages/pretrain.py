@@ -20,6 +20,7 @@ from foundation_core.cost.size import size_told
 from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.prefetch import Prefetched
+from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
@@ -99,7 +100,12 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     if engine.rank == 0:
         write_json(
             context.folder / MODEL_FILE,
-            {"version": MODEL_VERSION, "model": spec.model.model_dump(mode="json"), "shape": corpus.shape.to_json()},
+            {
+                "version": MODEL_VERSION,
+                "model": spec.model.model_dump(mode="json"),
+                "shape": corpus.shape.to_json(),
+                "tokenizer": inputs["corpus"].outputs.get(TOKENIZER_FILE),
+            },
         )
         context.tracker.metrics({f"speed/{name}": value for name, value in speed.items() if name in _LOGGED})
     filled = corpus.filled_fraction

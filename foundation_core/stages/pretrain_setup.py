@@ -18,8 +18,10 @@ from foundation_core.data.loader import Batch, Loader
 from foundation_core.data.quarantine import Quarantine
 from foundation_core.data.shelf import store_shelf
 from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.errors import ConfigError
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
+from foundation_core.model.transformer import Reader
 from foundation_core.objectives.augment import augmented
 from foundation_core.objectives.base import Objective
 from foundation_core.spec_base import meaning_leaves
@@ -84,6 +86,7 @@ def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) ->
     """A fresh model in an engine."""
     objective = corpus.objective(spec)
     model = initialize(build(spec.model, corpus.shape), spec.seed)
+    _check_reading(spec, objective, model)
     born = weights_hash(model.state_dict())
     precision = context.choose_precision(spec.precision)
     micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
@@ -95,6 +98,16 @@ def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) ->
     size = size_of(spec.model, corpus.shape)
     engine = context.engine(model, request)
     return Learner(objective, engine, precision, size.parameters, size.active, born, micro_batch_rows)
+
+
+def _check_reading(spec: PretrainSpec, objective: Objective, model: Reader) -> None:
+    """Refuse what names cannot tell: the family of another package whose trunk does not read as the objective must."""
+    if objective.reads_both_ways and model.trunk.causal:
+        raise ConfigError(
+            f"pretrain.objective={spec.objective} asks what stands on both sides, and the trunk of the family"
+            f" {spec.model.family} reads only backwards",
+            fix="choose next_token or prefix, or a family whose trunk reads both ways",
+        )
 
 
 def open_reading(spec: PretrainSpec, corpus: TrainingData, context: Context, learner: Learner) -> Reading:

@@ -39,7 +39,11 @@ def read_model(folder: Path, trunk: Pretrained, objective: str, task_weights: tu
         folder: of the package, with all files but the weights, which may lie elsewhere.
         objective: name of the one that the model was pretrained for.
         task_weights: of the task model, and what they must hash to. None: there is none.
+
+    Raises:
+        CheckpointError: the tokenizer of the package is not that of the model.
     """
+    trunk.check_tokenizer(folder)
     tokenizer = corpus_tokenizer(folder)
     features = load_features(folder) if (folder / FEATURES_FILE).exists() else None
     tokens = None if tokenizer is None else special_tokens(tokenizer)

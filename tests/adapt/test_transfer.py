@@ -1,19 +1,24 @@
 """From a pretrained trunk to a task model."""
 
+import json
+
 import pytest
 import torch
 
 from foundation_core.adapt.classify import Classification
 from foundation_core.adapt.transfer import Pretrained, freeze, load_trunk, task_model
+from foundation_core.data.tokenizer import load_tokenizer
 from foundation_core.errors import CheckpointError, DataError
-from foundation_core.files import read_json, write_json
+from foundation_core.files import read_json, sha256_file, write_json
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
+from foundation_core.stages.finetune import finetune
+from foundation_core.tracking.pyfunc import read_model
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.step import train_step
-from tests.support.tasks import MODEL, SHAPE, VOCABULARY, pretrained
+from tests.support.tasks import MODEL, SHAPE, TASK, VOCABULARY, ingested, pretrained
 
 CLASSES = 3
 
@@ -130,9 +135,31 @@ def test_edited_weights_are_refused(tmp_path):
 
 def test_a_model_of_a_newer_version_is_refused(tmp_path):
     result = pretrained(tmp_path)
-    write_json(result.folder / "model.json", {**read_json(result.folder / "model.json"), "version": 3})
-    with pytest.raises(CheckpointError, match="version 3"):
+    write_json(result.folder / "model.json", {**read_json(result.folder / "model.json"), "version": 4})
+    with pytest.raises(CheckpointError, match="version 4"):
         Pretrained.find(result.folder, "")
+
+
+def test_a_foreign_tokenizer_of_equal_size_is_refused_by_fine_tuning_and_by_a_package(tmp_path, serial_context):
+    corpus, trunk = ingested(tmp_path / "corpus"), pretrained(tmp_path)
+    own, file = corpus.folder / "tokenizer.json", trunk.folder / "model.json"
+    write_json(file, {**read_json(file), "version": 3, "tokenizer": sha256_file(own)})
+    model = Pretrained.find(trunk.folder, trunk.outputs["weights.safetensors"])
+    read_model(corpus.folder, model, "next_token", None)
+    finetune(TASK, {"corpus": corpus, "trunk": trunk}, serial_context(tmp_path / "finetune"))
+
+    foreign = json.loads(own.read_text())
+    (one, first), (two, second) = list(foreign["model"]["vocab"].items())[-2:]
+    foreign["model"]["vocab"] |= {one: second, two: first}  # as many entries, and two ids mean other texts
+    own.write_text(json.dumps(foreign))
+    assert load_tokenizer(own).get_vocab_size() == VOCABULARY
+    with pytest.raises(CheckpointError, match="the tokenizer is not the one the model was trained with"):
+        read_model(corpus.folder, model, "next_token", None)
+    with pytest.raises(CheckpointError, match="the tokenizer is not the one the model was trained with"):
+        finetune(TASK, {"corpus": corpus, "trunk": trunk}, serial_context(tmp_path / "again"))
+
+    write_json(file, {**read_json(file), "version": 2, "tokenizer": None})  # one of version 2 knows none
+    read_model(corpus.folder, Pretrained.find(trunk.folder, model.sha256), "next_token", None)
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

@@ -61,8 +61,11 @@ def machine() -> dict[str, str]:
     processor = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        processor = models[0].partition(":")[2].strip() if models else processor
+        first = cpuinfo.read_text().partition("\n\n")[0]
+        facts = {name.strip(): value.strip() for name, _, value in (one.partition(":") for one in first.splitlines())}
+        # Behind a hypervisor many processors have one name: "AMD EPYC" with AVX2 rounded otherwise elsewhere.
+        named = [facts[name] for name in ("model name", "cpu family", "model", "stepping") if name in facts]
+        processor = " ".join(named) or processor
     return {"torch": torch.__version__, "processor": processor, "kernels": torch.backends.cpu.get_cpu_capability()}
 
 

@@ -35,6 +35,7 @@ LIGHT = TrunkSpec(width=16, depth=1, heads=2, position="learned")
 TOKENS = SpecialTokens(VOCABULARY, end=0, start=1, mask=2, sentinels=tuple(range(3, 11)))
 TEXT, IMAGE = SampleShape(vocabulary=VOCABULARY), SampleShape(channels=1, height=8, width=8)
 SERIES, CAPTIONED = SampleShape(channels=2, height=1, width=32), SampleShape(VOCABULARY, 1, 8, 8)
+SPECTROGRAM = SampleShape(channels=1, height=16, width=32)
 
 
 class Family(NamedTuple):
@@ -53,6 +54,11 @@ FAMILIES = {
     ),
     "encoder_decoder": Family({"family": "encoder_decoder"}, TEXT, SpanCorruption(TOKENS, fraction=0.3)),
     "vision": Family({"family": "masked_autoencoder", "second_trunk": LIGHT}, IMAGE, MaskedPatches((2, 2), 0.5)),
+    "audio": Family(
+        {"family": "masked_autoencoder", "second_trunk": LIGHT, "patch": (16, 2)},
+        SPECTROGRAM,
+        MaskedPatches((16, 2), 0.5),
+    ),
     "series": Family(
         {"family": "masked_autoencoder", "second_trunk": LIGHT, "patch": (1, 4)}, SERIES, MaskedPatches((1, 4), 0.5)
     ),

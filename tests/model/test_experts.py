@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from foundation_core.model.block import FeedForward
 from foundation_core.model.experts import Experts
+from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import PADDING, Layout
-from foundation_core.objectives.experts import take_routing
+from foundation_core.objectives.base import Objective
+from foundation_core.objectives.experts import BalancedNextToken, ask_routing, take_routing
+from foundation_core.objectives.language import NextToken, Prefix
+from foundation_core.shape import SampleShape
+from foundation_core.specs import ModelSpec, TrunkSpec
 
 B, T, D, N = 3, 10, 16, 4
 X = torch.randn(B, T, D, generator=torch.Generator().manual_seed(0))
@@ -70,6 +76,7 @@ def test_an_expert_that_no_token_visits_gets_a_gradient_of_zero():
 
 def test_the_routing_is_the_sums_over_the_tokens_that_are_there():
     model = nn.ModuleList([experts(2), experts(1)])
+    ask_routing(model)
     for part in model:
         part(X)
     segment = torch.where(PLACE < 6, 0, PADDING)
@@ -85,12 +92,15 @@ def test_the_routing_is_the_sums_over_the_tokens_that_are_there():
 
 def test_the_routing_teaches_the_router_and_is_taken_once():
     part = experts(2)
+    ask_routing(part)
     part(X)
     routing = take_routing(part, Layout(PLACE))
     assert routing is not None
     (routing.probability.square().sum() + routing.squared_logsumexp.sum()).backward()
     assert part.router.weight.grad.abs().max() > 0
     assert take_routing(part, Layout(PLACE)) is None
+    part(X)
+    assert take_routing(part, Layout(PLACE)) is None, "it was kept though nobody asked again"
 
 
 def test_a_copy_of_a_part_that_has_just_learned_has_its_weights_and_not_its_routing():
@@ -103,3 +113,25 @@ def test_a_copy_of_a_part_that_has_just_learned_has_its_weights_and_not_its_rout
 
 def test_a_model_without_experts_has_no_routing():
     assert take_routing(FeedForward(D, 24, nn.GELU()), Layout(PLACE)) is None
+
+
+@pytest.mark.parametrize("objective", [NextToken(), Prefix(), BalancedNextToken()], ids=lambda one: type(one).__name__)
+def test_no_graph_stays_with_the_model_whatever_it_learns(objective: Objective):
+    trunk = TrunkSpec(width=16, depth=2, heads=2, experts=4)
+    model = initialize(build(ModelSpec(family="mixture", trunk=trunk), SampleShape(vocabulary=9)), seed=0)
+    tokens = torch.randint(9, (B, T + 1), generator=torch.Generator().manual_seed(0))
+    place = torch.arange(T + 1).expand(B, -1)
+    batch = {"tokens": tokens, "segment": torch.zeros_like(place), "position": place, "sample": torch.arange(B)}
+    example = objective.prepare(batch, 0)
+    with torch.no_grad():  # as in validation, which asks for no penalty
+        objective.loss(model, example)
+    assert routers_hold(model) == 0
+    loss = objective.loss(model, example)
+    assert routers_hold(model) == (2 if isinstance(objective, BalancedNextToken) else 0)
+    (loss + objective.penalty(model, example)).backward()
+    assert routers_hold(model) == 0
+    assert model.trunk.blocks[0].feed.branch.router.weight.grad.abs().max() > 0
+
+
+def routers_hold(model: nn.Module) -> int:
+    return sum(isinstance(part, Experts) and part.said is not None for part in model.modules())

@@ -6,9 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation_core.errors import ConfigError
+from foundation_core.fitting import Spans
+from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import PADDING
-from foundation_core.objectives.base import IGNORE, SpecialTokens
-from foundation_core.objectives.masked import MaskedToken, SpanCorruption, first_of_word, random_parts
+from foundation_core.objectives.base import IGNORE, Request, SpecialTokens
+from foundation_core.objectives.masked import MaskedToken, SpanCorruption, first_of_word, random_parts, span_corruption
+from foundation_core.shape import SampleShape
+from foundation_core.specs import MaskingSpec, ModelSpec, TrunkSpec
 
 VOCABULARY, END, START, MASK = 500, 0, 1, 2
 SENTINELS = tuple(range(3, 19))
@@ -93,18 +98,69 @@ def _restored(source: list[int], target: list[int]) -> list[int]:
     return [part for token in source for part in (spans[token] if token in SENTINELS else [token])]
 
 
-def test_source_and_spans_together_are_the_text_again():
+def test_source_and_spans_of_each_document_together_are_its_text_again_and_its_spans_end():
     example = SpanCorruption(TOKENS).prepare(BATCH, 0)
-    source_segment, labels = example.inputs["source_layout"].segment, example.labels
-    cut = 0
+    source_segment, target_segment = example.inputs["source_layout"].segment, example.inputs["layout"].segment
+    cut = asked = 0
     for row in range(ROWS):
-        source = example.inputs["source"][row][source_segment[row] != PADDING].tolist()
-        target = labels[row][labels[row] != IGNORE].tolist()
-        assert target[-1] == END
-        text = BATCH["tokens"][row, :T][BATCH["segment"][row, :T] != PADDING].tolist()
-        assert _restored(source, target[:-1]) == text
-        cut += sum(token not in SENTINELS for token in target[:-1])
+        for document in (0, 1):
+            source = example.inputs["source"][row][source_segment[row] == document].tolist()
+            target = example.labels[row][target_segment[row] == document].tolist()
+            text = BATCH["tokens"][row, :T][BATCH["segment"][row, :T] == document].tolist()
+            if not target:
+                assert source == text
+                continue
+            assert target[-1] == END, "a model would never learn where the spans of this document end"
+            assert _restored(source, target[:-1]) == text
+            cut += sum(token not in SENTINELS for token in target[:-1])
+            asked += 1
     assert abs(cut / (ROWS * 58) - 0.15) < 0.02
+    assert asked > 1.5 * ROWS, "both documents of most rows were cut into"
+
+
+def test_too_few_sentinels_are_refused_and_do_not_make_spans_longer():
+    few = SpecialTokens(VOCABULARY, END, START, MASK, SENTINELS[:4])
+    with pytest.raises(ConfigError, match="cuts 6 spans out of a row of 128 tokens, and the tokenizer has 4 sentinels"):
+        span_corruption(_request(few, context_tokens=128))
+    batch = {name: values.repeat(1, 2)[:, :129] for name, values in BATCH.items() if name != "sample"}
+    with pytest.raises(ConfigError, match="6 spans"):  # also of one that was built by hand
+        SpanCorruption(few).prepare({**batch, "sample": BATCH["sample"]}, 0)
+    span_corruption(_request(TOKENS, context_tokens=128))
+
+
+@pytest.mark.parametrize(("fraction", "span_tokens", "fits"), [(0.5, 1.0, False), (0.49, 1.0, True), (0.5, 2.0, True)])
+def test_a_target_is_never_longer_than_the_context(fraction: float, span_tokens: float, fits: bool):
+    tokens = SpecialTokens(VOCABULARY, END, START, MASK, tuple(range(3, 67)))
+    masking = MaskingSpec(fraction=fraction, span_tokens=span_tokens)
+    if not fits:
+        with pytest.raises(ConfigError, match="asks for up to 129 tokens of a row of 128"):
+            span_corruption(_request(tokens, 128, masking))
+        return
+    objective = span_corruption(_request(tokens, 128, masking))
+    text = torch.randint(67, VOCABULARY, (4, 129), generator=torch.Generator().manual_seed(0))
+    batch = {"tokens": text, "segment": torch.zeros_like(text), "sample": torch.arange(4)}
+    trunk = TrunkSpec(width=8, depth=1, heads=1, position="learned")
+    spec = ModelSpec(family="encoder_decoder", trunk=trunk, context_tokens=128)
+    model = initialize(build(spec, SampleShape(vocabulary=VOCABULARY)), seed=0)
+    example = objective.prepare(batch, 0)
+    assert example.inputs["layout"].position.max() < 128
+    assert objective.loss(model, example).isfinite()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(2, 600), st.floats(0.01, 0.99), st.floats(1, 20))
+def test_a_longer_text_has_no_fewer_spans_so_that_a_whole_row_tells_for_all(
+    tokens: int, fraction: float, span_tokens: float
+):
+    shorter, longer = Spans.of(tokens, fraction, span_tokens), Spans.of(tokens + 1, fraction, span_tokens)
+    assert 1 <= shorter.spans <= shorter.cut_tokens < tokens
+    assert shorter.cut_tokens <= longer.cut_tokens
+    assert shorter.spans <= longer.spans
+
+
+def _request(tokens: SpecialTokens, context_tokens: int, masking: MaskingSpec | None = None) -> Request:
+    model = ModelSpec(family="encoder_decoder", context_tokens=context_tokens)
+    return Request(model, masking or MaskingSpec(), SampleShape(vocabulary=VOCABULARY), tokens)
 
 
 def test_the_decoder_reads_the_labels_one_later_and_a_start_where_a_document_begins():

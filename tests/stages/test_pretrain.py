@@ -12,13 +12,15 @@ import pytest
 
 from foundation_core.cost.flops import flops_per_token
 from foundation_core.data.tokenizer import TOKENIZER_FILE
-from foundation_core.errors import CheckpointError, DataError, Stopped
+from foundation_core.errors import CheckpointError, ConfigError, DataError, Stopped
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.events import read_events
 from foundation_core.files import read_json, sha256_file
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
+from foundation_core.objectives.base import SpecialTokens
 from foundation_core.objectives.language import NextToken
+from foundation_core.objectives.masked import MaskedToken
 from foundation_core.specs import (
     MixedGroupSpec,
     MixtureSpec,
@@ -103,12 +105,25 @@ def test_it_learns(finished: tuple[Path, StageResult]) -> None:
     assert losses[10] < 0.9 * losses[1]
 
 
-def test_the_outputs_are_the_model_and_its_weights(finished: tuple[Path, StageResult]) -> None:
+def test_the_outputs_are_the_model_its_weights_and_the_name_of_its_tokenizer(
+    finished: tuple[Path, StageResult], corpus: Result
+) -> None:
     folder, result = finished
     assert result.outputs == {name: sha256_file(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE)}
     body = read_json(folder / MODEL_FILE)
     assert ModelSpec.model_validate(body["model"]) == MODEL
     assert body["shape"] == SHAPE.to_json()
+    assert body["tokenizer"] == corpus.outputs[TOKENIZER_FILE]
+
+
+def test_masked_tokens_are_refused_on_the_causal_trunk_of_another_package(
+    corpus: Result, tmp_path: Path, serial_context: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        TrainingData, "objective", lambda data, spec: MaskedToken(SpecialTokens(SHAPE.vocabulary, 0, mask=1))
+    )
+    with pytest.raises(ConfigError, match="the trunk of the family decoder reads only backwards"):
+        pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path))
 
 
 def test_shards_may_lie_elsewhere_and_the_result_is_the_same(

@@ -19,6 +19,7 @@ from foundation_core.train.step import train_step
 from tests.golden.test_family_losses import FAMILIES, TRUNK, batch
 from tests.support.training import tiny_model
 
+DROPOUTS = ("dropout", "embedding_dropout", "attention_dropout")
 Change = Callable[[nn.Module], None]
 
 
@@ -28,7 +29,7 @@ def _as_built(model: nn.Module) -> None:
 
 def _trained(name: str, change: Change, dropout: float = 0.0) -> tuple[list[float], dict[str, Tensor]]:
     """Losses and weights of three steps of a family."""
-    family, trunk = FAMILIES[name], TRUNK.model_copy(update={"dropout": dropout})
+    family, trunk = FAMILIES[name], TRUNK.model_copy(update=dict.fromkeys(DROPOUTS, dropout))
     spec = ModelSpec(**{"trunk": trunk, "context_tokens": 32, **family.model})
     model = initialize(build(spec, family.shape), seed=0)
     change(model)
@@ -114,5 +115,7 @@ def test_routers_say_what_they_did_where_blocks_are_checkpointed() -> None:
     model = initialize(build(ModelSpec(**{"trunk": TRUNK, "context_tokens": 32, **family.model}), family.shape), seed=0)
     checkpoint_activations(model)
     example = family.objective.prepare(batch(0, family.shape), 0)
-    family.objective.loss(model, example).backward()
+    loss = family.objective.loss(model, example)
     assert take_routing(model, example.inputs["layout"]) is not None
+    loss.backward()
+    assert take_routing(model, example.inputs["layout"]) is None, "kept by the blocks that were computed again"
