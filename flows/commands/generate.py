@@ -176,14 +176,10 @@ def _asked(words: Sequence[str], model: ServedModel, task: str) -> list[Asked]:
                 f"{word} cannot be read: {error.strerror}", allowed=f"files: this model reads {' or '.join(inputs)}"
             ) from error
         except ValueError as error:
-            raise ConfigError(*_no_item(word, str(error), inputs)) from error
+            if "text" in inputs:
+                raise ConfigError(f"the prompt is not text: {error}", allowed="UTF-8") from error
+            raise ConfigError(f"{word} is not what this model reads: {error}", allowed=" or ".join(inputs)) from error
     return asked
-
-
-def _no_item(word: str, reason: str, inputs: Sequence[str]) -> tuple[str, str]:
-    if "text" in inputs:
-        return f"the prompt is not text: {reason}", "UTF-8"
-    return f"{word} is not what this model reads: {reason}", " or ".join(inputs)
 
 
 def _print(asked: Sequence[Asked], heads: Sequence[str], completions: Sequence[str], *, as_json: bool) -> None:
