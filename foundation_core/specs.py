@@ -39,6 +39,7 @@ from foundation_core.spec_quality import (
 from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.spec_watch import WatchSpec
 from foundation_core.spec_workers import least_is_not_above_most, range_of_workers
+from foundation_core.spec_writing import WritingSpec
 
 __all__ = [
     "LOCAL_WORKERS",
@@ -47,8 +48,7 @@ __all__ = [
     "MixedGroupSpec", "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec",
     "PretrainSpec", "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
     "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WatchSpec",
-    "WeightChangeSpec", "described_leaves", "leaves",
-    "placement", "presentation",
+    "WeightChangeSpec", "WritingSpec", "described_leaves", "leaves", "placement", "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain
@@ -200,6 +200,9 @@ class FinetuneSpec(Spec):
     """Tokens of a fragment; of a task that writes, those that are read, at the most."""
     answer_tokens: int = Field(48, ge=4)
     """Tokens of an answer, at the most, for tasks that write."""
+    beams: int = Field(1, ge=1)
+    """Candidates that tasks that write keep side by side, to find the most probable answer as a whole; 1: the most
+    probable token each time."""
     few_labels: int = Field(60, ge=1)
     """Training rows a class in the few-labels arms; rows in all, where a row has no class. Tasks that write, and
     next_values, have no such arms."""
@@ -243,8 +246,8 @@ class FinetuneSpec(Spec):
 # ----------------------------------------------------------------------------------------------- evaluate, publish
 
 
-class EvaluateSpec(Spec):
-    """Scores on the test split, samples, and speed."""
+class EvaluateSpec(WritingSpec):
+    """Scores on the test split, samples and how they are written, and speed."""
 
     test_rows: int = Field(256, ge=1)
     """Rows of the test split that are scored, at the most."""
@@ -252,10 +255,6 @@ class EvaluateSpec(Spec):
     """Texts that are generated, or samples that are drawn: of whatever the model can make."""
     sample_tokens: int = Field(96, ge=8)
     """Tokens of each generated text, at the most."""
-    temperature: float = Field(0.8, ge=0)
-    """0 takes the most probable token; larger values take more risk."""
-    top_k: int = Field(40, ge=1)
-    """Tokens that sampling chooses from."""
     prompts: tuple[str, ...] = ()
     """Texts that a model of text continues, for the log and the model card."""
     templates: tuple[str, ...] = ()

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, cast
@@ -22,14 +22,15 @@ from foundation_core.adapt.write import (
     Answering,
     ContinuingTask,
     WritingTask,
+    begun_beside,
     padded_rows,
     source_layout,
-    written_beside,
 )
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.data.tokenizer import END_ID, start_id
 from foundation_core.errors import ConfigError
+from foundation_core.generation.texts import Begun
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.objectives.base import IGNORE, Example, Objective
 from foundation_core.objectives.language import NextToken
@@ -87,13 +88,13 @@ class DocstringOfFunction(WritingTask):
         """The tokens of the docstring."""
         return Answering(start_id(facts.text))
 
-    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
-        """A function's source."""
-        return TaskRows(_sources([cast(str, item)], facts), ["asked"])
+    def questions(self, items: Sequence[str | Tensor], facts: Facts) -> TaskRows:
+        """Functions' sources."""
+        return TaskRows(_sources(cast(Sequence[str], items), facts), ["asked"] * len(items))
 
-    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
-        """The docstrings, read from the functions."""
-        return written_beside(model, rows.tensors["source"], source_layout(rows.tensors), facts)
+    def begun(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Begun:
+        """Docstrings beside the functions."""
+        return begun_beside(model, rows.tensors["source"], source_layout(rows.tensors), facts.text)
 
 
 class Completion(NextToken):
@@ -109,7 +110,7 @@ class Completion(NextToken):
             batch: tokens and segment (N, T + 1), prefix (N,) how many tokens each row's prefix has.
         """
         tokens, segment, prefix_B1 = batch["tokens"], batch["segment"], batch["prefix"][:, None]
-        place_BT = torch.arange(tokens.shape[1] - 1).expand(len(tokens), -1)
+        place_BT = torch.arange(tokens.shape[1] - 1, device=tokens.device).expand(len(tokens), -1)
         is_label = (place_BT + 1 >= prefix_B1) & (segment[:, 1:] != PADDING)
         order_BT = torch.where(place_BT < prefix_B1, prefix_B1 - 1, place_BT)
         layout = Layout(place_BT, segment[:, :-1], order_BT)
@@ -209,7 +210,7 @@ def _chosen(
             return
 
 
-def _sources(texts: list[str], facts: Facts) -> dict[str, Tensor]:
+def _sources(texts: Sequence[str], facts: Facts) -> dict[str, Tensor]:
     rows = [facts.text.encode(text).ids[: facts.spec.fragment_tokens] or [END_ID] for text in texts]
     tokens, segment = padded_rows(rows)
     return {"source": tokens, "source_segment": segment}

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,14 @@ from foundation_core.adapt.tasks import (
     summed_loss,
 )
 from foundation_core.adapt.transfer import Pretrained, load_whole, whole_model
-from foundation_core.adapt.write import WritingTask, written_beside
+from foundation_core.adapt.write import WritingTask, begun_beside
 from foundation_core.data.features import load_features
 from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.data.tokenizer import start_id
 from foundation_core.errors import ConfigError
+from foundation_core.generation.texts import Begun
 from foundation_core.model.layout import Layout
 from foundation_core.model.stems import patches_of
 from foundation_core.objectives.base import ALONE, Example, Objective, Ranks
@@ -92,14 +93,13 @@ class CaptionOfSample(WritingTask):
         """The tokens of the caption."""
         return Captioning(start_id(facts.text))
 
-    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
-        """One sample."""
-        assert isinstance(item, Tensor), "values are read by the corpus's own features"
-        return TaskRows({"values": item[None]}, ["asked"])
+    def questions(self, items: Sequence[str | Tensor], facts: Facts) -> TaskRows:
+        """Samples, as the corpus's own features read them."""
+        return TaskRows({"values": torch.stack(cast(list[Tensor], list(items)))}, ["asked"] * len(items))
 
-    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
-        """The captions."""
-        return written_beside(model, rows.tensors["values"], None, facts)
+    def begun(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Begun:
+        """Captions beside the samples."""
+        return begun_beside(model, rows.tensors["values"], None, facts.text)
 
 
 class CaptionNamingClass(CaptionOfSample):

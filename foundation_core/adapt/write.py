@@ -11,23 +11,22 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from foundation_core.adapt.scores import chrf, letter_counts, word_errors
 from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskRows, summed_loss
 from foundation_core.adapt.transfer import Pretrained, load_whole, whole_model
 from foundation_core.data.tokenizer import END_ID, start_id
-from foundation_core.generation.generate import generate, remember
-from foundation_core.generation.sampling import Sampling, Stop
+from foundation_core.generation.generate import remember
+from foundation_core.generation.texts import Begun, Ending, in_parts, texts_of
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.stems import TokenStem
 from foundation_core.model.transformer import EncoderDecoder, Model
 from foundation_core.objectives.base import Example, Objective
 from foundation_core.objectives.masked import padded, place_in_segment
 from foundation_core.objectives.pairs import Captioning
-
-GREEDY = Sampling(temperature=0.0)
-ROWS_AT_ONCE = 32
+from foundation_core.specs import WritingSpec
 
 
 class WritingTask(Task):
@@ -42,8 +41,16 @@ class WritingTask(Task):
         """What is minimised."""
 
     @abstractmethod
-    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
-        """One row without an answer."""
+    def questions(self, items: Sequence[str | Tensor], facts: Facts) -> TaskRows:
+        """A row for each item, without an answer."""
+
+    @abstractmethod
+    def begun(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Begun:
+        """The rows up to where their answers begin."""
+
+    def usual(self, facts: Facts) -> WritingSpec:
+        """How answers are written when they are scored: nothing is drawn."""
+        return WritingSpec(temperature=0.0, beams=facts.spec.beams)
 
     def objective(self, trunk: Pretrained, facts: Facts) -> Objective:
         """The loss of the tokens of the answer."""
@@ -80,9 +87,17 @@ class WritingTask(Task):
             found["loss"] = tally["nats"] / tally["labels"]
         return {name: value for name, value in found.items() if name in self.scored or name == "loss"}
 
+    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
+        """The answers, as they are scored."""
+        texts: list[str] = []
+        for part, how in in_parts(len(rows), self.usual(facts)):
+            begun = self.begun(model, rows.select(torch.tensor(part)), facts)
+            texts += texts_of(begun, room_for(begun.model, facts.spec.answer_tokens), how, ending(facts))
+        return texts
+
     def reply(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Reply:
         """The answer to one item."""
-        return {"answer": self.written(model, self.question(item, facts), facts)[0]}
+        return {"answer": self.written(model, self.questions([item], facts), facts)[0]}
 
 
 class ContinuingTask(WritingTask):
@@ -92,24 +107,18 @@ class ContinuingTask(WritingTask):
     reads_prefix_whole: ClassVar[bool]
     """Whether the tokens that are asked read each other both ways, as a prefix language model's do."""
 
-    def question(self, item: str | Tensor, facts: Facts) -> TaskRows:
-        """A text to go on with."""
-        ids = facts.text.encode(cast(str, item)).ids or [END_ID]
-        tokens, segment = padded_rows([ids])
-        return TaskRows({"tokens": tokens, "segment": segment, "prefix": torch.tensor([len(ids)])}, ["asked"])
+    def questions(self, items: Sequence[str | Tensor], facts: Facts) -> TaskRows:
+        """Texts to go on with."""
+        rows = [facts.text.encode(cast(str, item)).ids or [END_ID] for item in items]
+        tokens, segment = padded_rows(rows)
+        prefix = torch.tensor([len(row) for row in rows])
+        return TaskRows({"tokens": tokens, "segment": segment, "prefix": prefix}, ["asked"] * len(rows))
 
-    def written(self, model: nn.Module, rows: TaskRows, facts: Facts) -> list[str]:
-        """What is written behind the prefixes, the most probable token each time."""
+    def begun(self, model: nn.Module, rows: TaskRows, facts: Facts) -> Begun:
+        """The prefixes."""
         lengths = rows.tensors["prefix"].tolist()
         prompts = [row[:length] for row, length in zip(rows.tensors["tokens"].tolist(), lengths, strict=True)]
-        texts: list[str] = []
-        for first in range(0, len(prompts), ROWS_AT_ONCE):
-            part, most = prompts[first : first + ROWS_AT_ONCE], facts.spec.answer_tokens
-            rows_written = generate(
-                cast(Model, model), part, most, GREEDY, Stop(END_ID), prefix=self.reads_prefix_whole
-            )
-            texts += facts.text.decode_batch(rows_written)
-        return texts
+        return Begun(cast(Model, model), prompts, prefix=self.reads_prefix_whole)
 
 
 class Answering(Captioning):
@@ -140,18 +149,21 @@ def compared(texts: Sequence[str], references: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def written_beside(model: nn.Module, sources: Tensor, layout: Layout | None, facts: Facts) -> list[str]:
-    """The texts that an encoder-decoder writes for a batch of sources, the most probable token each time."""
+def begun_beside(model: nn.Module, sources: Any, layout: Layout | None, tokenizer: Tokenizer) -> Begun:
+    """Texts that an encoder-decoder begins beside a batch of sources, which are encoded here."""
     both = cast(EncoderDecoder, model)
-    room = cast(TokenStem, both.decoder.stem).context_tokens - 1
-    texts: list[str] = []
-    for part in torch.split(torch.arange(len(sources)), ROWS_AT_ONCE):
-        memory = remember(both, sources[part], None if layout is None else layout.select(part))
-        prompts = [[start_id(facts.text)]] * len(part)
-        most = min(facts.spec.answer_tokens, room)
-        rows = generate(both.decoder, prompts, most, GREEDY, Stop(END_ID), memory=memory)
-        texts += facts.text.decode_batch(rows)
-    return texts
+    prompts = [[start_id(tokenizer)]] * len(sources)
+    return Begun(both.decoder, prompts, remember(both, sources, layout))
+
+
+def room_for(model: Model, tokens: int) -> int:
+    """So many tokens, or as many as a model can write behind one."""
+    return min(tokens, cast(TokenStem, model.stem).context_tokens - 1)
+
+
+def ending(facts: Facts) -> Ending:
+    """How tokens of a task's answers become texts."""
+    return Ending(END_ID, facts.text.decode)
 
 
 def source_layout(batch: Mapping[str, Tensor]) -> Layout:

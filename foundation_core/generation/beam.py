@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from foundation_core.errors import ConfigError
-from foundation_core.generation.generate import evaluating, fitting, left_padded
+from foundation_core.generation.generate import NEVER, evaluating, fitting, left_padded
 from foundation_core.generation.packed import packed
+from foundation_core.generation.sampling import Stop
 from foundation_core.generation.writers import following, of_last_token
 from foundation_core.model.attention import Cache, Memory
 from foundation_core.model.transformer import Model
@@ -20,7 +21,7 @@ class Hypothesis(NamedTuple):
     """A row that was written.
 
     Args:
-        tokens: an end token, where reached, is the last one.
+        tokens: what ends it, where reached, is the last one.
         score: sum of the tokens' log-probabilities in nats, over their number to the power of the length penalty.
     """
 
@@ -34,9 +35,10 @@ def beam_search(
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     beams: int,
-    end_token: int | None = None,
+    stop: Stop = NEVER,
     length_penalty: float = 1.0,
     memory: Memory | None = None,
+    prefix: bool = False,
 ) -> list[Hypothesis]:
     """The best hypothesis that was found for each prompt. One beam is greedy.
 
@@ -44,8 +46,10 @@ def beam_search(
 
     Args:
         model: for an encoder-decoder, its `decoder`.
+        stop: what ends a hypothesis; it is kept.
         length_penalty: 0 adds log-probabilities up, so that short rows win; 1 takes their mean.
         memory: what an encoder made of each prompt's source.
+        prefix: whether a prompt's tokens read each other both ways, as a prefix language model learned them.
 
     Raises:
         ConfigError: no beam, a prompt is empty, or the context cannot hold `max_tokens` and a prompt.
@@ -57,7 +61,7 @@ def beam_search(
     if not prompts:
         return []
     R, K, device = len(prompts), beams, next(model.parameters()).device
-    tokens_BT, layout = left_padded(fitting(model, prompts, max_tokens), device)
+    tokens_BT, layout = left_padded(fitting(model, prompts, max_tokens), device, prefix=prefix)
     row_B = torch.arange(R, device=device).repeat_interleave(K)
     tokens_BT, layout = tokens_BT[row_B], layout.select(row_B)
     memory = None if memory is None else Memory(memory.x[row_B], memory.layout.select(row_B))
@@ -75,15 +79,21 @@ def beam_search(
             cache.select(parent_B)
             layout = following(layout)
             written_BT = torch.cat([written_BT[parent_B], tokens_BT], dim=1)
-            ended_RK = torch.full_like(score_RK, length == max_tokens, dtype=torch.bool)
-            if end_token is not None:
-                ended_RK |= tokens_BT.view(R, K) == end_token
+            ended_RK = _ended(stop, written_BT).view(R, K) | (length == max_tokens)
             best = _better(best, score_RK / length**length_penalty, ended_RK, written_BT)
             ended_RK |= _hopeless(score_RK, best, (length, max_tokens), length_penalty)
             score_RK = score_RK.masked_fill(ended_RK, float("-inf"))
             if score_RK.isinf().all():
                 break
     return best
+
+
+def _ended(stop: Stop, written_BT: Tensor) -> Tensor:
+    """(B,) bool: which rows end with their newest token."""
+    if not stop.texts:
+        newest_B = written_BT[:, -1]
+        return torch.zeros_like(newest_B).bool() if stop.end_token is None else newest_B == stop.end_token
+    return torch.tensor([stop.ends(row) for row in written_BT.tolist()], device=written_BT.device)
 
 
 def _step(score_RK: Tensor, nats_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,7 +18,7 @@ from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.stems import TokenStem
 from foundation_core.model.transformer import EncoderDecoder, Model
 
-_USUAL, _NEVER = Sampling(), Stop()
+_USUAL, NEVER = Sampling(), Stop()
 
 
 def generate(
@@ -26,7 +26,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     sampling: Sampling = _USUAL,
-    stop: Stop = _NEVER,
+    stop: Stop = NEVER,
     seed: int = 0,
     memory: Memory | None = None,
     prefix: bool = False,
@@ -58,7 +58,7 @@ def stream(
     prompts: Sequence[Sequence[int]],
     max_tokens: int,
     sampling: Sampling = _USUAL,
-    stop: Stop = _NEVER,
+    stop: Stop = NEVER,
     seed: int = 0,
     memory: Memory | None = None,
     prefix: bool = False,
@@ -67,11 +67,9 @@ def stream(
     if not prompts:
         return
     device = next(model.parameters()).device
-    tokens_BT, layout = left_padded(fitting(model, prompts, max_tokens), device)
+    tokens_BT, layout = left_padded(fitting(model, prompts, max_tokens), device, prefix=prefix)
     draws = [torch.rand(max_tokens, generator=random_stream(seed, f"row {row}")) for row in range(len(prompts))]
     draw_BT = torch.stack(draws).to(device)
-    if prefix:
-        layout = Layout(layout.position, layout.segment, torch.zeros_like(layout.position))
     seen_BV: Tensor | None = None
     written: list[list[int]] = [[] for _ in prompts]
     ended = [False] * len(prompts)
@@ -120,15 +118,19 @@ def fitting(model: Model, prompts: Sequence[Sequence[int]], max_tokens: int) -> 
     return [list(prompt[-(context_tokens - max_tokens) :]) for prompt in prompts]
 
 
-def left_padded(prompts: list[list[int]], device: torch.device) -> tuple[Tensor, Layout]:
-    """Prompts that end in the same column, so that every row's next token has the same place in the cache."""
+def left_padded(prompts: list[list[int]], device: torch.device, *, prefix: bool) -> tuple[Tensor, Layout]:
+    """Prompts that end in the same column, so that every row's next token has the same place in the cache.
+
+    Args:
+        prefix: whether a prompt's tokens read each other both ways.
+    """
     longest = max(len(prompt) for prompt in prompts)
     missing_B = torch.tensor([longest - len(prompt) for prompt in prompts], device=device)
     tokens_BT = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts], device=device)
     position_BT = torch.arange(longest, device=device) - missing_B[:, None]
-    if not missing_B.any():
-        return tokens_BT, Layout(position_BT)  # without padding the kernels need no mask
-    return tokens_BT, Layout(position_BT.clamp(min=0), torch.where(position_BT < 0, PADDING, 0))
+    # without padding, and without a prefix, the kernels need no mask
+    segment_BT = torch.where(position_BT < 0, PADDING, 0) if missing_B.any() else None
+    return tokens_BT, Layout(position_BT.clamp(min=0), segment_BT, torch.zeros_like(position_BT) if prefix else None)
 
 
 def _with(seen_BV: Tensor | None, tokens_BT: Tensor, layout: Layout | None, vocabulary: int) -> Tensor:

@@ -110,6 +110,18 @@ class Stop:
             return True
         if self.decode is None or not self.texts:
             return False
-        # A character has four bytes at the most and a token one at the least: an older one cannot be in it.
-        tail = self.decode(written[-4 * max(map(len, self.texts)) :])
+        tail = self._tail(written, max(map(len, self.texts)))
         return any(text in tail for text in self.texts)
+
+    def _tail(self, written: Sequence[int], characters: int) -> str:
+        """The end of the text: the newest token, and at least so many characters before it, if there are.
+
+        A character has four bytes at the most. A token has one at the least, or none: special tokens are no text, so
+        how far back the characters reach is seen only when they are decoded.
+        """
+        assert self.decode is not None, "asked only where there are stop texts"
+        tokens = 4 * characters
+        # where a piece begins within a character, its bytes become up to three others
+        while tokens < len(written) and len(self.decode(written[-tokens:-1])) < characters + 3:
+            tokens *= 2
+        return self.decode(written[-tokens:])

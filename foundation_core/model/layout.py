@@ -31,12 +31,9 @@ class Layout:
     order: Tensor | None = None
 
     def then(self, later: Layout) -> Layout:
-        """The layout of this row with later tokens behind it."""
-        return Layout(
-            torch.cat([self.position, later.position], dim=1),
-            _joined(self.segment, later.segment),
-            _joined(self.order, later.order),
-        )
+        """The layout of this row with later tokens behind it; a ValueError where one says more than the other."""
+        segment, order = _joined(self.segment, later.segment), _joined(self.order, later.order)
+        return Layout(torch.cat([self.position, later.position], dim=1), segment, order)
 
     def select(self, row_B: Tensor) -> Layout:
         """The layout of these rows, in this order."""
@@ -45,6 +42,8 @@ class Layout:
 
 
 def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    if (first is None) != (second is None):
+        raise ValueError("a row whose layout has segments, or orders, goes on with a layout that has them too")
     return None if first is None or second is None else torch.cat([first, second], dim=1)
 
 

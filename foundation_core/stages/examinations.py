@@ -28,8 +28,7 @@ from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.evaluate.pairs import class_vectors, embed_texts, embed_values, recall
 from foundation_core.evaluate.pictures import PICTURES_FILE, reconstructions
 from foundation_core.evaluate.samples import choose_prompts, judge, share_parsed
-from foundation_core.generation.generate import generate
-from foundation_core.generation.sampling import Sampling, Stop
+from foundation_core.generation.texts import Begun, Ending, rows_of, texts_of
 from foundation_core.model.transformer import DualEncoder, MaskedAutoencoder, Model, Reader
 from foundation_core.objectives.base import Objective
 from foundation_core.objectives.language import Prefix
@@ -168,12 +167,9 @@ class Continuations:
         spec, tokenizer = subject.spec, subject.data.tokenizer
         assert tokenizer is not None, "a text corpus has a tokenizer"
         prompts = [unicodedata.normalize("NFC", prompt) for prompt in spec.prompts]
-        rows = generate(
-            cast(Model, subject.model), [tokenizer.encode(prompt).ids for prompt in prompts], spec.sample_tokens,
-            Sampling(spec.temperature, spec.top_k), Stop(END_ID), spec.seed,
-            prefix=isinstance(subject.objective, Prefix),
-        )  # fmt: skip
-        pairs = list(zip(prompts, tokenizer.decode_batch(rows), strict=True))
+        begun = _begun(subject, [tokenizer.encode(prompt).ids for prompt in prompts])
+        texts = texts_of(begun, spec.sample_tokens, spec, Ending(END_ID, tokenizer.decode))
+        pairs = list(zip(prompts, texts, strict=True))
         return Found(
             scores={"rows": len(pairs)},
             samples=[{"prompt": prompt, "completion": completion} for prompt, completion in pairs],
@@ -197,18 +193,16 @@ class PythonSamples:
         prompts = choose_prompts(_test_documents(subject.corpus.folder), spec.samples, spec.seed)
         if not prompts:
             return Found()
-        tokens = [tokenizer.encode(prompt.text).ids for prompt in prompts]
-        prefix, sampling = isinstance(subject.objective, Prefix), Sampling(spec.temperature, spec.top_k)
+        begun = _begun(subject, [tokenizer.encode(prompt.text).ids for prompt in prompts])
+        ending = Ending(END_ID, tokenizer.decode)
         start = time.perf_counter()
-        rows = generate(
-            cast(Model, subject.model), tokens, spec.sample_tokens, sampling, Stop(END_ID), spec.seed, prefix=prefix
-        )
+        rows = rows_of(begun, spec.sample_tokens, spec, ending)
         per_second = sum(map(len, rows)) / (time.perf_counter() - start)
         real = [[*tokenizer.encode(prompt.rest).ids, END_ID][: spec.sample_tokens] for prompt in prompts]
 
         def text(row: list[int]) -> str:
             """One that is ended has only whole lines."""
-            decoded: str = tokenizer.decode(row)
+            decoded = ending.text(row, spec)
             return f"{decoded}\n" if row[-1] == END_ID else decoded
 
         samples = [
@@ -340,6 +334,10 @@ EXAMINATIONS: tuple[Examination, ...] = (
 def _continues_texts(subject: Subject) -> bool:
     model = subject.model
     return subject.data.packed and isinstance(model, Model) and model.trunk.causal and subject.objective.likelihood
+
+
+def _begun(subject: Subject, prompts: list[list[int]]) -> Begun:
+    return Begun(cast(Model, subject.model), prompts, prefix=isinstance(subject.objective, Prefix))
 
 
 def _in_one_line(text: str) -> str:

@@ -42,8 +42,9 @@ from foundation_core.tracking.pyfunc import (
     TASK_WEIGHTS_FILE,
     read_model,
 )
-from foundation_core.tracking.served import PARAMS, TEXT, ServedModel
+from foundation_core.tracking.served import TEXT, ServedModel
 from foundation_core.tracking.wheel import PROJECT, build_wheel, pinned
+from foundation_core.tracking.writes import PARAMS
 
 LOADER = "foundation_core.tracking.pyfunc"
 EXAMPLE_FILE = "example.json"
@@ -52,7 +53,6 @@ EXAMPLE_TOKENS = 16
 TOLERANCE = 1e-4
 """How far the reloaded figures (bits per byte, probabilities) may lie from the stored ones; texts must be equal."""
 TYPES: Mapping[str, Any] = {"doubles": Array(DataType.double)}
-KINDS = {str: "string", int: "long", float: "double"}
 _BASE64 = "base64:"
 MODEL_URI = "models:/"
 DESCRIPTION_CHARACTERS = 5000
@@ -130,8 +130,14 @@ def _signature(example: Mapping[str, Any]) -> ModelSignature:
     several = len(table.columns) > 1
     inputs = [ColSpec(_type(table[name].dropna().iloc[0]), name, required=not several) for name in table.columns]
     outputs = [ColSpec(TYPES.get(kind, kind), name, required=False) for name, kind in example["columns"].items()]
-    params = [ParamSpec(name, KINDS[type(value)], value) for name, value in PARAMS.items()]
-    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=ParamSchema(params))
+    return ModelSignature(inputs=Schema(inputs), outputs=Schema(outputs), params=params_schema())
+
+
+def params_schema() -> ParamSchema:
+    """What a caller may choose, and nothing chosen."""
+    return ParamSchema(
+        [ParamSpec(name, of.kind, of.unsaid, (-1,) if of.several else None) for name, of in PARAMS.items()]
+    )
 
 
 def _type(value: Any) -> Any:

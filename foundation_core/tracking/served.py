@@ -17,31 +17,24 @@ from torch import Tensor, nn
 from foundation_core.adapt.classify import RowTask
 from foundation_core.adapt.tasks import Facts, Task
 from foundation_core.adapt.transfer import Pretrained
+from foundation_core.adapt.write import WritingTask
 from foundation_core.data.features import Features
 from foundation_core.data.modalities import normalise
 from foundation_core.data.tokenizer import END_ID, token_bytes
 from foundation_core.errors import ConfigError
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.pairs import embed_texts
-from foundation_core.generation.generate import generate
-from foundation_core.generation.sampling import Sampling, Stop
 from foundation_core.model.heads import mean_of_tokens
-from foundation_core.model.transformer import DualEncoder, Model
+from foundation_core.model.transformer import DualEncoder, EncoderDecoder, Model
 from foundation_core.objectives.base import IGNORE
 from foundation_core.objectives.language import NextToken
+from foundation_core.tracking.writes import Generate, Item, Row, Write, Writes
 
 if TYPE_CHECKING:
     import pandas
     from tokenizers import Tokenizer
 
-PARAMS: dict[str, Any] = {"task": "", "max_tokens": 64, "temperature": 0.8, "top_k": 40, "seed": 0}
-"""What a caller may choose, with what holds otherwise. Without a task it is the model's first. Temperature 0 takes the
-most probable token; `max_tokens` ends where the model's context does."""
 TEXT = "text"
-
-Row = dict[str, Any]
-Item = str | Tensor
-"""A normalised text, or values (C, H, W)."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ class ServedModel:
     def inputs_of(self, task: str) -> list[str]:
         """Those of `inputs` that a task reads."""
         ability = self.abilities[task]
-        if isinstance(ability, DoTask):
+        if isinstance(ability, DoTask | Write):
             return [TEXT if ability.reads == "text" else self._values]
         return self.inputs
 
@@ -130,7 +123,7 @@ class ServedModel:
 
         Args:
             data: has the columns `inputs`; a row says one of them.
-            params: any of `PARAMS`.
+            params: any of `writes.PARAMS`.
         """
         import pandas
 
@@ -146,15 +139,49 @@ class ServedModel:
             ConfigError: the model has no such task.
             ValueError: an item is not what the model reads.
         """
-        chosen = {**PARAMS, **params}
-        name = chosen["task"] or self.tasks[0]
+        ability = self._ability(params.get("task"))
+        read = self._read(items, ability)
+        with torch.inference_mode():
+            return ability.answer(read, params)
+
+    def stream(self, items: Sequence[Any], params: Mapping[str, Any]) -> Iterator[list[str | None]]:
+        """The texts of `answer` as they grow: after each token the piece that each has become longer by, None where it
+        has ended. Beams come as one piece.
+
+        Raises:
+            ConfigError: the model has no such task, or it writes no texts.
+            ValueError: an item is not what the model reads.
+        """
+        ability = self.writer(params.get("task"))
+        return ability.stream(self._read(items, ability), params)
+
+    def writer(self, task: str | None = None) -> Writes:
+        """The ability of that name, which writes texts. None: the first one that does.
+
+        Raises:
+            ConfigError: there is none, or it does something else.
+        """
+        able = {name: ability for name, ability in self.abilities.items() if isinstance(ability, Writes)}
+        if not able:
+            raise ConfigError(
+                f"this model writes no texts; it can {', '.join(self.tasks)}",
+                fix="ask for these over MLflow, or publish a model of a family that writes",
+            )
+        if task and task not in able:
+            raise ConfigError(f"this model writes no texts by the task {task!r}", allowed=", ".join(able))
+        return able[task or next(iter(able))]
+
+    def _ability(self, task: str | None) -> Ability:
+        name = task or self.tasks[0]
         if name not in self.abilities:
             raise ConfigError(f"this model has no task {name!r}", allowed=", ".join(self.tasks))
-        read = [self.read(item) for item in items]
-        if any((TEXT if isinstance(item, str) else self._values) not in self.inputs_of(name) for item in read):
-            raise ConfigError(f"the task {name} reads {' or '.join(self.inputs_of(name))}", fix="ask it for such rows")
-        with torch.inference_mode():
-            return self.abilities[name].answer(read, chosen)
+        return self.abilities[name]
+
+    def _read(self, items: Sequence[Any], ability: Ability) -> list[Item]:
+        read, inputs = [self.read(item) for item in items], self.inputs_of(ability.name)
+        if any((TEXT if isinstance(item, str) else self._values) not in inputs for item in read):
+            raise ConfigError(f"the task {ability.name} reads {' or '.join(inputs)}", fix="ask it for such rows")
+        return read
 
     def class_probabilities(self, item: Any) -> dict[str, float]:
         """The probability of each class for an item; they sum to 1.
@@ -213,26 +240,6 @@ class Ability(Protocol):
 
     def answer(self, items: Sequence[Item], params: Mapping[str, Any]) -> list[Row]:
         """A row for each item."""
-
-
-class Generate:
-    """Texts continued."""
-
-    name = "generate"
-    columns: ClassVar[Mapping[str, str]] = {"completion": "string"}
-
-    def __init__(self, served: ServedModel) -> None:
-        self._served = served
-
-    def answer(self, items: Sequence[Item], params: Mapping[str, Any]) -> list[Row]:
-        """A completion for each text."""
-        served = self._served
-        prompts = [served.tokenizer.encode(item).ids or [END_ID] for item in items]
-        max_tokens = min(params["max_tokens"], served.context_tokens - 1)
-        sampling = Sampling(params["temperature"], params["top_k"])
-        model, stop = cast(Model, served.model), Stop(END_ID)
-        rows = generate(model, prompts, max_tokens, sampling, stop, params["seed"], prefix=served.prefix)
-        return [{"completion": served.tokenizer.decode(row)} for row in rows]
 
 
 class Score:
@@ -299,10 +306,14 @@ class Embed:
 
 
 def _abilities(served: ServedModel) -> Iterator[Ability]:
-    """What a model can be asked, by what its parts are."""
-    if isinstance(served.model, Model) and served.model.trunk.causal:
-        yield Generate(served)
+    """What a model can be asked, by what its parts are; what an encoder-decoder was fine-tuned for comes first."""
+    fitted, model, of_values = served.task_model, served.model, served.features is not None
+    if isinstance(model, Model) and model.trunk.causal:
+        yield Generate(model, served.tokenizer, served.context_tokens, prefix=served.prefix)
         yield Score(served)
-    if served.task_model is not None:
-        yield DoTask(served.task_model)
+    if fitted is not None:
+        task = fitted.task
+        yield Write(task, fitted.model, fitted.facts) if isinstance(task, WritingTask) else DoTask(fitted)
+    if isinstance(model, EncoderDecoder):
+        yield Generate(model, served.tokenizer, served.context_tokens, of_values=of_values)
     yield Embed(served)

@@ -107,3 +107,11 @@ def test_padding_of_a_source_is_not_read():
 
     torch.testing.assert_close(loss([7, 8], [0, 0]), loss([7, 8, 9], [0, 0, PADDING]))
     assert not torch.allclose(loss([7, 8], [0, 0]), loss([7, 8, 9], [0, 0, 0]))
+
+
+def test_an_example_is_made_where_the_batch_lies():
+    meta = {name: tensor.to("meta") for name, tensor in batch(3).items()}
+    example = Completion().prepare(meta, 0)
+    layout = example.inputs["layout"]
+    parts = (example.labels, example.inputs["inputs"], layout.position, layout.segment, layout.order)
+    assert {part.device.type for part in parts} == {"meta"}

@@ -6,6 +6,8 @@ two threads of torch differ by 2e-4.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import pytest
 import torch
 from torch import Tensor
@@ -18,7 +20,7 @@ from foundation_core.model.attention import Memory
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import PADDING, Layout
-from foundation_core.model.transformer import EncoderDecoder
+from foundation_core.model.transformer import EncoderDecoder, Model
 from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, TrunkSpec
 
@@ -88,7 +90,7 @@ def test_the_memory_is_encoded_once_and_its_keys_are_computed_once(model: Encode
 
 def test_one_beam_is_greedy(model: EncoderDecoder, memory: Memory):
     greedy = generate(model.decoder, STARTS, 15, GREEDY, Stop(END), memory=memory)
-    assert [found.tokens for found in beam_search(model.decoder, STARTS, 15, 1, END, memory=memory)] == greedy
+    assert [found.tokens for found in beam_search(model.decoder, STARTS, 15, 1, Stop(END), memory=memory)] == greedy
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
@@ -96,7 +98,7 @@ def test_a_score_is_that_of_its_row_and_no_lower_than_greedys(
     model: EncoderDecoder, memory: Memory, length_penalty: float
 ):
     greedy = generate(model.decoder, STARTS, 12, GREEDY, Stop(END), memory=memory)
-    found = beam_search(model.decoder, STARTS, 12, 5, END, length_penalty, memory)
+    found = beam_search(model.decoder, STARTS, 12, 5, Stop(END), length_penalty, memory)
     better = 0
     for row in range(ROWS):
         scores = [
@@ -113,7 +115,7 @@ def test_a_score_is_that_of_its_row_and_no_lower_than_greedys(
 def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_of_all_rows_of_two_tokens(
     model: EncoderDecoder, memory: Memory, length_penalty: float
 ):
-    found = beam_search(model.decoder, STARTS, 2, VOCABULARY, END, length_penalty, memory)
+    found = beam_search(model.decoder, STARTS, 2, VOCABULARY, Stop(END), length_penalty, memory)
     firsts = [token for token in range(VOCABULARY) if token != END]
     inputs = torch.tensor([[START, token] for token in firsts])
     for row in range(ROWS):
@@ -128,10 +130,10 @@ def test_a_beam_as_wide_as_the_vocabulary_finds_the_best_of_all_rows_of_two_toke
 
 
 def test_a_row_does_not_depend_on_the_others(model: EncoderDecoder, memory: Memory):
-    together = beam_search(model.decoder, STARTS, 10, 4, END, memory=memory)
+    together = beam_search(model.decoder, STARTS, 10, 4, Stop(END), memory=memory)
     for row in range(ROWS):
         one = Memory(memory.x[row : row + 1], memory.layout.select(torch.tensor([row])))
-        alone = beam_search(model.decoder, STARTS[:1], 10, 4, END, memory=one)[0]
+        alone = beam_search(model.decoder, STARTS[:1], 10, 4, Stop(END), memory=one)[0]
         assert alone.tokens == together[row].tokens
         assert alone.score == pytest.approx(together[row].score, abs=EXACT)
 
@@ -139,3 +141,44 @@ def test_a_row_does_not_depend_on_the_others(model: EncoderDecoder, memory: Memo
 def test_no_beam_is_refused(model: EncoderDecoder):
     with pytest.raises(ConfigError, match="beams=0"):
         beam_search(model.decoder, STARTS, 5, 0)
+
+
+@pytest.fixture
+def decoder(tiny_decoder: Callable[..., Model]) -> Model:
+    made = tiny_decoder()
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(3.0)
+    return made.double().eval()
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+@torch.no_grad()
+def test_beams_read_a_prefix_both_ways(decoder: Model, prefix: bool):
+    prompts = [[5, 9, 3, 8], [7, 2]]  # the shorter one is padded
+    best = beam_search(decoder, prompts, 6, 3, length_penalty=0.0, prefix=prefix)
+    greedy = generate(decoder, prompts, 6, GREEDY, prefix=prefix)
+    assert [one.tokens for one in beam_search(decoder, prompts, 6, 1, prefix=prefix)] == greedy
+    for prompt, found in zip(prompts, best, strict=True):
+        row = torch.tensor([[*prompt, *found.tokens[:-1]]])
+        place = torch.arange(row.shape[1])[None]
+        scores = []
+        for whole in (prefix, not prefix):
+            order = torch.where(place < len(prompt), len(prompt) - 1, place) if whole else None
+            nats = decoder(row, Layout(place, None, order))[0, len(prompt) - 1 :].log_softmax(-1)
+            scores.append(nats[torch.arange(6), found.tokens].sum().item())
+        assert found.score == pytest.approx(scores[0], abs=EXACT)
+        assert scores[1] != pytest.approx(scores[0], abs=1e-3)  # control: the other way of reading is another score
+
+
+def test_a_hypothesis_ends_with_a_stop_text(model: EncoderDecoder, memory: Memory):
+    def decode(tokens: Sequence[int]) -> str:
+        return "".join(chr(ord("a") + token) for token in tokens)
+
+    free = beam_search(model.decoder, STARTS, 10, 3, memory=memory)
+    text = decode(free[0].tokens)[3:5]
+    for found in beam_search(model.decoder, STARTS, 10, 3, Stop(texts=(text,), decode=decode), memory=memory):
+        written = decode(found.tokens)
+        assert text not in written[:-1]
+        assert written.endswith(text) or len(written) == 10
+    assert any(text in decode(one.tokens)[:-1] for one in free)  # control

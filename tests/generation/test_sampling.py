@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -88,3 +89,31 @@ def test_a_value_that_leaves_nothing_to_draw_from_is_refused_by_name(wrong: dict
 def test_stop_texts_without_a_decoder_are_refused():
     with pytest.raises(ConfigError, match="decode"):
         Stop(texts=("x",))
+
+
+BYTES = {0: b"", 1: b"a", 2: b"b", 3: b"\xc3", 4: b"\xa9", 5: b"ab c"}
+"""Token 0 is special and no text; 3 and 4 are the two bytes of one letter."""
+
+
+def decoded(tokens: Sequence[int]) -> str:
+    return b"".join(BYTES[token] for token in tokens).decode(errors="replace")
+
+
+@pytest.mark.parametrize("between", [0, 1, 7, 8, 9, 40, 1000])
+def test_special_tokens_inside_a_stop_text_do_not_hide_it(between: int):
+    stop = Stop(texts=("ab",), decode=decoded)
+    assert stop.ends([5] * 3 + [1] + [0] * between + [2])
+    assert not stop.ends([1] + [0] * between + [1])  # control
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=60),
+    st.sampled_from(["ab", "b c\N{LATIN SMALL LETTER E WITH ACUTE}", "aab c"]),
+)
+def test_a_row_ends_with_the_first_token_by_which_its_text_holds_a_stop_text(tokens: list[int], text: str):
+    stop = Stop(texts=(text,), decode=decoded)
+    for length in range(1, len(tokens) + 1):
+        holds = text in decoded(tokens[:length])
+        assert stop.ends(tokens[:length]) == holds
+        if holds:
+            break

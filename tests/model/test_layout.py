@@ -1,7 +1,12 @@
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import Tensor
 
+from foundation_core.model.attention import Cache
 from foundation_core.model.layout import PADDING, AttentionMask, Layout, attention_mask, sequential
+from foundation_core.model.transformer import Model
 
 PACKED = torch.tensor([[0, 0, 0, 1, 1, 2, 2, 2], [4, 4, 4, 4, 4, 4, PADDING, PADDING]])
 
@@ -61,3 +66,18 @@ def test_a_row_read_in_two_parts_has_the_rows_of_the_whole_mask():
         expected = by_hand(torch.zeros(2, 8) if segment is None else PACKED, torch.arange(8).expand(2, -1), causal=True)
         allowed = allowed_of(attention_mask(second, joined, causal=True))
         assert torch.equal(allowed.expand(2, -1, -1), expected[:, 5:])
+
+
+@pytest.mark.parametrize("part", ["segment", "order"])
+def test_what_a_cache_knows_of_a_row_is_not_forgotten_by_a_layout_that_does_not_say_it(
+    tiny_decoder: Callable[..., Model], part: str
+):
+    model, place = tiny_decoder().eval(), torch.arange(3)[None]
+    said = {"segment": torch.tensor([[PADDING, 0, 0]]), "order": torch.zeros(1, 3, dtype=torch.long)}[part]
+    token, cache = torch.tensor([[7]]), Cache(2, 4)
+    model(torch.tensor([[5, 6, 7]]), Layout(place, **{part: said}), cache)
+    with pytest.raises(ValueError, match="goes on with a layout that has them too"):
+        model(token, cache=cache)
+    cache = Cache(2, 4)
+    model(torch.tensor([[5, 6, 7]]), Layout(place), cache)
+    assert model(token, cache=cache).shape == (1, 1, 61)  # control: there was nothing to forget
