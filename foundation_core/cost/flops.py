@@ -7,6 +7,7 @@ from torch import nn
 
 from foundation_core.cost.size import Size, training_flops
 from foundation_core.model.attention import Attention
+from foundation_core.model.block import Block
 from foundation_core.model.experts import Experts
 from foundation_core.model.families import build
 from foundation_core.model.heads import TiedHead
@@ -28,9 +29,13 @@ def counted(spec: ModelSpec, shape: SampleShape) -> Size:
     """The counts of a model that is built for it, without memory."""
     with torch.device("meta"):
         model = build(spec, shape)
+    routers = {id(part.router) for part in model.modules() if isinstance(part, Experts)}
+    inside = (part for block in model.modules() if isinstance(block, Block) for part in block.modules())
+    linear = {id(part): part.weight.numel() for part in inside if isinstance(part, nn.Linear)}
     return Size(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         multiplying=sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead)))
         - sum(part.idle_weights for part in model.modules() if isinstance(part, Experts)),
         attention_width=sum(part.out.in_features for part in model.modules() if isinstance(part, Attention)),
+        in_blocks=sum(count for part, count in linear.items() if part not in routers),
     )

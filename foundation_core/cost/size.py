@@ -19,11 +19,13 @@ class Size(NamedTuple):
         parameters: all weights, biases and gains.
         multiplying: weights that take part in a product for every token: no norms, no looked-up embeddings.
         attention_width: features that the attention of all blocks mixes for a token.
+        in_blocks: weights of the linear layers of all blocks but for routers: those that Muon moves.
     """
 
     parameters: int
     multiplying: int
     attention_width: int
+    in_blocks: int
 
 
 def one_trunk(spec: ModelSpec, shape: SampleShape) -> Size:
@@ -50,7 +52,8 @@ def one_trunk(spec: ModelSpec, shape: SampleShape) -> Size:
     )
     matrices = depth * (attention + router + experts * feed) + width * vocabulary
     idle = depth * (experts - min(experts, trunk.experts_per_token)) * feed
-    return Size(matrices + norms * per_norm + biases + tables, matrices - idle, depth * width)
+    in_blocks = depth * (attention + experts * feed)
+    return Size(matrices + norms * per_norm + biases + tables, matrices - idle, depth * width, in_blocks)
 
 
 def training_flops(size: Size, context_tokens: int) -> int:
