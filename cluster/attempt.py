@@ -41,7 +41,7 @@ class AttemptWatch:
         stop: StopFile,
         workers: int,
         failed: tuple[str, float] | None,
-        room: Callable[[int], Room] = look_for_room,
+        room: Callable[[PretrainSpec], Room] = look_for_room,
         leaving: Callable[[], Mapping[str, int]] = draining_nodes,
     ) -> None:
         self.attempt, self.failed = stop.attempt, failed
@@ -92,7 +92,7 @@ class AttemptWatch:
     def _notice_room(self) -> None:
         if self._workers >= self._spec.workers or self._stop.requested():
             return
-        more = min(self._spec.workers - self._workers, self._room(self._spec.threads_per_worker).free)
+        more = min(self._spec.workers - self._workers, self._room(self._spec).free)
         if more < 1:
             self._roomy_since = None
             return

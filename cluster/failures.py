@@ -5,7 +5,8 @@
     the host: did the kernel kill for want of memory? --+
 
 A worker that is killed says nothing, and those that waited for it say that their connection broke; so what a rank
-raised counts only if it was raised on purpose, or if no worker is found dead.
+raised counts only if it was raised on purpose, or if no worker is found dead. Ranks that all say that their connection
+broke, and all live, lost each other.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from foundation_core.errors import (
     DeviceMemoryError,
     DivergedError,
     FoundationError,
+    LostConnectionError,
     SecondWriterError,
     ShardError,
     SpikeError,
@@ -45,6 +47,8 @@ _BY_KIND: Mapping[type[Exception], str] = {
     TransientError: "storage_away",
 }
 """The class of what a rank raises on purpose; every other kind says what is wrong with the request."""
+_NO_CAUSE = (Stopped, LostConnectionError)
+"""What a rank says that was asked to leave, or that the others left."""
 
 
 class Place(NamedTuple):
@@ -143,7 +147,8 @@ def diagnose(
     open_failures = _not_recovered(heard)
     raised = {event["rank"]: FoundationError.from_json(event["error"]) for event in heard if event["kind"] == "raised"}
     stopped = [error for error in raised.values() if isinstance(error, Stopped)]
-    meant = {rank: e for rank, e in raised.items() if type(e) is not FoundationError and not isinstance(e, Stopped)}
+    faults = {rank: error for rank, error in raised.items() if type(error) is FoundationError}
+    meant = {rank: e for rank, e in raised.items() if rank not in faults and not isinstance(e, _NO_CAUSE)}
     if meant:
         rank = min(meant)
         failure = next((_BY_KIND[kind] for kind in type(meant[rank]).__mro__ if kind in _BY_KIND), "user_error")
@@ -161,9 +166,9 @@ def diagnose(
                 return Verdict(failure, _words(failure, place, fate), None, facts)
     if len(where) < workers:
         return Verdict("not_started", f"the workers did not start: {ray_says}")
-    if len(raised) == workers:
-        rank = min(raised)
-        return Verdict("user_error", raised[rank].found, raised[rank], {"rank": rank})
+    if faults and len(raised) == workers:
+        rank = min(faults)
+        return Verdict("user_error", faults[rank].found, faults[rank], {"rank": rank})
     spoke = f"rank {min(raised)} says: {raised[min(raised)].found}" if raised else ray_says
     return Verdict("lost_connection", f"the workers lost each other, and none of them died; {spoke}")
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+from cluster.compatibility import conflicts
 from cluster.forecast import row_places, trained_tokens
 from foundation_core.cost.memory import Memory, checkpoint_bytes, memory_of
 from foundation_core.cost.size import Size, size_of, training_flops
@@ -68,6 +69,7 @@ class Choice:
     Args:
         recomputed: whether blocks keep their inputs alone and compute the rest again.
         memory: of one card, beside what is reserved.
+        host_bytes: of the optimizer's state that is kept in the memory of the card's host.
         free_bytes: that a card would have left; below 0 it does not fit.
         days: of all steps, without saves and interruptions.
         utilisation: of the peak, by the FLOPs that the model needs; what is computed again does not count.
@@ -80,6 +82,7 @@ class Choice:
     parameters: int
     active_parameters: int
     memory: Memory
+    host_bytes: int
     free_bytes: int
     step: StepTime
     tokens_per_second: float
@@ -110,11 +113,13 @@ def project(
     def memory(recomputed: bool) -> Memory:
         return memory_of(spec, size, training.vocabulary, places, fused_attention=fused, recomputed=recomputed)
 
-    needed = memory(recomputed)
+    needed, host_bytes = memory(recomputed), 0
+    if spec.offload_optimizer:
+        needed, host_bytes = needed._replace(optimizer=0), needed.optimizer
     step = step_time(cluster, spec, size, memory(False), places, recomputed=recomputed)
     trained_per_second = spec.batch_rows * places / step.total
     peak = cluster.card.peak_flops_per_second[spec.precision] * cluster.ranks
-    saved = checkpoint_bytes(spec, size.parameters)
+    saved = checkpoint_bytes(spec, size)
     return Choice(
         engine=engine,
         zero_stage=zero_stage,
@@ -122,6 +127,7 @@ def project(
         parameters=size.parameters,
         active_parameters=size.active,
         memory=needed,
+        host_bytes=host_bytes,
         free_bytes=cluster.card.memory_bytes - cluster.card.reserved_bytes - needed.total,
         step=step,
         tokens_per_second=trained_per_second,
@@ -133,7 +139,7 @@ def project(
 
 
 def choices(training: Training, cluster: ClusterSpec) -> list[Choice]:
-    """Every way to train that there is, the simplest first.
+    """Every way to train that no rule of `compatibility` refuses, the simplest first.
 
     Raises:
         ConfigError: the batch has fewer rows than the cluster has cards, or the card cannot multiply the precision.
@@ -144,6 +150,7 @@ def choices(training: Training, cluster: ClusterSpec) -> list[Choice]:
         project(training, cluster, engine=engine, zero_stage=stage, recomputed=recomputed)
         for recomputed in (False, True)
         for engine, stage in ways
+        if not conflicts(training.spec.model_copy(update={"engine": engine, "zero_stage": stage}))
     ]
 
 

@@ -1,11 +1,12 @@
-"""A data-parallel stage on Ray Train: one process a worker, a gloo group, an engine in each; attempt after attempt.
+"""A data-parallel stage on Ray Train: one process a worker, one group, an engine in each; attempt after attempt.
 
     room for how many? -> attempt -> result: done
           ^                 |-> asked to leave: a node goes, or there is room for more --+
           |                 |-> workers lost: whose fault, is its budget left?  ---------+
           +------------------------------------------------------------------------------+
 
-An attempt goes on from the newest checkpoint, whatever the number of workers that saved it.
+An attempt goes on from the newest checkpoint, whatever the number of workers that saved it. Workers compute on their
+CPUs and speak by gloo, or on a GPU each and speak by NCCL, objects of the CPU still by gloo; no GPU has run that yet.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from cluster.compatibility import check_tools
 from cluster.failures import Verdict, diagnose, fate_by_ray, kernel_kills, of_this_attempt
 from cluster.job import Job, call_stage
 from cluster.ray_jobs import join_cluster
-from cluster.room import wait_for_room
+from cluster.room import wait_for_room, with_device
 from cluster.stop import StopFile
-from foundation_core.errors import FoundationError, Stopped, TransientError, as_foundation_error
+from foundation_core.errors import FoundationError, SetupError, Stopped, TransientError, as_foundation_error
 from foundation_core.events import EventLog, SilentLog
 from foundation_core.failures import FAILURES, Budgets
 from foundation_core.files import read_json, write_json
@@ -36,6 +37,8 @@ from foundation_core.specs import PretrainSpec
 from foundation_core.store import RESULT_FILE, commit_result
 
 if TYPE_CHECKING:
+    import torch
+
     from foundation_core.train.precision import Precision
 
 LOOK_SECONDS = 1.0
@@ -47,7 +50,7 @@ def run_ranks(job: Job) -> None:
     """Run the job's stage on all workers; return when its result is committed.
 
     Raises:
-        SetupError: the cluster has fewer CPUs than the fewest workers need; nothing was started.
+        SetupError: the cluster has fewer CPUs or GPUs than the fewest workers need; nothing was started.
         FoundationError: what a worker raised.
         TransientError: a class of failures has used up its budget, or too few nodes are left.
         Stopped: somebody asked.
@@ -56,6 +59,7 @@ def run_ranks(job: Job) -> None:
     assert isinstance(spec, PretrainSpec)
     folder, budgets = Path(job.folder), Budgets()
     join_cluster(folder)
+    spec = with_device(spec, torch_has_cuda=_torch_has_cuda())
     number, furthest = 0, 0
     failed: tuple[str, float] | None = None
     while True:
@@ -118,11 +122,16 @@ def _fit(job: Job, spec: PretrainSpec, workers: int, number: int, watch: Attempt
     from ray.train.torch import TorchTrainer
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    on_gpus = spec.device == "cuda"
     trainer = TorchTrainer(
         _run_rank,
-        train_loop_config={"job": asdict(job), "attempt": watch.attempt},
-        torch_config=_listening_group(job.folder, watch.attempt, spec.patient_watch.collective_seconds),
-        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": spec.threads_per_worker}),
+        train_loop_config={"job": asdict(job), "attempt": watch.attempt, "device": spec.device},
+        torch_config=_listening_group(job.folder, watch.attempt, spec),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=on_gpus,
+            resources_per_worker={"CPU": spec.threads_per_worker, **({"GPU": 1} if on_gpus else {})},
+        ),
         run_config=RunConfig(
             name=f"attempt-{number}",
             storage_path=str(Path(job.folder) / "ray"),
@@ -148,8 +157,17 @@ def _fit(job: Job, spec: PretrainSpec, workers: int, number: int, watch: Attempt
     return errors[0] if errors else None
 
 
-def _listening_group(folder: str, attempt: str, timeout_seconds: int) -> Any:
-    """The gloo group of an attempt, whose workers hear signals; its exchanges end with an error after so long."""
+def _torch_has_cuda() -> bool:
+    import torch
+
+    return torch.version.cuda is not None
+
+
+def _listening_group(folder: str, attempt: str, spec: PretrainSpec) -> Any:
+    """The group of an attempt, whose workers hear signals; its exchanges end with an error after a time.
+
+    On GPUs tensors go by NCCL; what is on the CPU, as an object that all ranks must know, by gloo.
+    """
     from ray.train.torch import TorchConfig
 
     class ListeningGroup(TorchConfig):  # type: ignore[misc]  # Ray has no types here
@@ -162,7 +180,8 @@ def _listening_group(folder: str, attempt: str, timeout_seconds: int) -> Any:
 
             return Listening
 
-    return ListeningGroup(backend="gloo", timeout_s=timeout_seconds)
+    backend = "cpu:gloo,cuda:nccl" if spec.device == "cuda" else "gloo"
+    return ListeningGroup(backend=backend, timeout_s=spec.patient_watch.collective_seconds)
 
 
 def _listen(folder: str, attempt: str) -> None:
@@ -186,6 +205,7 @@ def _run_rank(body: dict[str, Any]) -> None:
     from cluster.system_metrics import system_metrics
     from foundation_core.stages.contract import Context
     from foundation_core.tracking.base import EventTracker, NullTracker
+    from foundation_core.train.ranks import lost_connection
 
     job = Job(**body["job"])
     spec = job.typed_spec()
@@ -193,33 +213,57 @@ def _run_rank(body: dict[str, Any]) -> None:
     torch.set_num_threads(spec.threads_per_worker)
     folder, rank = Path(job.folder), get_context().get_world_rank()
     events = EventLog(folder) if rank == 0 else SilentLog()
-    context = Context(
-        folder=folder,
-        tracker=EventTracker(events) if rank == 0 else NullTracker(),
-        events=events,
-        stop=StopFile(folder, body["attempt"]),
-        pool=ProcessPool(),
-        engine=engine_factory(spec.engine, spec.zero_stage),
-        rank=rank,
-        world=get_context().get_world_size(),
-        choose_precision=partial(_choose_together, folder),
-    )
     node = get_runtime_context().get_node_id()
     EventLog(folder).write(
         "rank", rank=rank, node=node, host=socket.gethostname(), pid=os.getpid(), kernel_kills=kernel_kills()
     )
     try:
         check_tools(spec)
+        device = _device(body["device"])
+        context = Context(
+            folder=folder,
+            tracker=EventTracker(events) if rank == 0 else NullTracker(),
+            events=events,
+            stop=StopFile(folder, body["attempt"]),
+            pool=ProcessPool(),
+            engine=engine_factory(spec.engine, spec.zero_stage),
+            rank=rank,
+            world=get_context().get_world_size(),
+            device=device,
+            choose_precision=partial(_choose_together, folder, device),
+        )
         with system_metrics(context.tracker, folder) if rank == 0 else nullcontext():
             result = call_stage(job, context)
     except Exception as error:
-        EventLog(folder).write("raised", rank=rank, error=as_foundation_error(error).to_json())
+        told = lost_connection(error) or as_foundation_error(error)
+        EventLog(folder).write("raised", rank=rank, error=told.to_json())
         raise
     if rank == 0:
         commit_result(folder, job.action_key(), result)
 
 
-def _choose_together(folder: Path, asked: str) -> Precision:
+def _device(name: str) -> torch.device:
+    """The device of this worker, which is from now on the one that torch takes.
+
+    Raises:
+        SetupError: Ray gave it a GPU, and torch finds none.
+    """
+    import torch
+    from ray.train.torch import get_device
+
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise SetupError(
+            f"Ray gave worker {socket.gethostname()}:{os.getpid()} a GPU, and torch {torch.__version__} finds none",
+            fix="install a torch that is built for it on every node, or set --pretrain.device cpu",
+        )
+    device: torch.device = get_device()
+    torch.cuda.set_device(device)
+    return device
+
+
+def _choose_together(folder: Path, device: torch.device, asked: str) -> Precision:
     """What rank 0 decides, once for all attempts: two ranks, or two nodes, that time for themselves could disagree."""
     from torch import distributed
 
@@ -228,7 +272,7 @@ def _choose_together(folder: Path, asked: str) -> Precision:
     decision: list[Precision | None] = [None]
     if distributed.get_rank() == 0:
         path = folder / PRECISION_FILE
-        chosen = Precision(**read_json(path)) if path.exists() else choose_precision(asked)
+        chosen = Precision(**read_json(path)) if path.exists() else choose_precision(asked, device)
         write_json(path, chosen._asdict())
         decision = [chosen]
     distributed.broadcast_object_list(decision)

@@ -1,11 +1,13 @@
 """How many workers of a training a Ray cluster has room for, and the wait until it has.
 
 nodes that live and stay -> CPUs of each // CPUs of a worker -> between the least and the most that the spec wants
+                            and a GPU for each, where they compute on GPUs
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,29 +30,52 @@ class Room(NamedTuple):
         possible: workers that fit if nobody else is at work.
         free_cpus: of all nodes.
         cpus: of all nodes that live and stay.
+        gpus: of all nodes that live and stay.
     """
 
     free: int
     possible: int
     free_cpus: int
     cpus: int
+    gpus: int = 0
 
 
-def look_for_room(threads_per_worker: int) -> Room:
-    """The room that there is now."""
+def look_for_room(spec: PretrainSpec) -> Room:
+    """The room that there is now for workers of a training whose device is decided."""
     import ray
     from ray._private.state import available_resources_per_node
 
     leaving, free = draining_nodes(), available_resources_per_node()
-    nodes = {node["NodeID"]: int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]}
-    stay = {node: cpus for node, cpus in nodes.items() if node not in leaving}
-    free_cpus = {node: int(free.get(node, {}).get("CPU", 0)) for node in stay}
+    alive = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    stay = {node: resources for node, resources in alive.items() if node not in leaving}
+    free_there = [free.get(node, {}) for node in stay]
     return Room(
-        sum(cpus // threads_per_worker for cpus in free_cpus.values()),
-        sum(cpus // threads_per_worker for cpus in stay.values()),
-        sum(free_cpus.values()),
-        sum(stay.values()),
+        sum(_workers(resources, spec) for resources in free_there),
+        sum(_workers(resources, spec) for resources in stay.values()),
+        sum(int(resources.get("CPU", 0)) for resources in free_there),
+        sum(int(resources.get("CPU", 0)) for resources in stay.values()),
+        sum(int(resources.get("GPU", 0)) for resources in stay.values()),
     )
+
+
+def _workers(resources: Mapping[str, float], spec: PretrainSpec) -> int:
+    """Workers that a node has the CPUs for, and the GPUs where each computes on one."""
+    by_cpus = int(resources.get("CPU", 0)) // spec.threads_per_worker
+    return min(by_cpus, int(resources.get("GPU", 0))) if spec.device == "cuda" else by_cpus
+
+
+def with_device(spec: PretrainSpec, *, torch_has_cuda: bool) -> PretrainSpec:
+    """The spec with its device decided for the cluster that this process has joined.
+
+    Args:
+        torch_has_cuda: whether the torch that is installed is built for GPUs.
+    """
+    if spec.device != "auto":
+        return spec
+    on_gpus = spec.model_copy(update={"device": "cuda"})
+    if torch_has_cuda and look_for_room(on_gpus).possible >= spec.fewest_workers:
+        return on_gpus
+    return spec.model_copy(update={"device": "cpu"})
 
 
 def wait_for_room(spec: PretrainSpec, folder: Path, *, is_first: bool, preempted: bool) -> int:
@@ -69,9 +94,9 @@ def wait_for_room(spec: PretrainSpec, folder: Path, *, is_first: bool, preempted
     while True:
         if stop.end_requested():
             raise Stopped("training stopped before its workers began", fix="run the same command again")
-        room = look_for_room(spec.threads_per_worker)
+        room = look_for_room(spec)
         if room.possible < spec.fewest_workers:
-            raise too_few_cpus(spec, room.cpus) if is_first else _lost_node(spec, room.cpus, preempted=preempted)
+            raise _too_small(spec, room) if is_first else _lost_node(spec, room, preempted=preempted)
         wanted = min(spec.workers, room.possible)
         if room.free >= wanted or (room.free >= spec.fewest_workers and time.monotonic() > settled):
             return min(spec.workers, room.free)
@@ -92,10 +117,23 @@ def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
     )
 
 
-def _lost_node(spec: PretrainSpec, present: int, *, preempted: bool) -> FoundationError:
-    needed = spec.fewest_workers * spec.threads_per_worker
+def _too_small(spec: PretrainSpec, room: Room) -> SetupError:
+    if spec.device != "cuda" or spec.fewest_workers <= room.gpus:
+        return too_few_cpus(spec, room.cpus)
+    return SetupError(
+        f"pretrain wants {spec.fewest_workers} workers with a GPU each, and Ray's nodes have {room.gpus} GPUs in all",
+        allowed=f"up to {room.gpus} workers with --pretrain.device cuda",
+        fix="lower --pretrain.workers, add nodes with GPUs, or set --pretrain.device cpu",
+    )
+
+
+def _lost_node(spec: PretrainSpec, room: Room, *, preempted: bool) -> FoundationError:
+    on_gpus = spec.device == "cuda" and spec.fewest_workers > room.gpus
+    needed, present = spec.fewest_workers * spec.threads_per_worker, room.cpus
+    if on_gpus:
+        needed, present = spec.fewest_workers, room.gpus
     kind, lost = (Requeued, "gave a node back") if preempted else (TransientError, "lost a node")
     return kind(
-        f"the cluster {lost}: the workers need {needed} CPUs, and {present} are left",
+        f"the cluster {lost}: the workers need {needed} {'GPUs' if on_gpus else 'CPUs'}, and {present} are left",
         fix="let another node join, then run the same command again: it continues from the last checkpoint",
     )

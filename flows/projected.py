@@ -35,6 +35,10 @@ def fact_rows(training: Training, cluster: ClusterSpec, best: Choice) -> list[tu
     if notice:
         verdict += ", enough" if save <= notice else ", TOO SHORT: what was done since the last save is lost"
     tokens, rows_each = spec.steps * spec.batch_rows * training.places, spec.batch_rows / cluster.ranks
+    offloaded = (
+        f"{best.host_bytes / 1e9:,.3g} GB of a card's optimizer state in its host's memory; the time to move it is"
+    )
+    offloaded += " not in the step's"
     return [
         ("cluster", f"{cluster.name}: {cluster.ranks:,} x {cluster.card.name}"),
         ("parameters", size_told(best.parameters, best.active_parameters)),
@@ -43,6 +47,7 @@ def fact_rows(training: Training, cluster: ClusterSpec, best: Choice) -> list[tu
         ("step", f"{step.products:.3g} s products + {step.memory:.3g} s memory + {step.waiting:.3g} s waiting for the"
          f" exchange ({step.exchange:.3g} s{hidden})"),
         ("time", f"{_time(best.days)}, {best.days * 24 * cluster.ranks:,.1f} card hours; no saves, no interruptions"),
+        *([("offloaded", offloaded)] if best.host_bytes else []),
         ("checkpoint", f"{best.checkpoint_bytes / 1e9:,.3g} GB in {save:.3g} s; {verdict}"),
         ("basis", "arithmetic alone; `python -m benchmarks.forecast` holds it to trainings"),
     ]  # fmt: skip

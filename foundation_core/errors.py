@@ -87,6 +87,10 @@ class SecondWriterError(TransientError):
     """Another process writes where this one wants to; when that one is done, trying again can help."""
 
 
+class LostConnectionError(TransientError):
+    """An exchange with the other ranks broke off; whose fault that was, who looks at all ranks can tell."""
+
+
 class Stopped(FoundationError):
     """A person or the machine asked the stage to stop, and it saved its work first."""
 
@@ -113,6 +117,6 @@ def as_foundation_error(error: Exception) -> FoundationError:
 
 _KINDS = (
     ConfigError, DataError, ShardError, CheckpointError, SetupError, DiskFullError, DivergedError, SpikeError,
-    TransientError, DeviceMemoryError, SecondWriterError, Stopped, Requeued,
+    TransientError, DeviceMemoryError, SecondWriterError, LostConnectionError, Stopped, Requeued,
 )  # fmt: skip
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

@@ -85,7 +85,8 @@ FAILURES: Mapping[str, FailureClass] = {
         Remedy.RESTART, 2, f"look at the stacks and at the network between the nodes, then {AGAIN}",
     ),
     "device_memory": FailureClass(
-        "the device's allocator refused; only where the loss is a sum over rows",
+        "the allocator of the device refused in a step or a validation (where the CPU trains: the host's); only where"
+        " the loss is a sum over rows",
         Remedy.SMALLER, None, f"lower --pretrain.micro_batch_rows, then {AGAIN}", "until one row is left",
     ),
     "transient_nan": FailureClass(

@@ -17,7 +17,8 @@ class CheckpointSpec(Spec):
     verify_outputs: bool = placement(True)
     """Keep what the model says of a small example with each checkpoint, and ask it again when one is loaded."""
     store: str | None = placement(None)
-    """A folder that checkpoints are copied to beside the training and continued from: s3://bucket/run, or a path. One
-    training has it for itself. Empty: they are in the data folder alone."""
+    """A folder that checkpoints are copied to beside the training and continued from: s3://bucket/run, a path, or an
+    address of another store that fsspec writes to. One training has it for itself. Empty: they are in the data folder
+    alone."""
     store_patience_minutes: float = placement(10.0, gt=0, allow_inf_nan=False)
     """How long the store may not answer: then a start is refused, and a checkpoint stays on disk alone."""

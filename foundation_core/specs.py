@@ -144,6 +144,9 @@ class PretrainSpec(Spec):
     """Workers with which training begins or goes on while there is no room for more. Empty: as many as workers."""
     threads_per_worker: int = placement(1, ge=1)
     """CPU threads of each worker."""
+    device: Literal["auto", "cpu", "cuda"] = placement("auto")
+    """What each worker computes on: its CPUs, or a GPU of its own (cuda); auto takes GPUs where Ray's nodes have one
+    for each of the fewest workers and torch is built for them. No GPU has run it yet."""
     micro_batch_rows: int = placement(8, ge=1)
     """Rows of one forward pass of one worker; smaller saves memory, the gradient stays the same."""
     shards: ShardStoreSpec = placement(ShardStoreSpec())

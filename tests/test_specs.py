@@ -45,6 +45,7 @@ PLACE = {
     "pretrain.workers",
     "pretrain.least_workers",
     "pretrain.threads_per_worker",
+    "pretrain.device",
     "pretrain.micro_batch_rows",
     "pretrain.prefetch_steps",
     "pretrain.recovery.recomputations",

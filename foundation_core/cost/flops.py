@@ -7,6 +7,7 @@ from torch import nn
 
 from foundation_core.cost.size import Size, training_flops
 from foundation_core.model.attention import Attention
+from foundation_core.model.block import Block
 from foundation_core.model.experts import Experts
 from foundation_core.model.families import build
 from foundation_core.model.heads import TiedHead
@@ -30,12 +31,16 @@ def counted(spec: ModelSpec, shape: SampleShape) -> Size:
         model = build(spec, shape)
     experts = [part for part in model.modules() if isinstance(part, Experts)]
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    routers = {id(part.router) for part in experts}
+    inside = (part for block in model.modules() if isinstance(block, Block) for part in block.modules())
+    linear = {id(part): part.weight.numel() for part in inside if isinstance(part, nn.Linear)}
     return Size(
         parameters=parameters,
         active=parameters - sum(_idle(part) for part in experts),
         multiplying=sum(part.weight.numel() for part in model.modules() if isinstance(part, (nn.Linear, TiedHead)))
         - sum(part.idle_weights for part in experts),
         attention_width=sum(part.out.in_features for part in model.modules() if isinstance(part, Attention)),
+        in_blocks=sum(count for part, count in linear.items() if part not in routers),
     )
 
 

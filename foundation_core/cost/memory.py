@@ -28,7 +28,8 @@ class Memory(NamedTuple):
     Args:
         weights: in the format that products read.
         gradients: that are there when the backward pass is over.
-        optimizer: averages, and the float32 copy of the weights where there is one.
+        optimizer: averages, and the float32 copy of the weights where there is one; on a card none of it if it is
+            offloaded.
         activations: what the forward pass of a micro-batch keeps.
         logits: probabilities of the micro-batch's labels, and the gradients of one piece.
         buffers: parameters that are gathered and gradients that are reduced at a time.
@@ -63,7 +64,7 @@ def memory_of(
         fused_attention: whether attention in bf16 keeps no matrix of weights; in float32 it never does.
         recomputed: whether blocks keep their input alone and compute the rest again in the backward pass.
     """
-    weights, gradients, optimizer = state_shares(spec, size.parameters, _never_sharded(spec.model.trunk))
+    weights, gradients, optimizer = state_shares(spec, size, _never_sharded(spec.model.trunk))
     tokens = min(spec.micro_batch_rows, -(-spec.batch_rows // spec.workers)) * places
     blocks, rest = _saved(spec, places, fused_attention)
     depth, autocasts = spec.model.trunk.depth, spec.precision == "bf16" and spec.engine == "torch"
@@ -76,28 +77,35 @@ def memory_of(
     return Memory(weights, gradients, optimizer, tokens * kept + copies, logits, buffers)
 
 
-def state_shares(spec: PretrainSpec, parameters: int, never_sharded: int = 0) -> tuple[int, int, int]:
-    """Bytes of weights, gradients and optimizer of one rank when the backward pass is over.
+def state_shares(spec: PretrainSpec, size: Size, never_sharded: int = 0) -> tuple[int, int, int]:
+    """Bytes of weights, gradients and optimizer of one rank when the backward pass is over, wherever they are.
 
     DeepSpeed keeps a float32 copy of the weights from ZeRO 1 on and in bf16; the torch engine's weights are float32.
     ZeRO 1 and 2 both hold a share of the gradients once they are reduced; before, see `Memory.buffers`.
     """
+    parameters, averages = size.parameters, _average_bytes(spec, size)
     if spec.engine == "torch":
-        return 4 * parameters, 4 * parameters, 8 * parameters
+        return 4 * parameters, 4 * parameters, averages
     number = _number_bytes(spec)
     stage, ranks = spec.zero_stage, spec.workers
     has_copy = stage >= 1 or spec.precision == "bf16"
     weights = number * (parameters - never_sharded) / (ranks if stage == 3 else 1) + number * never_sharded
     gradients = number * parameters / (ranks if stage >= 1 else 1)
-    optimizer = (12 if has_copy else 8) * parameters / (ranks if stage >= 1 else 1)
+    optimizer = (averages + 4 * parameters * has_copy) / (ranks if stage >= 1 else 1)
     return round(weights), round(gradients), round(optimizer)
 
 
-def checkpoint_bytes(spec: PretrainSpec, parameters: int) -> int:
-    """What all ranks together write into a checkpoint: weights once, and the optimizer's state."""
-    whole = spec.model_copy(update={"workers": 1})
-    weights, _, optimizer = state_shares(whole, parameters)
-    return weights + optimizer
+def checkpoint_bytes(spec: PretrainSpec, size: Size) -> int:
+    """What all ranks together write into a checkpoint: float32 weights once, and the optimizer's averages.
+
+    Whatever the engine and the number format: a copy of the weights is written as the weights (decision 28).
+    """
+    return 4 * size.parameters + _average_bytes(spec, size)
+
+
+def _average_bytes(spec: PretrainSpec, size: Size) -> int:
+    """Of the optimizer's float32 averages: two of each parameter, or one of those that Muon moves."""
+    return 8 * size.parameters - 4 * size.in_blocks * (spec.optimizer.kind == "muon")
 
 
 def _number_bytes(spec: PretrainSpec) -> int:

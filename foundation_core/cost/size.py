@@ -20,12 +20,14 @@ class Size(NamedTuple):
         active: those that a token passes or may look up: all but the experts that its router does not choose.
         multiplying: weights that take part in a product for every token: no norms, no looked-up embeddings.
         attention_width: features that the attention of all blocks mixes for a token.
+        in_blocks: weights of the linear layers of all blocks but for routers: those that Muon moves.
     """
 
     parameters: int
     active: int
     multiplying: int
     attention_width: int
+    in_blocks: int
 
 
 def one_trunk(spec: ModelSpec, shape: SampleShape) -> Size:
@@ -54,7 +56,8 @@ def one_trunk(spec: ModelSpec, shape: SampleShape) -> Size:
     matrices = depth * (attention + router + experts * feed) + width * vocabulary
     idle = depth * (experts - min(experts, trunk.experts_per_token))
     parameters = matrices + norms * per_norm + biases + tables
-    return Size(parameters, parameters - idle * (feed + feed_biases), matrices - idle * feed, depth * width)
+    active, in_blocks = parameters - idle * (feed + feed_biases), depth * (attention + experts * feed)
+    return Size(parameters, active, matrices - idle * feed, depth * width, in_blocks)
 
 
 def size_told(parameters: int, active: int) -> str:

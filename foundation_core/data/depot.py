@@ -14,12 +14,11 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from foundation_core.data.places import Place, Remote, located
-from foundation_core.errors import ConfigError, SetupError
+from foundation_core.data.places import Place, Remote, written_at
+from foundation_core.errors import SetupError
 from foundation_core.files import PARTIAL, full_disk_said
 
 _CHUNK_BYTES = 8 << 20
-_WRITTEN = ("s3", "gs")
 
 
 class Depot:
@@ -33,19 +32,13 @@ class Depot:
 
     @staticmethod
     def at(address: str) -> Depot:
-        """The depot of an address: a path of this machine, or a URL of a store.
+        """The depot of an address: a path of this machine, or a URL of any store that fsspec writes to.
 
         Raises:
             ConfigError: no such store, one that cannot be written, or an address that holds a key.
             SetupError: what speaks to the store is not installed.
         """
-        place = located(address)
-        if isinstance(place, Remote) and place.protocol not in _WRITTEN:
-            raise ConfigError(
-                f"{place.protocol}:// is no store that can be written",
-                allowed="a path, " + ", ".join(f"{name}://" for name in _WRITTEN),
-            )
-        return Depot(place)
+        return Depot(written_at(address))
 
     def names(self) -> list[str]:
         """All files in it, sorted."""

@@ -24,8 +24,11 @@ from foundation_core.errors import ConfigError, SetupError
 from foundation_core.plugins import need
 
 STORES = ("s3", "gs", "hf", "http", "https")
+"""Those that sources are read from; checkpoints may be in any store that fsspec speaks to (`written_at`)."""
 _SPEAKS = {"hf": ("huggingface_hub",), "http": ("aiohttp",), "https": ("aiohttp",)}
 """The modules that speak to a store, where pyarrow does not."""
+_BY_PYARROW = ("s3", "gs")
+_ONLY_READ = ("http", "https", "hf", "zip", "tar", "libarchive", "data", "git", "github", "reference", "cached")
 _ENDPOINTS = {
     "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"), "gs": ("STORAGE_EMULATOR_HOST",), "hf": ("HF_ENDPOINT",),
 }  # fmt: skip
@@ -101,14 +104,58 @@ def located(address: str) -> Place:
         return Path(address).expanduser()
     if protocol not in STORES:
         raise ConfigError(f"{protocol}:// is no store that can be read", allowed="a path, " + ", ".join(STORES))
-    parts = urlsplit(address)
-    if parts.username or parts.password or _SECRET.search(f"?{parts.query}"):
-        raise ConfigError(
-            f"the address of a source at {parts.hostname} holds a key, and would be shown in logs and cards",
-            fix="give the key to the environment, as the store's own tools read it",
-        )
+    _holds_no_key(address)
     need("remote", "fsspec", *_SPEAKS.get(protocol, ()))
     return Remote(protocol, address if protocol.startswith("http") else address.partition("://")[2].rstrip("/"))
+
+
+def written_at(address: str) -> Place:
+    """The place of an address that is written: a path, or a URL of any store that fsspec speaks to.
+
+    Raises:
+        ConfigError: no such store, one that cannot be written, or an address that holds a key.
+        SetupError: what speaks to the store is not installed.
+    """
+    protocol, separator, rest = address.partition("://")
+    if not separator:
+        return Path(address).expanduser()
+    _holds_no_key(address, user_allowed=protocol not in _ENDPOINTS)
+    need("remote", "fsspec")
+    if protocol in _BY_PYARROW:
+        return Remote(protocol, rest.rstrip("/"))
+    speaker = _speaker(protocol)
+    options = speaker._get_kwargs_from_urls(address)
+    return Remote(protocol, speaker._strip_protocol(address).rstrip("/"), options=tuple(sorted(options.items())))
+
+
+def _speaker(protocol: str) -> Any:
+    """The class of fsspec that writes to a protocol's stores."""
+    from fsspec import get_filesystem_class
+
+    refused = ConfigError(
+        f"{protocol}:// is no store that can be written",
+        allowed="a path, s3://, gs://, or what else fsspec writes to, as abfs://, sftp://, file://",
+    )
+    if protocol in _ONLY_READ:
+        raise refused
+    try:
+        return get_filesystem_class(protocol)
+    except ImportError as error:
+        raise SetupError(
+            f"what speaks to {protocol}:// is not installed: {error}",
+            fix="install it beside this project, on every node; or name a path, s3:// or gs://",
+        ) from error
+    except ValueError as error:
+        raise refused from error
+
+
+def _holds_no_key(address: str, *, user_allowed: bool = False) -> None:
+    parts = urlsplit(address)
+    if (parts.username and not user_allowed) or parts.password or _SECRET.search(f"?{parts.query}"):
+        raise ConfigError(
+            f"the address of a store at {parts.hostname} holds a key, and would be shown in logs and cards",
+            fix="give the key to the environment, as the store's own tools read it",
+        )
 
 
 def below(root: Place, path: Place) -> PurePosixPath:
@@ -130,11 +177,13 @@ class Remote:
     Args:
         key: bucket and key, or the whole address for HTTP.
         size: bytes, where a listing has said so.
+        options: what else of its address says where it is, as host and port, for fsspec.
     """
 
     protocol: str
     key: str
     size: int | None = field(default=None, compare=False)
+    options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
         return self.key if self.protocol.startswith("http") else f"{self.protocol}://{self.key}"
@@ -152,14 +201,18 @@ class Remote:
     @property
     def parent(self) -> Remote:
         """The folder that it lies in."""
-        return Remote(self.protocol, self.key.rstrip("/").rpartition("/")[0])
+        return Remote(self.protocol, self.key.rstrip("/").rpartition("/")[0], options=self.options)
 
     @property
     def _path(self) -> PurePosixPath:
         return PurePosixPath(urlsplit(self.key).path if self.protocol.startswith("http") else self.key)
 
     def __truediv__(self, below: Any, /) -> Remote:
-        return Remote(self.protocol, f"{self.key.rstrip('/')}/{below}")
+        return Remote(self.protocol, f"{self.key.rstrip('/')}/{below}", options=self.options)
+
+    @property
+    def _store(self) -> Any:
+        return _store(self.protocol, self.options)
 
     def exists(self) -> bool:
         """Whether there is something.
@@ -169,7 +222,7 @@ class Remote:
         """
         with _asked(self):
             try:
-                _store(self.protocol).info(self.key)
+                self._store.info(self.key)
             except FileNotFoundError:
                 return False
             return True
@@ -177,46 +230,49 @@ class Remote:
     def is_dir(self) -> bool:
         """Whether it is a folder."""
         with _told():
-            return self.size is None and bool(_store(self.protocol).isdir(self.key))
+            return self.size is None and bool(self._store.isdir(self.key))
 
     def is_file(self) -> bool:
         """Whether it is a file."""
         with _told():
-            return self.size is not None or bool(_store(self.protocol).isfile(self.key))
+            return self.size is not None or bool(self._store.isfile(self.key))
 
     def glob(self, pattern: str, /) -> Iterator[Remote]:
         """The files below it that match."""
         wanted = f"{self.key.rstrip('/')}/{pattern}"
         with _asked(self):
-            found = _found(_store(self.protocol), self.key, wanted)
+            found = _found(self._store, self.key, wanted)
         for key, size in found:
-            yield Remote(self.protocol, key, size)
+            yield Remote(self.protocol, key, size, self.options)
 
     def stat(self) -> _Known:
         """What is known of it."""
         with _told():
-            size = self.size if self.size is not None else _store(self.protocol).size(self.key)
+            size = self.size if self.size is not None else self._store.size(self.key)
         return _Known(size or 0)
 
     def read_bytes(self) -> bytes:
         """What the file holds."""
         with _told():
-            return cast(bytes, _store(self.protocol).cat_file(self.key))
+            return cast(bytes, self._store.cat_file(self.key))
 
     def open(self, mode: Any = "rb", /) -> BinaryIO:
         """The file, to be read and sought in."""
         with _told():
-            return cast(BinaryIO, _store(self.protocol).open(self.key, mode))
+            return cast(BinaryIO, self._store.open(self.key, mode))
 
     def write(self, source: BinaryIO) -> None:
         """Write the file: what another one holds from where it stands."""
-        with _told(), _store(self.protocol).open(self.key, "wb") as sink:
-            shutil.copyfileobj(source, sink, _CHUNK_BYTES)
+        with _told():
+            if self.protocol not in _BY_PYARROW:  # whose objects lie in no folders
+                self._store.makedirs(self.parent.key, exist_ok=True)
+            with self._store.open(self.key, "wb") as sink:
+                shutil.copyfileobj(source, sink, _CHUNK_BYTES)
 
     def unlink(self) -> None:
         """Remove the file; nothing if it is not there."""
         with suppress(FileNotFoundError), _told():
-            _store(self.protocol).rm_file(self.key)
+            self._store.rm_file(self.key)
 
 
 @contextmanager
@@ -275,21 +331,21 @@ def _found(store: Any, root: str, pattern: str) -> Iterator[tuple[str, int | Non
     return ((each.path, each.size) for each in listed if each.is_file and matches(each.path))
 
 
-def _store(protocol: str) -> Any:
+def _store(protocol: str, options: tuple[tuple[str, Any], ...] = ()) -> Any:
     """The fsspec file system of a protocol, at the endpoint that the environment names for it now."""
     named = next(filter(None, map(os.environ.get, _ENDPOINTS.get(protocol, ()))), "")
-    return _connected(protocol, named)
+    return _connected(protocol, named, options)
 
 
 @cache
-def _connected(protocol: str, endpoint: str) -> Any:
+def _connected(protocol: str, endpoint: str, options: tuple[tuple[str, Any], ...]) -> Any:
     """A file system, connected once. S3 and Google's are those that pyarrow brings."""
     import fsspec
 
     if protocol == "hf":
         return fsspec.filesystem(protocol, endpoint=endpoint or None)
     if protocol not in _ENDPOINTS:
-        return fsspec.filesystem(protocol)
+        return fsspec.filesystem(protocol, **dict(options))
     import pyarrow.fs
     from fsspec.implementations.arrow import ArrowFSWrapper
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import torch
+
 from foundation_core.events import EventLog
 from foundation_core.store import UNITS_FOLDER, Result, StageResult
 from foundation_core.tracking.base import Tracker
 from foundation_core.train.engine import EngineFactory
-from foundation_core.train.precision import Precision, choose_precision
+from foundation_core.train.precision import CPU, Precision, choose_precision
 
 Inputs = Mapping[str, Result]
 """Committed results of earlier stages, by role: corpus, trunk, task, scores."""
@@ -57,7 +59,8 @@ class Context:
         folder: where the stage writes; it alone writes there.
         shared: folder of what several stages of a data folder may find again. None: the stage's own folder.
         engine: builds the training engine around a model.
-        choose_precision: decides a number format; the same one on every rank.
+        device: that the model is trained on.
+        choose_precision: decides a number format for it; the same one on every rank.
     """
 
     folder: Path
@@ -68,6 +71,7 @@ class Context:
     engine: EngineFactory
     rank: int = 0
     world: int = 1
+    device: torch.device = CPU
     choose_precision: Callable[[str], Precision] = choose_precision
     shared: Path | None = None
 

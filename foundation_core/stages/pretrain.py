@@ -47,7 +47,6 @@ from foundation_core.train.recovery import RewindError
 from foundation_core.train.watch import Watched
 from foundation_core.weights import save_weights, weights_hash
 
-_SCORED_ROWS = 16  # rows of one forward pass of the validation
 _LOGGED = ("rows_per_second", "tokens_per_second", "matmul_flops_per_second", "model_flops_utilisation")
 
 
@@ -169,11 +168,15 @@ def _keep_weights(engine: Engine, path: Path, step: int) -> None:
         save_weights(path, weights, {"step": str(step)})
 
 
-def _validate(engine: Engine, objective: Objective, corpus: TrainingData, rows: int) -> LossSum:
-    """The loss on the same validation rows every time, shared out over the ranks."""
+def _validate(engine: Engine, objective: Objective, corpus: TrainingData, rows: int, at_once: int) -> LossSum:
+    """The loss on the same validation rows every time, shared out over the ranks.
+
+    Args:
+        at_once: rows of one forward pass, where the objective needs no others beside them.
+    """
     size = len(corpus.validation)
     rows = min(rows, size)
-    at_once = _SCORED_ROWS if objective.decomposable else rows
+    at_once = at_once if objective.decomposable else rows
     loader = Loader(corpus.validation, Order(size, seed=0), rows, at_once, engine.rank, engine.world)
     mine = score_batches(engine.model, objective, loader.micro_batches(0), corpus.token_bytes, engine)
     sums = torch.tensor([mine.total, mine.labels, mine.bytes], dtype=torch.float64, device=engine.device)
@@ -190,6 +193,9 @@ def _speed(
         return {"rows_per_second": rows_per_second} if rows_per_second else {}
     engine.barrier()
     product = matmul_flops_per_second(precision.dtype) if engine.rank == 0 else 0.0  # while the other ranks wait
+    product *= (
+        engine.world if engine.device.type == "cuda" else 1
+    )  # each has its own; of the CPU it is that of all threads
     engine.barrier()
     flops, formula = flops_per_token(spec.model, corpus.shape), FORMULA
     if rows_per_second is None or engine.rank != 0:  # continued after its last step: nothing was timed

@@ -83,11 +83,12 @@ def open_corpus(spec: PretrainSpec, inputs: Inputs) -> TrainingData:
 
 
 def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) -> Learner:
-    """A fresh model in an engine."""
+    """A fresh model in an engine, on this rank's device; its numbers are drawn on the CPU and the same everywhere."""
     objective = corpus.objective(spec)
     model = initialize(build(spec.model, corpus.shape), spec.seed)
     _check_reading(spec, objective, model)
     born = weights_hash(model.state_dict())
+    model.to(context.device)
     precision = context.choose_precision(spec.precision)
     micro_batch_rows = spec.micro_batch_rows if objective.decomposable else math.ceil(spec.batch_rows / context.world)
     if spec.compile:

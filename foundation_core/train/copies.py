@@ -3,7 +3,8 @@
     step-8/ on disk  --every rank, a thread-->  s3://bucket/run/step-8/rank-00000.safetensors ...
     all ranks say so in the step's votes     -->  rank 0: step-8/manifest.json, then others are pruned
 
-A store that is away stops nothing: an upload is tried again until the patience is over; the checkpoint on disk stays.
+A store that is away stops nothing: an upload is tried again until the patience is over, its manifest like its files;
+the checkpoint on disk stays. What could not be removed is removed with the next checkpoint that is committed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
 
 from foundation_core.data.depot import Depot
@@ -80,6 +82,7 @@ class StoreCopies:
         self._next: _Upload | None = None
         self._committed: Future[None] | None = None
         self._known: dict[int, tuple[Saved, list[str]]] = {}
+        self._leaving: dict[int, set[str]] = {}
         self._ended = threading.Event()
 
     def open(self, rank: int) -> None:
@@ -216,26 +219,41 @@ class StoreCopies:
         assert upload.manifest is not None
         body = upload.manifest.result()
         try:
-            self.ownership.check()
-            self.depot.put_bytes(_name(upload.step, MANIFEST_FILE), body)
+            self._patiently("be looked at", self.ownership.check)
+        except TransientError as error:  # also of a second writer
+            self.events.say(f"the checkpoint of step {upload.step} was not committed in {self.depot}: {error.found}")
+            return
+        if self._put(upload.step, MANIFEST_FILE, BytesIO(body)):
             self._known[upload.step] = _known(json.loads(body))
             self._prune()
-        except OSError as error:
-            self.events.say(f"the checkpoint of step {upload.step} was not committed in {self.depot}: {error}")
 
     def _prune(self) -> None:
-        staying = kept((saved for saved, _ in self._known.values()), self.policy)
+        """Remove what the policy lets go, manifests first, and what an earlier try or training left lying."""
+        newest, staying = max(self._known), kept((saved for saved, _ in self._known.values()), self.policy)
         for step in self._known.keys() - staying:
             _, names = self._known.pop(step)
-            for name in (MANIFEST_FILE, *names):
-                self.depot.remove(_name(step, name))
+            self._leaving.setdefault(step, set()).update({MANIFEST_FILE, *names})
+        # A later step may be on its way again, by any rank; an earlier one that is not known is of no use to anybody.
+        for step in [step for step in self._leaving if step < newest]:
+            try:
+                for name in sorted(self._leaving[step], key=lambda name: name != MANIFEST_FILE):
+                    self.depot.remove(_name(step, name))
+                del self._leaving[step]
+            except OSError:  # the store is away: it is tried again with the next
+                return
 
     def _look(self) -> None:
-        """Read the manifests that are there."""
+        """Read the manifests that are there; files without one are left of an upload or a removal that broke off."""
+        found: dict[int, set[str]] = {}
         for name in self.depot.names():
             folder, _, file = name.partition("/")
-            if file == MANIFEST_FILE and (step := step_of(folder)) is not None and (body := self.manifest(step)):
+            if file and (step := step_of(folder)) is not None:
+                found.setdefault(step, set()).add(file)
+        for step, names in found.items():
+            if MANIFEST_FILE in names and (body := self.manifest(step)):
                 self._known[step] = _known(body)
+            else:
+                self._leaving[step] = names
 
     def _patiently(self, what: str, ask: Callable[[], Answer]) -> Answer:
         """What the store answers, asked again for a while if it does not; FileNotFoundError is an answer."""
@@ -246,7 +264,7 @@ class StoreCopies:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                if time.monotonic() - began + pause > self.patience_seconds:
+                if self._ended.is_set() or time.monotonic() - began + pause > self.patience_seconds:
                     raise TransientError(
                         f"{self.depot} could not {what}: {error}",
                         fix="see that the store answers and that this machine has its key; then run the command again",

@@ -108,7 +108,8 @@ class Surroundings:
     stop_requested: Callable[[], bool]
     keep_best: Callable[[int], None]
     """Called on every rank when the validation is the best so far, with the step."""
-    validate: Callable[[], Scores]
+    validate: Callable[[int], Scores]
+    """Is given the most rows of a forward pass."""
     watch: Watch = field(default_factory=Unwatched)
     clock: Callable[[], float] = time.perf_counter
     """Seconds since some moment: what `max_seconds` is measured by."""
@@ -153,7 +154,7 @@ def train(
         stop, progress.ended_by, late = _agreed(engine, around, plan, progress, checkpoints)
         last, loss = progress.step == plan.steps or bool(progress.ended_by), None
         if last or progress.step % plan.validate_every_steps == 0:
-            loss = _validate(engine, objective.unit, around, progress)
+            loss = _validate(engine, objective.unit, around, progress, recovery)
         regular = last or late or progress.step % plan.checkpoint_every_steps == 0
         if regular or stop:
             progress.seconds = progress.saved_seconds = around.clock() - began
@@ -171,12 +172,11 @@ def train(
     return progress
 
 
-def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progress) -> float:
+def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progress, recovery: Recovery) -> float:
     start = time.perf_counter()
-    around.watch.begins("validation", progress.step)
     engine.model.eval()
     with torch.no_grad():
-        scores = around.validate()
+        scores = recovery.validation(around.validate, progress.step - 1)
     found = {f"validation/{name}": value for name, value in scores.named(unit).items()}
     if not math.isfinite(scores.loss):  # told, and not fatal: nothing learns from it, and it is never the best
         around.events.say(f"the validation loss of step {progress.step} is {scores.loss}: it is not counted")

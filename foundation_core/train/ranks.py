@@ -6,6 +6,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from foundation_core.errors import LostConnectionError
+
+_GLOO = "gloo/transport/"
+"""The folder of gloo's sources that stands in the words of a broken or silent connection: a plain RuntimeError."""
+
 
 class GroupOfRanks:
     """The part of an engine of several ranks that has nothing to do with learning; the process group exists already."""
@@ -28,3 +33,10 @@ class GroupOfRanks:
     def barrier(self) -> None:
         """Wait for every rank."""
         dist.barrier()
+
+
+def lost_connection(error: Exception) -> LostConnectionError | None:
+    """The error of a rank whose exchange with the others broke off or timed out; None if it says something else."""
+    if isinstance(error, dist.DistError) or (type(error) is RuntimeError and _GLOO in str(error)):
+        return LostConnectionError(f"an exchange with the other ranks broke off: {str(error).splitlines()[0]}")
+    return None

@@ -2,7 +2,7 @@
 
     not finite, or a leap --again--> fine: the machine erred, and the result is as if it had not
                           --again--> still: rewind | skip | stop
-    memory full           --halve the micro-batches--> the same gradient
+    memory full           --halve the micro-batches--> the same gradient; in a validation the same scores
 
 Every rank decides alike, as all that it decides by is a sum over all ranks or a file that all of them read.
 """
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 
@@ -28,7 +28,13 @@ from foundation_core.train.engine import Engine
 from foundation_core.train.ledger import Entry, Ledger
 from foundation_core.train.step import StepReport, train_step
 
+SCORED_ROWS = 16
+"""Rows of one forward pass of a validation, while memory was not found to have room for fewer."""
 _TRANSIENT, _PERSISTENT, _SPIKE, _MEMORY = "transient_nan", "persistent_nan", "loss_spike", "device_memory"
+_HOST_ALLOCATOR = "DefaultCPUAllocator"
+"""Who speaks in torch's message when the host refuses memory: a plain RuntimeError, where CUDA has a class for it."""
+
+Scores = TypeVar("Scores")
 
 
 class Batches(Protocol):
@@ -36,6 +42,13 @@ class Batches(Protocol):
 
     def micro_batches(self, step: int) -> list[Batch]:
         """The micro-batches of optimizer step `step`, from 0."""
+
+
+def is_memory_full(error: Exception) -> bool:
+    """Whether an error says that a device, or the host where it is the device, refused memory."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return type(error) is RuntimeError and _HOST_ALLOCATOR in str(error) and "memory" in str(error)
 
 
 class RewindError(Exception):
@@ -109,29 +122,69 @@ class Recovery:
             SetupError: the device has no memory for a single row.
             DeviceMemoryError: one device of several is full; all start again, with smaller micro-batches.
         """
-        batches, began, failed, fault = self.batches.micro_batches(number), time.perf_counter(), 0, ""
+        batches, began, was_full = self.batches.micro_batches(number), time.perf_counter(), False
+        failures: list[DivergedError] = []
         while True:
             self.begins("step", number + 1)
             try:
                 report = train_step(self.engine, self.objective, self._split(batches), lr, seed, self._most_loss())
             except DivergedError as error:
-                failed += 1
-                if failed > self.spec.recomputations:
+                if len(failures) >= self.spec.recomputations:
                     self._give_up(number, error, batches, seed, best_step, began)
                     return None
-                fault = _SPIKE if isinstance(error, SpikeError) else _TRANSIENT
-                self._tell(fault, number, failed, self.spec.most_recomputed_steps - self.faults.recomputed, error)
-            except torch.OutOfMemoryError as error:
-                fault = _MEMORY
-                self._halve(number, batches, error)
+                failures.append(error.with_traceback(None))  # whose frames hold the step's tensors
+            except (RuntimeError, MemoryError) as error:
+                if not is_memory_full(error):
+                    raise
+                was_full = True
+                self._halve(number, max(len(batch["sample"]) for batch in batches), error)
             else:
-                if fault:
-                    self.events.write("recovered", failure=fault, step=number + 1, seconds=time.perf_counter() - began)
-                if failed:
+                if failures:
+                    self._tell_transient(number, failures, began)
+                if was_full:
+                    self._recovered(_MEMORY, number, began)
+                if failures:
                     self._count_recomputed()
                 if self.spec.spike != "off":
                     self.faults.losses = [*self.faults.losses, report.loss][-self.spec.spike_window_steps :]
                 return report
+
+    def validation(self, validate: Callable[[int], Scores], number: int) -> Scores:
+        """What a validation finds, in forward passes of as many rows as memory has room for.
+
+        Args:
+            validate: is given the most rows of a forward pass.
+            number: of the step that it comes behind, from 0.
+
+        Raises:
+            SetupError: the device has no memory for a single row.
+            DeviceMemoryError: as of `step`.
+        """
+        began, was_full = time.perf_counter(), False
+        while True:
+            self.begins("validation", number + 1)
+            try:
+                scores = validate(min(self.micro_batch_rows or SCORED_ROWS, SCORED_ROWS))
+            except (RuntimeError, MemoryError) as error:
+                if not is_memory_full(error):
+                    raise
+                was_full = True
+                self._halve(number, SCORED_ROWS, error)
+            else:
+                if was_full:
+                    self._recovered(_MEMORY, number, began)
+                return scores
+
+    def _tell_transient(self, number: int, failures: Sequence[DivergedError], began: float) -> None:
+        """A step that is fine now failed before: only now it is known that no document did it."""
+        last = failures[-1]
+        fault = _SPIKE if isinstance(last, SpikeError) else _TRANSIENT
+        left = self.spec.most_recomputed_steps - self.faults.recomputed
+        self._tell(fault, number, len(failures), left, last)
+        self._recovered(fault, number, began)
+
+    def _recovered(self, failure: str, number: int, began: float) -> None:
+        self.events.write("recovered", failure=failure, step=number + 1, seconds=time.perf_counter() - began)
 
     def _most_loss(self) -> float:
         if self.spec.spike == "off" or len(self.faults.losses) < self.spec.spike_window_steps:
@@ -198,24 +251,27 @@ class Recovery:
                 allowed=f"{self.spec.most_skipped_steps} (pretrain.recovery.most_skipped_steps)",
                 fix=error.fix,
             ) from error
-        self.events.write("recovered", failure=failure, step=number + 1, seconds=time.perf_counter() - began)
+        self._recovered(failure, number, began)
 
-    def _halve(self, number: int, batches: Sequence[Batch], error: torch.OutOfMemoryError) -> None:
+    def _halve(self, number: int, most_rows: int, error: Exception) -> None:
         """Smaller micro-batches from now on; at once where this rank is alone, else after a new start of all.
 
         Several ranks may be in an exchange that the one whose memory is full never comes to, so they cannot vote.
+
+        Args:
+            most_rows: of a forward pass of what was being done.
         """
-        rows = min(self.micro_batch_rows or math.inf, max(len(batch["sample"]) for batch in batches))
+        rows = min(self.micro_batch_rows or most_rows, most_rows)
         if self.engine.world == 1:
             self.engine.discard()
-        why = self._cannot_halve(int(rows))
+        why = self._cannot_halve(rows)
         if why:
             self._tell(_MEMORY, number, 1, 0, error)
             raise SetupError(
-                f"the device's memory is full with {rows:.0f} rows a micro-batch, {why}",
+                f"the device's memory is full with {rows} rows a micro-batch, {why}",
                 fix="use a smaller model or context_tokens, more workers, or a larger device",
             ) from error
-        self.micro_batch_rows = int(rows) // 2
+        self.micro_batch_rows = rows // 2
         left = int(math.log2(self.micro_batch_rows))
         self._tell(_MEMORY, number, 1, left, error, f": micro-batches of {self.micro_batch_rows} rows from now on")
         if self.ledger is not None:
@@ -223,7 +279,7 @@ class Recovery:
                 self.ledger.keep_micro_batch(self.micro_batch_rows)
         if self.engine.world > 1:
             raise DeviceMemoryError(
-                f"the memory of rank {self.engine.rank} is full with {rows:.0f} rows a micro-batch",
+                f"the memory of rank {self.engine.rank} is full with {rows} rows a micro-batch",
                 fix=f"start again: it goes on with {self.micro_batch_rows}",
             ) from error
         torch.cuda.empty_cache()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from benchmarks.forecast.published import FITTED, ROWS, forecast_tokens_per_second
 from cluster.cluster_file import load_cluster
 from cluster.projection import Choice, Training, check_asked, choices, project, recommended
+from flows.projected import fact_rows
 from foundation_core.errors import ConfigError, SetupError
 from foundation_core.spec_cluster import ClusterSpec
 from foundation_core.specs import PretrainSpec
@@ -85,6 +86,28 @@ def test_the_fastest_way_that_fits_is_recommended_and_the_asked_one_is_refused_i
         check_asked(found, best, training, NODE)
     asking = _training(width=4096, depth=32, zero_stage=3)
     assert check_asked(choices(asking, NODE), best, asking, NODE).zero_stage == 3
+
+
+def test_no_way_is_offered_that_a_plan_refuses() -> None:
+    muon = _training(optimizer={"kind": "muon"}, engine="torch")
+    assert {choice.name for choice in choices(muon, NODE)} == {
+        "torch", "ZeRO 0", "torch, recomputed", "ZeRO 0, recomputed"
+    }  # fmt: skip
+    offloaded = _training(offload_optimizer=True)
+    assert {choice.name for choice in choices(offloaded, NODE) if not choice.recomputed} == {
+        "ZeRO 1",
+        "ZeRO 2",
+        "ZeRO 3",
+    }
+    assert len(choices(_training(), NODE)) == 10
+
+
+def test_what_is_offloaded_is_in_the_memory_of_the_host_and_not_on_the_card() -> None:
+    on_card, off = _way(_training(), NODE), _way(_training(offload_optimizer=True), NODE)
+    assert (off.memory.optimizer, off.host_bytes) == (0, on_card.memory.optimizer)
+    assert on_card.host_bytes == 0 < off.free_bytes - on_card.free_bytes == on_card.memory.optimizer
+    assert "offloaded" in dict(fact_rows(_training(offload_optimizer=True), NODE, off))
+    assert "offloaded" not in dict(fact_rows(_training(), NODE, on_card))
 
 
 def test_what_fits_nowhere_is_refused_with_the_least_that_it_needs() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cluster import failures
+from cluster.embedded import free_port
 from cluster.failures import Fate, Place, Verdict, diagnose, kernel_kills, of_this_attempt
 from cluster.ray_train import _settle
 from cluster.stop import Restart, StopFile
@@ -22,6 +23,7 @@ from foundation_core.errors import (
     DeviceMemoryError,
     DivergedError,
     FoundationError,
+    LostConnectionError,
     SecondWriterError,
     ShardError,
     SpikeError,
@@ -39,7 +41,8 @@ KILLED = Fate(exit_type="SYSTEM_ERROR", words="End of file. Some common causes i
 BY_KERNEL = Fate(exit_type="SYSTEM_ERROR", for_memory=True)
 BY_RAY = Fate(exit_type="NODE_OUT_OF_MEMORY")
 ON_PURPOSE = Fate(exit_type="INTENDED_SYSTEM_EXIT", words="its placement group was removed")
-BROKEN = as_foundation_error(RuntimeError("Connection closed by peer [127.0.0.1]:6560"))
+BROKEN = LostConnectionError("an exchange with the other ranks broke off: Connection closed by peer [127.0.0.1]:6560")
+FAULT = as_foundation_error(KeyError("a mistake in the program"))
 
 
 def _heard(
@@ -106,10 +109,67 @@ def test_what_a_rank_raised_on_purpose_is_the_cause_and_is_not_tried_again(
 
 
 def test_a_fault_of_the_program_counts_only_if_every_worker_could_speak() -> None:
-    assert _verdict(_heard(2, {0: BROKEN, 1: BROKEN})).failure == "user_error"
-    alone = _verdict(_heard(2, {0: BROKEN}))
+    for raised in ({0: FAULT, 1: FAULT}, {0: BROKEN, 1: FAULT}):
+        verdict = _verdict(_heard(2, raised))
+        assert (verdict.failure, verdict.facts["rank"]) == (
+            "user_error",
+            min(r for r, e in raised.items() if e is FAULT),
+        )
+        assert "a mistake in the program" in verdict.what
+    alone = _verdict(_heard(2, {0: FAULT}))
     assert (alone.failure, alone.error) == ("lost_connection", None)
-    assert "Connection closed by peer" in alone.what
+
+
+def test_ranks_that_all_say_that_their_connection_broke_lost_each_other(tmp_path: Path) -> None:
+    for raised in ({0: BROKEN, 1: BROKEN}, {0: BROKEN}):
+        verdict = _verdict(_heard(2, raised))
+        assert (verdict.failure, verdict.error) == ("lost_connection", None)
+        assert "Connection closed by peer" in verdict.what
+    budget = FAILURES["lost_connection"].budget
+    assert budget is not None
+    both = _verdict(_heard(2, {0: BROKEN, 1: BROKEN}))
+    assert len(_settled(tmp_path, both, budget)) == budget, "it is tried again"
+
+
+TWO_RANKS = """
+import os, socket, sys
+import torch, torch.distributed as dist
+from foundation_core.errors import as_foundation_error
+from foundation_core.train.ranks import lost_connection
+dist.init_process_group("gloo")
+dist.all_reduce(torch.ones(9))
+if dist.get_rank() == 0:
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found = socket.socket(fileno=os.dup(int(name)))
+            if found.type == socket.SOCK_STREAM and not found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+try:
+    for _ in range(3):
+        dist.all_reduce(torch.ones(9))
+except Exception as error:
+    print(type(lost_connection(error) or as_foundation_error(error)).__name__, flush=True)
+assert lost_connection(RuntimeError("shapes do not fit")) is None
+os._exit(0)
+"""
+
+
+def test_a_broken_connection_of_real_ranks_is_known_on_both_sides_and_no_other_error_is() -> None:
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    common["OMP_NUM_THREADS"] = "1"
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", TWO_RANKS], env={**common, "RANK": str(rank)}, stdout=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        assert [rank.communicate(timeout=120)[0].strip() for rank in ranks] == ["LostConnectionError"] * 2
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 def test_who_was_asked_to_leave_did_not_fail() -> None:

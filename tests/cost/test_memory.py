@@ -10,10 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.forecast.ranks import Case, measure
+from foundation_core.cost.flops import counted
 from foundation_core.cost.memory import Memory, checkpoint_bytes, memory_of, state_shares
-from foundation_core.cost.size import size_of
+from foundation_core.cost.size import Size, size_of
+from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
+from foundation_core.objectives.language import NextToken
 from foundation_core.shape import SampleShape
-from foundation_core.specs import PretrainSpec
+from foundation_core.specs import ModelSpec, OptimizerSpec, PretrainSpec, TrunkSpec
+from foundation_core.train.engine import EngineRequest, TorchEngine
+from foundation_core.train.fragments import STEP
+from foundation_core.train.optimizer import block_matrices
+from foundation_core.train.step import train_step
 
 VOCABULARY = 512
 
@@ -64,8 +72,9 @@ def test_what_a_training_holds_is_what_was_said(precision: str, trunk: dict[str,
 )
 def test_all_ranks_together_hold_everything(stage: int, ranks: int, precision: str, parameters: int) -> None:
     spec = PretrainSpec.model_validate({"zero_stage": stage, "workers": ranks, "precision": precision})
-    alone = state_shares(spec.model_copy(update={"workers": 1}), parameters)
-    shares = state_shares(spec, parameters)
+    size = Size(parameters, parameters, 0, parameters // 2)
+    alone = state_shares(spec.model_copy(update={"workers": 1}), size)
+    shares = state_shares(spec, size)
     sharded = (stage >= 3, stage >= 1, stage >= 1)
     for share, whole, is_sharded in zip(shares, alone, sharded, strict=True):
         assert share * (ranks if is_sharded else 1) == pytest.approx(whole, abs=ranks)
@@ -95,7 +104,42 @@ def test_attention_that_is_fused_keeps_no_matrix() -> None:
     assert plain.activations - fused.activations == 2 * 4 * 64 * (1 + 2 * 2) * 64
 
 
-def test_a_checkpoint_holds_weights_once_and_the_optimizer_however_many_ranks_write_it() -> None:
-    one = PretrainSpec.model_validate({"precision": "bf16", "workers": 1})
-    many = one.model_copy(update={"workers": 512, "zero_stage": 3})
-    assert checkpoint_bytes(one, 1000) == checkpoint_bytes(many, 1000) == 14_000
+def _written(spec: PretrainSpec) -> int:
+    """Bytes of all values that the plain engine gives to a checkpoint after a step."""
+    torch.manual_seed(0)
+    model = initialize(build(spec.model, SampleShape(vocabulary=VOCABULARY)), 0)
+    engine = TorchEngine(model, EngineRequest(spec.optimizer, spec.precision, spec.micro_batch_rows))
+    tokens = torch.randint(VOCABULARY, (2, 65))
+    rows = {"tokens": tokens, "segment": torch.zeros_like(tokens), "position": torch.arange(65).repeat(2, 1)}
+    train_step(engine, NextToken(), [rows], 1e-3, 0)
+    parts = [part for part in engine.fragments() if part.kind != STEP]
+    return sum(part.values.numel() * part.values.element_size() for part in parts)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_checkpoint_holds_weights_once_and_averages_however_many_ranks_write_it(precision: str, kind: Any) -> None:
+    one = _spec(precision).model_copy(update={"optimizer": OptimizerSpec(kind=kind)})
+    size = size_of(one.model, SampleShape(vocabulary=VOCABULARY))
+    assert checkpoint_bytes(one, size) == _written(one)
+    many = one.model_copy(update={"engine": "deepspeed", "workers": 512, "zero_stage": 3})
+    assert checkpoint_bytes(many, size) == checkpoint_bytes(one, size)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_muon_keeps_one_average_of_the_matrices_that_it_moves() -> None:
+    spec = _spec().model_copy(update={"optimizer": OptimizerSpec(kind="muon")})
+    found, said = measure(Case(spec.model_dump_json(), VOCABULARY, 0)), _memory(spec)
+    assert said.state == pytest.approx(found["backward"], rel=0.02)
+    assert _memory(_spec()).state != pytest.approx(found["backward"], rel=0.02)  # negative control: AdamW's
+
+
+@pytest.mark.parametrize("family", ["decoder", "mixture", "encoder_decoder", "dual_encoder"])
+def test_what_is_counted_as_muons_is_what_muon_moves(family: str) -> None:
+    trunk = TrunkSpec(width=48, depth=2, heads=4, kv_heads=2, experts=4 if family == "mixture" else 0)
+    spec, shape = ModelSpec(family=family, trunk=trunk), SampleShape(300, 1, 8, 8)
+    with torch.device("meta"):
+        model = build(spec, shape)
+    moved = sum(matrix.numel() for matrix in block_matrices(model))
+    assert size_of(spec, shape).in_blocks == counted(spec, shape).in_blocks == moved > 0

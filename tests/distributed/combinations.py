@@ -3,6 +3,9 @@
 the product of the choices -> allowed by cluster/compatibility.py -> covering set -> two ranks -> docs/engines.json
 
 python -m tests.distributed.combinations            run the set, record it, write the table into docs/engines.md
+python -m tests.distributed.combinations compiled   what needs a compiler alone
+
+A training that ends with an error is recorded with it, counted as failed in the table, and has the command end with 1.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -29,8 +33,10 @@ RECORD = REPOSITORY / "docs" / "engines.json"
 PAGE = REPOSITORY / "docs" / "engines.md"
 BEGIN, END = "<!-- made by tests/distributed/combinations.py -->", "<!-- end -->"
 
+ENGINES = ("torch", "deepspeed 0", "deepspeed 1", "deepspeed 2", "deepspeed 3")
 CHOICES: Mapping[str, Sequence[Any]] = {
-    "engine": ("torch", "deepspeed 0", "deepspeed 1", "deepspeed 2", "deepspeed 3"),
+    "engine": ENGINES,
+    "resumed_by": ENGINES,
     "optimizer": ("adamw", "muon", "cpu_adam"),
     "precision": ("float32", "bf16"),
     "family": ("prefix", "mixture", "dual_encoder", "encoder", "encoder_decoder", "vision", "captioner"),
@@ -46,9 +52,13 @@ ROWS_OF_A_RANK = 4
 _LR = 5e-3
 
 
-def spec_of(combination: Combination) -> dict[str, Any]:
-    """The fields of a PretrainSpec."""
-    engine, _, stage = combination["engine"].partition(" ")
+def spec_of(combination: Combination, role: str = "engine") -> dict[str, Any]:
+    """The fields of a PretrainSpec.
+
+    Args:
+        role: of whose: engine, which trains first, or resumed_by, which takes its state over.
+    """
+    engine, _, stage = combination[role].partition(" ")
     return {
         "engine": engine,
         "zero_stage": int(stage or 0),
@@ -69,11 +79,17 @@ def name_of(combination: Combination) -> str:
 
 
 def allowed() -> Iterator[Combination]:
-    """Every combination that no rule forbids."""
+    """Every combination of two engines that differ, neither of which a rule forbids."""
     for values in product(*CHOICES.values()):
         combination = dict(zip(CHOICES, values, strict=True))
-        if not conflicts(PretrainSpec(**spec_of(combination))):
+        engines = (spec_of(combination, role) for role in ("engine", "resumed_by"))
+        if values[0] != values[1] and not any(_refused(json.dumps(spec)) for spec in engines):
             yield combination
+
+
+@cache
+def _refused(spec: str) -> bool:
+    return bool(conflicts(PretrainSpec.model_validate_json(spec)))
 
 
 def needs_compiler(combination: Combination) -> bool:
@@ -104,7 +120,9 @@ def covering_set(candidates: Sequence[Combination], before: Sequence[Combination
 
 def run(chosen: Sequence[Combination], folder: Path, **environment: str) -> dict[str, Any]:
     """What two ranks made of each combination, by its name."""
-    cases = {name_of(each): {**spec_of(each), "family": each["family"]} for each in chosen}
+    cases = {
+        name_of(each): {**spec_of(each), **{key: each[key] for key in ("family", "resumed_by")}} for each in chosen
+    }
     (folder / "cases.json").write_text(json.dumps(cases))
     common = {**os.environ, "WORLD_SIZE": "2", "LOCAL_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     common |= {"MASTER_PORT": str(free_port()), **environment}
@@ -148,64 +166,103 @@ def relative(found: Sequence[float], expected: Sequence[float]) -> float:
 
 
 def record(chosen: Sequence[Combination], outcomes: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line for each combination that ran: its choices, how far its losses and those after a resume are off."""
+    """A line for each combination: its choices, and how far its losses and those after both resumes are off.
+
+    One that did not run to its end has the error in their place.
+    """
     known: dict[tuple[str, str], list[float]] = {}
     lines = []
     for combination in chosen:
         outcome = outcomes.get(name_of(combination), {"error": "it was not reached"})
         if "error" in outcome:
-            print(f"{name_of(combination)}: {outcome['error']}")
+            lines.append({**combination, "error": outcome["error"]})
             continue
-        off = relative(outcome["losses"], reference(combination, known))
-        resumed = relative(outcome["resumed"], outcome["losses"][SAVED_AFTER:])
-        lines.append({**combination, "losses_off": float(f"{off:.2g}"), "resumed_off": float(f"{resumed:.2g}")})
+        rest = outcome["losses"][SAVED_AFTER:]
+        off = {
+            "losses_off": relative(outcome["losses"], reference(combination, known)),
+            "resumed_off": relative(outcome["resumed"], rest),
+            "taken_over_off": relative(outcome["taken_over"], rest),
+        }
+        lines.append({**combination, **{name: float(f"{value:.2g}") for name, value in off.items()}})
     return lines
+
+
+def failed(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The lines of what did not run to its end."""
+    return [line for line in lines if "error" in line]
 
 
 def tables(lines: Sequence[Mapping[str, Any]]) -> str:
     """The part of the page that is made of a record and of the rules."""
-    engines = CHOICES["engine"]
-    rows = [f"| | {' | '.join(engines)} |", f"| --- |{' --- |' * len(engines)}"]
+    rows = [f"| | {' | '.join(ENGINES)} |", f"| --- |{' --- |' * len(ENGINES)}"]
     for name, values in CHOICES.items():
         for value in values if name != "engine" else ():
             if value is not False:
-                cells = [_cell(lines, engine, name, value) for engine in engines]
+                cells = [_cell(lines, engine, name, value) for engine in ENGINES]
                 rows.append(f"| {_label(name, value)} | {' | '.join(cells)} |")
-    off = {p: max(line["losses_off"] for line in lines if line["precision"] == p) for p in CHOICES["precision"]}
-    exact = sum(line["resumed_off"] == 0 for line in lines)
-    figures = (
-        f"{len(lines)} trainings. Losses against those of plain torch in one process and in float32: off by at most"
-        f" {off['float32']:.1e} in float32, and by at most {off['bf16']:.1e} in bf16. Resumed by other engines, the"
-        f" losses were equal to the last bit in {exact} of {len(lines)}, and off by at most"
-        f" {max(line['resumed_off'] for line in lines):.1e}."
-    )
     rules = [f"{number}. {' with '.join(rule.choices)}: {rule.reason}." for number, rule in enumerate(RULES, start=1)]
-    return "\n".join([*rows, "", figures, "", *rules])
+    return "\n".join([*rows, "", _figures(lines), "", *rules])
+
+
+def _figures(lines: Sequence[Mapping[str, Any]]) -> str:
+    ran = [line for line in lines if "error" not in line]
+
+    def most(name: str, precision: str) -> float:
+        return max((line[name] for line in ran if line["precision"] == precision and name in line), default=0.0)
+
+    exact = sum(line["resumed_off"] == 0 for line in ran)
+    taken = sum("taken_over_off" in line for line in ran)
+    same = max((line["resumed_off"] for line in ran), default=0.0)
+    return (
+        f"{len(ran)} trainings ran and {len(failed(lines))} failed. Losses against those of plain torch in one process"
+        f" and in float32: off by at most {most('losses_off', 'float32'):.1e} in float32, and by at most"
+        f" {most('losses_off', 'bf16'):.1e} in bf16. Resumed by a new engine of the same kind, losses were equal to the"
+        f" last bit in {exact} of {len(ran)}, and off by at most {same:.1e}; {taken} of them were taken over by another"
+        f" one too: off by at most {most('taken_over_off', 'float32'):.1e} in float32, and by at most"
+        f" {most('taken_over_off', 'bf16'):.1e} in bf16."
+    )
 
 
 def _label(name: str, value: Any) -> str:
+    if name == "resumed_by":
+        return f"taken over by {value}"
     return f"`{name}`" if value is True else f"{name} `{value}`"
 
 
 def _cell(lines: Sequence[Mapping[str, Any]], engine: str, name: str, value: Any) -> str:
-    ran = sum(line["engine"] == engine and line[name] == value for line in lines)
-    if ran:
-        return str(ran)
+    both = [line for line in lines if line["engine"] == engine]
+    if name != "resumed_by" or value != engine:  # each is resumed by its own kind too
+        both = [line for line in both if line.get(name) == value]
+    if failures := len(failed(both)):
+        return f"{len(both) - failures}, {failures} failed"
+    if both:
+        return str(len(both))
     usual = {each: values[0] for each, values in CHOICES.items()}
     broken = conflicts(PretrainSpec(**spec_of({**usual, "engine": engine, name: value})))
     return f"refused ({RULES.index(broken[0]) + 1})" if broken else "not run"
 
 
-def main() -> None:
-    """Run the set, record it and write the page's tables."""
-    everything = list(allowed())
-    plain = covering_set([each for each in everything if not needs_compiler(each)])
-    compiled = covering_set([each for each in everything if needs_compiler(each)], plain)
-    lines = []
-    for chosen in (plain, compiled):
+def main(part: str = "") -> int:
+    """Run the set or a part of it, record it and write the page's tables; 1 if anything failed.
+
+    Args:
+        part: plain (no compiler), or compiled; of the other one what is recorded stays. Empty: both.
+    """
+    everything, recorded = list(allowed()), json.loads(RECORD.read_text())
+    chosen = {"plain": covering_set([each for each in everything if not needs_compiler(each)])}
+    chosen["compiled"] = covering_set([each for each in everything if needs_compiler(each)], chosen["plain"])
+    lines = {
+        name: [line for line in recorded if {key: line.get(key) for key in CHOICES} in those]
+        for name, those in chosen.items()
+    }
+    for name in [part] if part else chosen:
         with tempfile.TemporaryDirectory() as folder:
-            lines += record(chosen, run(chosen, Path(folder)))
-    write(lines)
+            lines[name] = record(chosen[name], run(chosen[name], Path(folder)))
+        write([*lines["plain"], *lines["compiled"]])
+        for line in failed(lines[name]):
+            print(f"failed: {name_of({key: line[key] for key in CHOICES})}: {line['error']}")
+        print(f"{name}: {len(lines[name])} trainings, {len(failed(lines[name]))} failed", flush=True)
+    return 1 if failed([*lines["plain"], *lines["compiled"]]) else 0
 
 
 def write(lines: Sequence[Mapping[str, Any]]) -> None:
@@ -216,4 +273,4 @@ def write(lines: Sequence[Mapping[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(*sys.argv[1:]))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch.distributed as dist
+from torch import nn
 
 from foundation_core.data.loader import Loader, on_device
 from foundation_core.data.order import Order
@@ -28,6 +30,21 @@ SIXTY: dict[str, Any] = {
     "steps": 60, "optimizer": OptimizerSpec(lr=1e-2), "validate_every_steps": 60, "checkpoint_every_steps": 60,
 }  # fmt: skip
 """Long enough for 50 steps after the last change."""
+KINDS: Mapping[str, dict[str, Any]] = {
+    "muon": {"optimizer": OptimizerSpec(kind="muon", lr=1e-2)},
+    "bf16": {"precision": "bf16"},
+    "offload": {"offload_optimizer": True},
+    "cpu_adam": {"optimizer": OptimizerSpec(kind="cpu_adam", lr=1e-2)},
+}
+"""What is not AdamW in float32, which all engines are tried with."""
+FAST = {"muon": ("torch", "zero-0"), "bf16": ("zero-1",), "offload": ("zero-1",)}
+SLOW = {
+    "bf16": ("torch", "zero-0", "zero-2", "zero-3"),
+    "offload": ("zero-2", "zero-3"),
+    "cpu_adam": ("zero-0", "zero-1", "zero-2", "zero-3"),
+}
+LEFT = ("zero-1", "zero-3")
+"""Engines whose two ranks stop for good after a leg: one rank of the same goes on, in a process of its own."""
 LEG_STEPS = 5
 FAULTY_STEPS, FAULTY_ROWS = 6, 8
 
@@ -53,6 +70,40 @@ def trainings(
         yield f"hashes-{precision}", _hashes(run(out / f"hashes-{precision}", precision=precision), engines)
 
 
+def of_kinds(
+    run: Callable[..., Training], out: Path, engines: Mapping[str, EngineFactory], tried: Mapping[str, Sequence[str]]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The outcome of two ranks, then one, then two, for kinds of `KINDS` and engines."""
+    for kind, names in tried.items():
+        for name in names:
+            training = run(out / f"elastic-{kind}-{name}", **{**SIXTY, **KINDS[kind]})
+            yield f"elastic-{kind}-{name}", _outcome(_relay(training, [engines[name], TorchEngine, engines[name]]))
+
+
+def left(run: Callable[..., Training], out: Path, engines: Mapping[str, EngineFactory]) -> None:
+    """The first leg of trainings that others will end."""
+    for name in LEFT:
+        with suppress(Stopped):
+            run(out / f"left-{name}", **SIXTY, engine=engines[name]).run(_stop_after(LEG_STEPS))
+            raise AssertionError("it was not stopped")
+
+
+def taken_over(
+    run: Callable[..., Training], out: Path, engines: Mapping[str, EngineFactory]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What became of them."""
+    for name in LEFT:
+        yield f"left-{name}", _outcome(run(out / f"left-{name}", **SIXTY, engine=engines[name]).run())
+
+
+def _alone(module: nn.Module, request: EngineRequest) -> Engine:
+    """Rank 0 alone, which knows of no others; DeepSpeed's AdamW is torch's there, and nothing is offloaded."""
+    if request.optimizer.kind == "cpu_adam":
+        request = replace(request, optimizer=request.optimizer.model_copy(update={"kind": "adamw"}))
+    with patch.object(dist, "is_initialized", return_value=False):  # Muon would share its work out
+        return TorchEngine(module, request)
+
+
 def _outcome(trained: Trained) -> dict[str, Any]:
     return {"losses": trained.losses, "grad_norms": trained.grad_norms, "hash": weights_hash(trained.weights)}
 
@@ -72,7 +123,7 @@ def _stop_after(steps: int) -> Callable[[], bool]:
 def _relay(training: Training, engines: list[EngineFactory]) -> Trained:
     """Each engine does five steps, saves and leaves; the last one goes on to the end. `TorchEngine` is rank 0 alone."""
     for engine in engines[:-1]:
-        training.engine = engine
+        training.engine = _alone if engine is TorchEngine else engine
         if engine is not TorchEngine or dist.get_rank() == 0:
             with suppress(Stopped):
                 training.run(_stop_after(LEG_STEPS))

@@ -1,9 +1,11 @@
 """One rank of the short trainings of `combinations.py`: `python -m tests.distributed.engines OUT CASES`.
 
-    a case -> 4 steps on two ranks; what they are after 2 of them is saved -> other engines take it over, 2 steps
+    a case -> 4 steps on two ranks; what they are after 2 of them is saved -> a new engine of the same kind, 2 steps
+                                                                           -> one of another kind or stage, 2 steps
 
-CASES is a JSON file: {name: fields of a PretrainSpec, and family}. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say
-which rank this is. Rank 0 writes OUT/outcomes.json: by name, the losses of both, or the error.
+CASES is a JSON file: {name: fields of a PretrainSpec, family, and resumed_by, the other engine as "deepspeed 3"}.
+RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which rank this is. Rank 0 writes OUT/outcomes.json: by name, the
+losses of all three, or the error.
 """
 
 from __future__ import annotations
@@ -42,10 +44,12 @@ class Case:
     Args:
         spec: engine, stage, optimizer, precision and what else is combined; its model is that of the family.
         family: a name of `FAMILIES`.
+        resumed_by: the other engine that takes its state over: torch, or deepspeed and a ZeRO stage.
     """
 
     spec: PretrainSpec
     family: str
+    resumed_by: str = "torch"
 
     def engine(self, make: EngineFactory, seed: int = 0) -> Engine:
         """An engine around a fresh model."""
@@ -79,17 +83,27 @@ class Case:
 
 
 def outcome(case: Case, folder: Path) -> dict[str, Any]:
-    """The losses of a training, and of one that took over its state."""
+    """The losses of a training, and of two that took over its state."""
     make = engine_factory(case.spec.engine, case.spec.zero_stage)
+    other, _, stage = case.resumed_by.partition(" ")
     engine = case.engine(make)
     losses = case.losses(engine, 0, SAVED_AFTER)
     folder.mkdir(parents=True, exist_ok=True)
     write_hashed(folder / f"rank-{engine.rank}.safetensors", Staging().copy(engine.fragments))
     losses += case.losses(engine, SAVED_AFTER, STEPS)
     engine.barrier()
-    other = case.engine(make, seed=1)
-    other.restore(StateFiles(folder.glob("rank-*.safetensors")))
-    return {"losses": losses, "resumed": case.losses(other, SAVED_AFTER, STEPS)}
+    found: dict[str, Any] = {"losses": losses, "offloads": _offloads(engine)}
+    for name, factory in {"resumed": make, "taken_over": engine_factory(other, int(stage or 0))}.items():
+        again = case.engine(factory, seed=1)
+        again.restore(StateFiles(folder.glob("rank-*.safetensors")))
+        found[name] = case.losses(again, SAVED_AFTER, STEPS)
+    return found
+
+
+def _offloads(engine: Engine) -> bool:
+    """Whether the optimizer's state leaves the accelerator, by what DeepSpeed's optimizer says of itself."""
+    optimizer = getattr(getattr(engine, "_engine", None), "optimizer", None)
+    return any(getattr(optimizer, name, False) for name in ("cpu_offload", "offload_optimizer"))
 
 
 def main(out: Path, cases: Path) -> None:
@@ -98,9 +112,9 @@ def main(out: Path, cases: Path) -> None:
     dist.init_process_group("gloo")
     outcomes = {}
     for name, fields in json.loads(cases.read_text()).items():
-        family = fields.pop("family")
+        family, resumed_by = fields.pop("family"), fields.pop("resumed_by")
         try:
-            outcomes[name] = outcome(Case(PretrainSpec(**fields), family), out / name)
+            outcomes[name] = outcome(Case(PretrainSpec(**fields), family, resumed_by), out / name)
         except Exception as error:
             outcomes[name] = {"error": f"{type(error).__name__}: {error}"}
         if dist.get_rank() == 0:

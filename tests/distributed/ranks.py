@@ -1,4 +1,6 @@
-"""One rank of the trainings that this folder's tests compare: `python -m tests.distributed.ranks CORPUS OUT`.
+"""One rank of the trainings that this folder's tests compare: `python -m tests.distributed.ranks CORPUS OUT PART`.
+
+PART is fast, slow (what takes minutes, or needs a compiler) or alone (one rank goes on where two of `slow` stopped).
 
 RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT say which rank this is. A process does all of the trainings, because
 starting it takes longer than they do. Rank 0 writes the outcome of each to OUT/<name>.pt.
@@ -133,8 +135,8 @@ def ended(training: Training) -> dict[str, Any]:
     return {"step": progress.step, "ended_by": progress.ended_by}
 
 
-def main(corpus: Path, out: Path) -> None:
-    """Do every training."""
+def main(corpus: Path, out: Path, part: str) -> None:
+    """Do every training of a part."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
     run = partial(Training, corpus=corpus)
@@ -143,6 +145,22 @@ def main(corpus: Path, out: Path) -> None:
         if dist.get_rank() == 0:
             torch.save(body, out / f"{name}.pt")
 
+    if part == "fast":
+        fast(run, out, write)
+        found = elastic.of_kinds(run, out, ENGINES, elastic.FAST)
+    elif part == "slow":
+        elastic.left(run, out, ENGINES)
+        found = elastic.of_kinds(run, out, ENGINES, elastic.SLOW)
+    else:
+        found = elastic.taken_over(run, out, ENGINES)
+    for name, body in found:
+        write(name, body)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def fast(run: Callable[..., Training], out: Path, write: Callable[[str, dict[str, Any]], None]) -> None:
+    """Trainings of AdamW, and joint objectives."""
     for name, engine in ENGINES.items():
         write(f"even-{name}", outcome(run(out / f"even-{name}", engine=engine).run()))
         uneven = run(out / f"uneven-{name}", engine=engine, batch_rows=5)
@@ -172,9 +190,7 @@ def main(corpus: Path, out: Path) -> None:
         write(name, outcome(training.run()))
     for name, body in elastic.trainings(run, out, ENGINES):
         write(name, body)
-    dist.barrier()
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])

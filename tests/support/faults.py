@@ -115,19 +115,26 @@ class Erring(NextToken):
 
 
 class Cramped(NextToken):
-    """Next token on a device that has memory for so many rows: nothing on a CPU says so by itself.
+    """Next token on a device that has memory for so many rows; the host's refusal is real.
 
     Args:
         rows: more of them at once are refused.
+        device: whose memory it is: cuda or host.
+        when: what is refused: step or validation.
     """
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, rows: int, device: Literal["cuda", "host"] = "cuda", when: str = "step") -> None:
         super().__init__()
-        self.rows = rows
+        self.rows, self.device, self.when = rows, device, when
+        self.refused = 0
 
     def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
         """The real loss."""
-        if len(example.labels) > self.rows and torch.is_grad_enabled():
+        now = "step" if torch.is_grad_enabled() else "validation"
+        if len(example.labels) > self.rows and now == self.when:
+            self.refused += 1
+            if self.device == "host":
+                torch.empty(1 << 58)  # more than any host has
             raise torch.OutOfMemoryError("CUDA out of memory")
         return super().loss(model, example, ranks)
 

@@ -150,6 +150,7 @@ class Training:
         recovery: what happens when a step fails.
         quarantined: documents that are hidden from the start on.
         verify_outputs: whether a model that was read from a checkpoint must say what the saved one said.
+        offload_optimizer: whether the optimizer's state leaves the accelerator.
     """
 
     folder: Path
@@ -175,6 +176,7 @@ class Training:
     quarantined: tuple[str, ...] = ()
     packing: Packing = "cut"
     verify_outputs: bool = True
+    offload_optimizer: bool = False
 
     def run(self, stop_requested: Callable[[], bool] = lambda: False) -> Trained:
         """Train to the end, or until somebody stops it."""
@@ -215,8 +217,8 @@ class Training:
             events=events,
             stop_requested=stop_requested,
             keep_best=lambda step: best.update({step: engine.weights()}),
-            validate=lambda: score_rows(
-                engine.model, self.objective, rows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64)
+            validate=lambda at_once: score_rows(
+                engine.model, self.objective, rows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64), at_once
             ),
             clock=self.clock,
             ledger=ledger,
@@ -245,7 +247,8 @@ class Training:
         return Order(len(self._rows), self.seed)
 
     def _engine(self) -> Engine:
-        return self.engine(self.model(), EngineRequest(self.optimizer, self.precision, self.micro_batch_rows))
+        request = EngineRequest(self.optimizer, self.precision, self.micro_batch_rows, self.offload_optimizer)
+        return self.engine(self.model(), request)
 
     def _checkpoints(self, engine: Engine) -> Checkpoints:
         content = ShardDataset(self.corpus).content

@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 from torch import nn
 
 from foundation_core.data.depot import Depot
-from foundation_core.errors import ConfigError, TransientError
+from foundation_core.errors import ConfigError, SetupError, TransientError
 from foundation_core.events import EventLog, read_events
 from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.specs import OptimizerSpec
@@ -50,11 +50,13 @@ def server() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["s3", "folder"])
+@pytest.fixture(params=["s3", "folder", "memory", "file"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Depot:
-    """A store of its own for each test: objects, or a folder that is mounted somewhere."""
+    """A store of its own for each test: objects, a folder that is mounted somewhere, and what else fsspec speaks to."""
     if request.param == "folder":
         return Depot.at(str(tmp_path / "mounted" / "run"))
+    if request.param in ("memory", "file"):
+        return Depot.at(f"{request.param}://{tmp_path / 'store'}")
     return Depot.at(f"{request.getfixturevalue('server')}/{tmp_path.name}")
 
 
@@ -198,6 +200,57 @@ def test_a_store_that_comes_back_gets_the_checkpoint_and_both_are_told(tmp_path:
         assert checkpoints.restore() == (1, {"labels": 1})
 
 
+class Picky(Depot):
+    """A store that refuses some calls for a number of tries: (method, how the name ends)."""
+
+    def __init__(self, place: Any, refuses: dict[tuple[str, str], int]) -> None:
+        super().__init__(place)
+        self.refuses = refuses
+
+    def put(self, name: str, source: Any) -> None:
+        self._refuse("put", name)
+        super().put(name, source)
+
+    def remove(self, name: str) -> None:
+        self._refuse("remove", name)
+        super().remove(name)
+
+    def _refuse(self, method: str, name: str) -> None:
+        for (refused, end), left in self.refuses.items():
+            if refused == method and name.endswith(end) and left:
+                self.refuses[refused, end] -= 1
+                raise OSError(5, "the store did not answer")
+
+
+def test_a_store_that_is_away_when_the_manifest_comes_gets_it_later(tmp_path: Path) -> None:
+    _save(tmp_path / "one", Picky(tmp_path / "store", {("put", "manifest.json"): 2}), 1)
+    assert Depot(tmp_path / "store").names() == ["step-00000001/manifest.json", f"step-00000001/{STATE}"]
+    assert [event["failure"] for event in _events(tmp_path / "one", "failure")] == ["copies_away"]
+    assert [event["failure"] for event in _events(tmp_path / "one", "recovered")] == ["copies_away"]
+
+
+@pytest.mark.parametrize("name", ["step-00000001/manifest.json", f"step-00000001/{STATE}"])
+def test_what_could_not_be_removed_is_removed_with_the_next_checkpoint(tmp_path: Path, name: str) -> None:
+    store = Picky(tmp_path / "store", {("remove", name): 1})
+    with _checkpoints(tmp_path / "one", store, keep=1) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save(step, {"labels": step})
+            checkpoints.finish(everywhere=True)
+            there = {found.partition("/")[0] for found in store.names() if found.startswith("step-")}
+            assert there == ({"step-00000001", "step-00000002"} if step == 2 else {f"step-0000000{step}"})
+    assert not any(store.refuses.values())
+
+
+def test_what_an_upload_that_was_cut_off_left_is_removed_once_a_later_checkpoint_counts(
+    store: Depot, tmp_path: Path
+) -> None:
+    for step in (1, 9):
+        store.put_bytes(f"step-0000000{step}/{STATE}", b"half")
+    _save(tmp_path / "one", store, 2, 3)
+    folders = {name.partition("/")[0] for name in store.names()}
+    assert folders == {"step-00000002", "step-00000003", "step-00000009"}, "9 may be on its way again"
+
+
 def test_while_the_store_is_away_training_saves_on_disk_and_the_latest_gets_there(tmp_path: Path) -> None:
     store = Away(tmp_path / "store", tries=1)
     with _checkpoints(tmp_path / "one", store) as checkpoints:
@@ -226,10 +279,23 @@ def test_a_training_does_not_begin_where_the_store_does_not_answer(tmp_path: Pat
         _save(tmp_path / "one", Depot(tmp_path / "file" / "run"), 1, patience=0.1)
 
 
-@pytest.mark.parametrize("address", ["https://host/run", "hf://datasets/owner/name", "ftp://host/run"])
-def test_a_store_that_cannot_be_written_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError):
-        store_copies(CheckpointSpec(store=address), Retention(), EventLog(Path("/tmp")))
+@pytest.mark.parametrize("address", ["https://host/run", "hf://datasets/owner/name", "zip://run.zip", "nothing://run"])
+def test_a_store_that_cannot_be_written_is_refused(address: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="can be written"):
+        store_copies(CheckpointSpec(store=address), Retention(), EventLog(tmp_path))
+
+
+def test_a_store_whose_library_is_not_installed_is_refused_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `abfs`, where adlfs is missing."""
+    from fsspec.registry import known_implementations
+
+    absent = {"class": "no_such_library.Store", "err": "Install no_such_library to use it"}
+    monkeypatch.setitem(known_implementations, "elsewhere", absent)
+    with pytest.raises(SetupError, match="Install no_such_library to use it") as caught:
+        store_copies(CheckpointSpec(store="elsewhere://run"), Retention(), EventLog(tmp_path))
+    assert "elsewhere://" in caught.value.found
 
 
 def test_without_a_store_there_are_no_copies(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -16,35 +17,45 @@ from foundation_core.objectives.language import NextToken
 from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, TorchEngine
+from foundation_core.train.recovery import is_memory_full
 from tests.support.faults import (
     Cramped,
-    assert_same,
     events_of,
     stop_at,
 )
 from tests.support.training import (
     Trained,
     Training,
+    weights_sha256,
 )
 
 STEPS = 12
 
 
+def _assert_alike(one: Trained, other: Trained) -> None:
+    """The same to the last digit; validations, whose rows are added up in other groups, but for that digit."""
+    assert one.losses == other.losses
+    assert one.grad_norms == other.grad_norms
+    assert weights_sha256(one.weights) == weights_sha256(other.weights)
+    assert one.validations == pytest.approx(other.validations, rel=1e-6)
+
+
+@pytest.mark.parametrize("device", ["cuda", "host"])
 @pytest.mark.parametrize("room", [1, 2, 3])
 def test_micro_batches_are_halved_until_they_fit_and_the_result_is_that_of_smaller_ones(
-    corpus: Path, tmp_path: Path, room: int
+    corpus: Path, tmp_path: Path, room: int, device: Literal["cuda", "host"]
 ) -> None:
-    wide = Training(tmp_path / "wide", corpus, objective=Cramped(room), micro_batch_rows=4, steps=STEPS)
+    wide = Training(tmp_path / "wide", corpus, objective=Cramped(room, device), micro_batch_rows=4, steps=STEPS)
     fitting = 1 if room == 1 else 2
     narrow = Training(tmp_path / "narrow", corpus, micro_batch_rows=fitting, steps=STEPS).run()
-    assert_same(wide.run(), narrow)
+    _assert_alike(wide.run(), narrow)
     failures = events_of(tmp_path / "wide", "failure")
     assert [failure["failure"] for failure in failures] == ["device_memory"] * (2 if room == 1 else 1)
     assert [event["failure"] for event in events_of(tmp_path / "wide", "recovered")] == ["device_memory"]
     again = replace(wide, folder=tmp_path / "again")
     with pytest.raises(Stopped):
         again.run(stop_at(3))
-    assert_same(again.run(), narrow)
+    _assert_alike(again.run(), narrow)
     assert len(events_of(tmp_path / "again", "failure")) == len(failures), "it is remembered"
 
 
@@ -71,8 +82,44 @@ def test_one_of_several_ranks_has_all_begin_again_with_what_memory_has_room_for(
     )
     with pytest.raises(DeviceMemoryError, match="the memory of rank 0 is full with 2 rows a micro-batch"):
         cramped.run()
-    assert_same(cramped.run(), narrow)
+    _assert_alike(cramped.run(), narrow)
     assert len(events_of(tmp_path / "full", "failure")) == 1
+
+
+@pytest.mark.parametrize("device", ["cuda", "host"])
+def test_a_validation_takes_as_many_rows_as_there_is_room_for_and_finds_the_same(
+    corpus: Path, tmp_path: Path, device: Literal["cuda", "host"]
+) -> None:
+    objective = Cramped(1, device, when="validation")
+    training = Training(tmp_path, corpus, objective=objective, micro_batch_rows=1, steps=STEPS)
+    trained = training.run()
+    failures = events_of(tmp_path, "failure")
+    assert {(failure["failure"], failure["step"]) for failure in failures} == {("device_memory", 3)}
+    assert len(failures) == objective.refused == 4, "16 rows, 8, 4, 2; the validations behind it remember"
+    assert [event["failure"] for event in events_of(tmp_path, "recovered")] == ["device_memory"]
+    narrow = Training(tmp_path / "narrow", corpus, micro_batch_rows=1, steps=STEPS).run()
+    _assert_alike(trained, narrow)
+    with pytest.raises(SetupError, match="full with 1 rows a micro-batch"):
+        replace(training, folder=tmp_path / "none", objective=Cramped(0, device, when="validation")).run()
+
+
+def test_a_validation_of_which_one_rank_has_no_room_has_all_begin_again(corpus: Path, tmp_path: Path) -> None:
+    class OneOfTwo(TorchEngine):
+        world = 2
+
+    training = Training(tmp_path, corpus, engine=OneOfTwo, objective=Cramped(2, when="validation"), steps=2)
+    with pytest.raises(DeviceMemoryError, match="the memory of rank 0 is full with 16 rows"):
+        training.run()
+
+
+def test_what_is_no_want_of_memory_is_not_taken_for_it(corpus: Path, tmp_path: Path) -> None:
+    class Wrong(NextToken):
+        def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+            raise RuntimeError("mat1 and mat2 shapes cannot be multiplied (memory 4x5 and 6x7)")
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        Training(tmp_path, corpus, objective=Wrong(), steps=STEPS).run()
+    assert is_memory_full(MemoryError())
 
 
 def test_a_joint_batch_is_not_divided(corpus: Path, tmp_path: Path) -> None:

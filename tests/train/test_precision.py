@@ -24,10 +24,26 @@ def test_auto_takes_the_faster_one_and_says_by_how_much(
     monkeypatch: pytest.MonkeyPatch, bf16_seconds: float, name: str
 ) -> None:
     seconds = {torch.float32: 1.0, torch.bfloat16: bf16_seconds}
-    monkeypatch.setattr(precision, "_product_seconds", lambda dtype: seconds[dtype])
+    monkeypatch.setattr(precision, "_product_seconds", lambda dtype, device, size: seconds[dtype])
     chosen = choose_precision("auto")
     assert chosen.name == name
     assert f"{bf16_seconds:.2f} times as long in bf16" in chosen.reason
+
+
+@pytest.mark.parametrize(("device", "size"), [("cpu", 256), ("cuda", 4096)])
+def test_what_is_timed_is_on_the_device_that_trains_and_large_enough_for_it(
+    monkeypatch: pytest.MonkeyPatch, device: str, size: int
+) -> None:
+    """A stand-in times it: a 256-square product of a GPU would be over before its start is."""
+    timed = []
+
+    def seconds(dtype: torch.dtype, where: torch.device, rows: int) -> float:
+        timed.append((where.type, rows))
+        return 1.0
+
+    monkeypatch.setattr(precision, "_product_seconds", seconds)
+    assert f"a {size}-square product" in choose_precision("auto", torch.device(device)).reason
+    assert timed == [(device, size)] * 2
 
 
 def test_auto_measures_real_products() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cluster.embedded import free_port
 from foundation_core.events import EventLog, read_events
 from foundation_core.spec_watch import WatchSpec
 from foundation_core.specs import OptimizerSpec
@@ -19,6 +24,7 @@ from foundation_core.train.votes import agree
 from foundation_core.train.watch import Watched
 from tests.support.training import tiny_model
 
+REPOSITORY = Path(__file__).parents[2]
 WORLD, WINDOW = 3, 5
 
 
@@ -114,3 +120,24 @@ def test_a_watch_tells_what_energy_was_taken_and_leaves_no_thread(tmp_path: Path
     assert set(threading.enumerate()) == before
     told = [event for _, event in read_events(tmp_path) if event["kind"] == "energy"]
     assert [event["rank"] for event in told] == [0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_rank_that_really_has_more_to_do_is_named_and_the_other_is_not(
+    corpus: Path, tmp_path: Path, slow: int
+) -> None:
+    """Two processes that exchange gradients: their steps take equally long, whoever is slow."""
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    common |= {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.train.slowed_rank", str(tmp_path), str(corpus), str(slow)]
+    ranks = [subprocess.Popen(command, env={**common, "RANK": str(rank)}, cwd=REPOSITORY) for rank in range(2)]
+    try:
+        assert [rank.wait(240) for rank in ranks] == [0, 0]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    told = [event for _, event in read_events(tmp_path) if event["kind"] == "failure"]
+    assert {(event["failure"], event["rank"], event["host"]) for event in told} == {
+        ("straggler", slow, socket.gethostname())
+    }
