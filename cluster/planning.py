@@ -66,7 +66,8 @@ def source_content_of(recipe: PipelineSpec) -> str:
     Raises:
         ConfigError, DataError: the source is missing or empty.
     """
-    from foundation_core.data.documents import open_source, source_content
+    from foundation_core.data.digests import source_content
+    from foundation_core.data.documents import open_source
 
     return source_content(open_source(recipe.ingest.source).files())
 

@@ -24,6 +24,7 @@ from foundation_core.specs import (
 PLACE = {
     "ingest.source.path",
     "ingest.source.text_field",
+    "ingest.source.id_field",
     "ingest.source.label_field",
     "ingest.source.licence_field",
     "ingest.source.image_field",

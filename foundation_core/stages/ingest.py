@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from foundation_core.data.corpus import Corpus
-from foundation_core.data.documents import SourceFile, content_of, open_source, sampled, source_digests
+from foundation_core.data.digests import content_of, source_digests
+from foundation_core.data.documents import SourceFile, open_source, sampled
 from foundation_core.data.features import FEATURES_FILE, Features, measure
 from foundation_core.data.filters import rules_of
 from foundation_core.data.modalities import Reader, ingest_key, open_reader, read_files

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.digests import source_content
+from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.errors import DataError, SetupError
 from foundation_core.specs import IngestSpec, SourceSpec

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.data.documents import SourceFile, open_source, source_content
+from foundation_core.data.digests import source_content
+from foundation_core.data.documents import SourceFile, open_source
 from foundation_core.data.modalities import Reader, open_reader, read_files
 from foundation_core.errors import ConfigError
 from foundation_core.specs import IngestSpec, SourceSpec

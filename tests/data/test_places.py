@@ -18,7 +18,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.digests import source_content
+from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.data.places import Remote, located
 from foundation_core.errors import ConfigError, DataError

@@ -18,7 +18,8 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data.documents import Refused, open_source, source_content
+from foundation_core.data.digests import source_content
+from foundation_core.data.documents import Refused, open_source
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError, DataError, FoundationError
 from foundation_core.specs import IngestSpec, SourceSpec

@@ -67,7 +67,8 @@ def test_no_window_reaches_over_the_border_of_a_split_and_the_test_comes_last(
 
 
 def test_the_content_follows_the_label_column(tmp_path: Path) -> None:
-    from foundation_core.data.documents import open_source, source_content
+    from foundation_core.data.digests import source_content
+    from foundation_core.data.documents import open_source
 
     _table(tmp_path)
     labelled = _spec(tmp_path).source

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.digests import source_content
+from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import ingest_key
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import ConfigError

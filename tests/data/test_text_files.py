@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from backports import zstd
 
-from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.digests import source_content
+from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError
 from foundation_core.specs import IngestSpec, SourceSpec

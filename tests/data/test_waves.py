@@ -13,7 +13,8 @@ import pytest
 import soundfile
 import torch
 
-from foundation_core.data.documents import open_source, source_content
+from foundation_core.data.digests import source_content
+from foundation_core.data.documents import open_source
 from foundation_core.data.features import load_features
 from foundation_core.data.modalities import QUARANTINED
 from foundation_core.data.samples import Samples
