@@ -68,12 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     with model_files(arguments.model, settings.mlflow_uri) as folder:
         model = load_served_model(folder)
     writer = model.writer(arguments.task)
-    if arguments.samples > 1 and not writer.how(said).temperature:
-        raise ConfigError(
-            f"--samples {arguments.samples} would write the same text each time, as nothing is drawn",
-            allowed="--samples 1",
-            fix="ask for another --temperature than 0, and no --beams, to have different texts",
-        )
+    _check_samples(arguments.samples, writer.how(said))
     if (arguments.tokens or writer.max_tokens) >= model.context_tokens:
         most = model.context_tokens - 1
         print(f"foundation: this model reads {most + 1} tokens at once; it writes {most} at the most", file=sys.stderr)
@@ -81,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     items = [each.item for each in asked]
     heads = [each.name if writer.behind else "" for each in asked]
     params = {**said, "task": writer.name, "max_tokens": arguments.tokens}
-    if _streams(arguments):
+    if _streams(arguments, writer.how(said).beams):
         _print_growing(heads, model.stream(items, params))
     else:
         completions = [answer[writer.column] for answer in model.answer(items, params)]
@@ -119,24 +114,35 @@ def _said(arguments: argparse.Namespace) -> dict[str, Any]:
         said["temperature"] = 0.0
     if writing(said).beams > 1 and arguments.stream:
         raise ConfigError("--beams finds a text as a whole and has nothing to show before", fix="leave out --stream")
+    if {"temperature", "beams"} & said.keys():  # else it depends on the model whether anything is drawn
+        _check_samples(arguments.samples, writing(said))
     if arguments.json and arguments.stream:
         raise ConfigError("--json is one list, printed when it is whole", fix="leave out --stream")
     return said
 
 
-def _streams(arguments: argparse.Namespace) -> bool:
+def _check_samples(samples: int, how: WritingSpec) -> None:
+    if samples > 1 and not how.temperature:
+        raise ConfigError(
+            f"--samples {samples} would write the same text each time, as nothing is drawn",
+            allowed="--samples 1",
+            fix="ask for another --temperature than 0, and no --beams, to have different texts",
+        )
+
+
+def _streams(arguments: argparse.Namespace, beams: int) -> bool:
     wanted = sys.stdout.isatty() if arguments.stream is None else arguments.stream
-    return wanted and not arguments.json and (arguments.beams or 1) == 1
+    return wanted and not arguments.json and beams == 1
 
 
-def _words(arguments: argparse.Namespace) -> list[str]:
-    """What was asked, as it was written.
+def _words(arguments: argparse.Namespace) -> list[str | None]:
+    """What was asked, as it was written; None for standard input, which `-` stands for on the command line alone.
 
     Raises:
         ConfigError: there are two places to ask, or the file cannot be read or is empty.
     """
     if arguments.file is None:
-        return list(arguments.prompts) or ["-"]
+        return [None if prompt == "-" else prompt for prompt in arguments.prompts] or [None]
     if arguments.prompts:
         raise ConfigError("there are prompts on the command line and in --file", fix="leave one of them out")
     try:
@@ -145,10 +151,10 @@ def _words(arguments: argparse.Namespace) -> list[str]:
         raise ConfigError(f"{arguments.file} cannot be read: {error}", allowed="a text file in UTF-8") from error
     if not (words := [line for line in lines if line.strip()]):
         raise ConfigError(f"{arguments.file} holds no prompt", allowed="a prompt a line")
-    return words
+    return list(words)
 
 
-def _asked(words: Sequence[str], model: ServedModel, task: str) -> list[Asked]:
+def _asked(words: Sequence[str | None], model: ServedModel, task: str) -> list[Asked]:
     """What the model is to read.
 
     Raises:
@@ -156,29 +162,30 @@ def _asked(words: Sequence[str], model: ServedModel, task: str) -> list[Asked]:
     """
     from foundation_core.data.modalities import normalise
 
-    if words.count("-") > 1:
+    if words.count(None) > 1:
         raise ConfigError("- was asked more than once, and standard input can be read once", fix="leave one of them")
     inputs, asked = model.inputs_of(task), []
     for word in words:
-        if word == "-" and sys.stdin.isatty():
+        if word is None and sys.stdin.isatty():
             print("the prompt, then Ctrl-D:" if "text" in inputs else "a file, then Ctrl-D:", file=sys.stderr)
-        typed = sys.stdin.buffer.read() if word == "-" else None
+        name = "-" if word is None else word
+        typed = sys.stdin.buffer.read() if word is None else None
         try:
             if "text" in inputs:
-                text = normalise(os.fsencode(word) if typed is None else typed)
+                text = normalise(os.fsencode(name) if typed is None else typed)
                 asked.append(Asked(text, text))
             else:
-                content = Path(word).read_bytes() if typed is None else typed
+                content = Path(name).read_bytes() if typed is None else typed
                 model.read(content)  # so that what is wrong with it is said by its name
-                asked.append(Asked(word, content))
+                asked.append(Asked(name, content))
         except OSError as error:
             raise ConfigError(
-                f"{word} cannot be read: {error.strerror}", allowed=f"files: this model reads {' or '.join(inputs)}"
+                f"{name} cannot be read: {error.strerror}", allowed=f"files: this model reads {' or '.join(inputs)}"
             ) from error
         except ValueError as error:
             if "text" in inputs:
                 raise ConfigError(f"the prompt is not text: {error}", allowed="UTF-8") from error
-            raise ConfigError(f"{word} is not what this model reads: {error}", allowed=" or ".join(inputs)) from error
+            raise ConfigError(f"{name} is not what this model reads: {error}", allowed=" or ".join(inputs)) from error
     return asked
 
 

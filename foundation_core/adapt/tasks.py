@@ -206,13 +206,13 @@ class Task(ABC):
     def scores(self, tally: Tally) -> dict[str, float]:
         """The scores by name; and `loss`, that of one label."""
 
-    @abstractmethod
     def reply(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Reply:
-        """What a served model says of one item.
+        """What a served model says of one item; of a task whose answers are no texts.
 
         Args:
             item: a text, normalised as the documents were; or values, (C, H, W), as the corpus has them.
         """
+        raise NotImplementedError(f"{type(self).__name__} answers with texts")
 
 
 def find_task(name: str) -> Task:

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from foundation_core.adapt.scores import chrf, letter_counts, word_errors
-from foundation_core.adapt.tasks import Facts, Reply, Tally, Task, TaskRows, summed_loss
+from foundation_core.adapt.tasks import Facts, Tally, Task, TaskRows, summed_loss
 from foundation_core.adapt.transfer import Pretrained, load_whole, whole_model
 from foundation_core.data.tokenizer import END_ID, start_id
 from foundation_core.generation.generate import remember
@@ -94,10 +94,6 @@ class WritingTask(Task):
             begun = self.begun(model, rows.select(torch.tensor(part)), facts)
             texts += texts_of(begun, room_for(begun.model, facts.spec.answer_tokens), how, ending(facts))
         return texts
-
-    def reply(self, model: nn.Module, item: str | Tensor, facts: Facts) -> Reply:
-        """The answer to one item."""
-        return {"answer": self.written(model, self.questions([item], facts), facts)[0]}
 
 
 class ContinuingTask(WritingTask):

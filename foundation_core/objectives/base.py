@@ -90,6 +90,13 @@ class Objective(ABC):
             batch: among others `sample` (N,): the global number of each row's sample, by which randomness is keyed.
         """
 
+    def fit(self, tokens: int) -> None:  # noqa: B027 - most have nothing to refuse
+        """Refuse rows of so many tokens, where nothing can be asked of them.
+
+        Raises:
+            ConfigError: so it is.
+        """
+
     @abstractmethod
     def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
         """float32 scalar: the sum of the losses of the example's labels."""

@@ -88,7 +88,7 @@ def prefix(request: Request) -> Prefix:
     """The objective `prefix`."""
     request.need_tokens()
     if reason := prefix_misfit(request.model.trunk.position):
-        raise ConfigError(f"prefix: {reason}")
+        raise ConfigError(f"prefix: {reason}", fix="choose one of these, or the objective next_token")
     return Prefix()
 
 

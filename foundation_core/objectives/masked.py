@@ -179,7 +179,7 @@ class SpanCorruption(Objective):
             return
         spans = Spans.of(tokens, self.fraction, self.span_tokens)
         if problems := list(span_misfits(spans, tokens, len(self.sentinels))):
-            raise ConfigError("; ".join(problems))
+            raise ConfigError("; ".join(problems), fix="change one of the fields that are named")
 
 
 def random_parts(total: int, parts: int, draw: Tensor) -> Tensor:
@@ -212,6 +212,4 @@ def masked_token(request: Request) -> MaskedToken:
 def span_corruption(request: Request) -> SpanCorruption:
     """The objective `span_corruption`."""
     masking = request.masking
-    objective = SpanCorruption(request.need_tokens(), masking.of_text, masking.span_tokens)
-    objective.fit(request.model.context_tokens)
-    return objective
+    return SpanCorruption(request.need_tokens(), masking.of_text, masking.span_tokens)

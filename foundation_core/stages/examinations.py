@@ -203,7 +203,8 @@ class PythonSamples:
         def text(row: list[int]) -> str:
             """One that is ended has only whole lines."""
             decoded = ending.text(row, spec)
-            return f"{decoded}\n" if row[-1] == END_ID else decoded
+            ended = row[-1] == END_ID and decoded == tokenizer.decode(row)  # and was not cut before a stop text
+            return f"{decoded}\n" if ended else decoded
 
         samples = [
             judge(prompt, text(row), text(of_document))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
 from foundation_core.cost.flops import FORMULA, flops_per_token
@@ -25,6 +26,7 @@ from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
 from foundation_core.files import sha256_file, write_json
+from foundation_core.model.stems import TokenStem
 from foundation_core.objectives.base import Objective
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
@@ -103,7 +105,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
                 "version": MODEL_VERSION,
                 "model": spec.model.model_dump(mode="json"),
                 "shape": corpus.shape.to_json(),
-                "tokenizer": inputs["corpus"].outputs.get(TOKENIZER_FILE),
+                "tokenizer": inputs["corpus"].outputs.get(TOKENIZER_FILE) if _reads_tokens(engine.model) else None,
             },
         )
         context.tracker.metrics({f"speed/{name}": value for name, value in speed.items() if name in _LOGGED})
@@ -146,6 +148,11 @@ def _introduce(
     )
     if spec.packing != "cut" and corpus.filled_fraction is not None:  # `cut` pads the last row of a shard alone
         context.events.say(f"{spec.packing}: {corpus.filled_fraction:.1%} of the places of the rows hold a token")
+
+
+def _reads_tokens(model: nn.Module) -> bool:
+    """Whether any part of it knows tokens by their numbers; a corpus of captioned images has a tokenizer anyhow."""
+    return any(isinstance(part, TokenStem) for part in model.modules())
 
 
 def _course(progress: Progress) -> dict[str, Any]:

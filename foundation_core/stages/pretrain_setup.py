@@ -102,7 +102,9 @@ def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) ->
 
 
 def _check_reading(spec: PretrainSpec, objective: Objective, model: Reader) -> None:
-    """Refuse what names cannot tell: the family of another package whose trunk does not read as the objective must."""
+    """Refuse rows that nothing can be asked of, and what names cannot tell: the family of another package whose trunk
+    does not read as the objective must."""
+    objective.fit(spec.model.context_tokens)
     if objective.reads_both_ways and model.trunk.causal:
         raise ConfigError(
             f"pretrain.objective={spec.objective} asks what stands on both sides, and the trunk of the family"

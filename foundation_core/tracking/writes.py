@@ -111,9 +111,12 @@ class Writes(ABC):
         return [{self.column: text} for text in texts]
 
     def stream(self, items: Sequence[Item], params: Mapping[str, Any]) -> Iterator[list[str | None]]:
-        """The same texts as they grow, all side by side."""
-        how, begun = self.how(params), self.begun(items)
-        return pieces_of(begun, self._room(begun, params), how, self.ending)
+        """The same texts as they grow: those side by side that are written side by side; None where one has ended."""
+        for part, how in in_parts(len(items), self.how(params)):
+            begun = self.begun(items[part.start : part.stop])
+            before, behind = [None] * part.start, [""] * (len(items) - part.stop)
+            for pieces in pieces_of(begun, self._room(begun, params), how, self.ending):
+                yield [*before, *pieces, *behind]
 
     def _room(self, begun: Begun, params: Mapping[str, Any]) -> int:
         said = params.get("max_tokens")

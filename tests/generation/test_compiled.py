@@ -70,7 +70,7 @@ prompts_of_a_batch = st.lists(st.lists(st.integers(0, 10), min_size=1, max_size=
 @torch.inference_mode()
 def logits_of_each_step(model: Model, prompts: list[list[int]], going: list[list[bool]], exact: Model | None = None):
     """Of a compiled step and of the model, which are told the same tokens, for the rows that go on."""
-    tokens_BT, layout = left_padded(prompts, torch.device("cpu"))
+    tokens_BT, layout = left_padded(prompts, torch.device("cpu"), prefix=False)
     cache = Cache(len(model.trunk.blocks), tokens_BT.shape[1] + len(going))
     model(tokens_BT, layout, cache)
     plan = plan_of(model)

@@ -45,7 +45,7 @@ class Row {
   canHide({ places, isHidden }) {
     const { ids, spans } = this.described.hides;
     if (!ids.length || !places.length) return false;
-    return isHidden || !spans || this.rendered().filter((each) => each.isHidden).length + 1 < ids.length - this.sentinelsTyped();
+    return isHidden || !spans || this.rendered().filter((each) => each.isHidden).length + 1 <= ids.length - this.sentinelsTyped();
   }
 
   sentinelsTyped() { return this.typed.filter((id) => this.described.hides.ids.includes(id)).length; }
