@@ -144,7 +144,11 @@ def _told(found: Mapping[str, float]) -> str:
 def _sentences(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     trained = entry["pretrain"]
     size, steps, precision = trained["parameters"] / 1e6, trained["steps"], trained["precision"]["name"]
-    yield f"{size:.2f} M parameters, {steps} steps in {precision}; {entry['model']}"
+    in_time = "met" if entry["seconds"] <= BAR_SECONDS else "MISSED"
+    yield (
+        f"{size:.2f} M parameters, {steps} steps in {precision}; {entry['model']}; {entry['seconds']} s"
+        f" (bar {BAR_SECONDS}) {in_time}"
+    )
     if name in BARS:
         place, bar = BARS[name]
         value = reached(entry, place)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from logging import INFO, WARNING
 from typing import Any
 from uuid import UUID
@@ -96,7 +96,8 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
             results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
         except Exception:
             if session.at_work is not None:
-                show_failures(stage, session.at_work)
+                with suppress(Exception):  # Prefect may be what failed; the error that is told is the stage's own
+                    show_failures(stage, session.at_work)
             raise
         show_links(results[ROLES[stage]], session.settings)  # here: what a task shows stands far down on the run's page
         show_pictures(results[ROLES[stage]], session.settings)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from pathlib import Path
 from tests.chaos.apart import APART
 from tests.chaos.cases import FAULTS, MOMENTS, Case, covering, every_case
 from tests.chaos.faults import FAULT, needs, others_of
-from tests.chaos.site import Row, left_over, running_site
+from tests.chaos.site import Row, Site, left_over, running_site
 
 LATE = "the minutes were over"
 
@@ -60,10 +61,19 @@ def run(cases: Sequence[Case], seconds: float) -> tuple[list[Row], str]:
         for case in cases:
             if needs(case.fault) or time.monotonic() - began > seconds:
                 continue
-            apart = APART.get(case)
-            rows.append(apart(site) if apart else site.disturbed(case, FAULT[case.fault], others_of(case.fault)))
+            rows.append(_tried(site, case))
             print(_line(rows[-1]), flush=True)
     return rows, ", ".join(f"{count} {name}" for name, count in left_over(site.home).items())
+
+
+def _tried(site: Site, case: Case) -> Row:
+    apart, began = APART.get(case), time.time()
+    if apart is None:
+        return site.disturbed(case, FAULT[case.fault], others_of(case.fault))
+    try:
+        return apart(site)
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        return Row(case, [str(error)], [], 0, 0.0, time.time() - began)
 
 
 def _line(row: Row) -> str:

@@ -55,7 +55,10 @@ def kill_a_node(site: Site) -> Row:
             step, at = _step(home), time.time()
             nodes.kill_node()
             nodes.add_node()
-            output, _ = command.communicate(timeout=400)
+            try:
+                output, _ = command.communicate(timeout=400)
+            finally:
+                command.kill()
             by_hand, status = [], command.returncode
             if status != 0:
                 by_hand.append("the same command")
@@ -85,6 +88,7 @@ def learn_with_a_bad_document(site: Site) -> Row:
         named = load_result(_trained(site, f"{BAD_OBJECTIVE} --pretrain.quarantined {shlex.quote(json.dumps([name]))}"))
     finally:
         mark.unlink()
+        site.restore()
     problems = [] if result.summary["quarantined"] == [name] else [f"left out: {result.summary['quarantined']}"]
     if result.content != named.content:
         problems.append("another model than that of a run that never had the document")

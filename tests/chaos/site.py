@@ -108,6 +108,12 @@ class Site:
         assert folder is not None
         self.expected = load_result(folder).content
 
+    def restore(self) -> None:
+        """Train as the recipe says again, after a case that trained with another objective."""
+        shutil.rmtree(self.home / "results" / "pretrain", ignore_errors=True)
+        ended = self.stack.finish(self.stack.start("pretrain", recipe="miniature", others=OTHERS), FINISH_SECONDS)
+        assert ended["state"]["type"] == "COMPLETED", ended["state"]["message"]
+
     def disturbed(self, case: Case, fault: Callable[[Site], None], others: str = "") -> Row:
         """Run one case to its end."""
         began, results = time.time(), self.home / "results"
@@ -134,6 +140,8 @@ class Site:
         for _, again in self.undo:
             again()
         lost, seconds = self._costs(step, at)
+        if others:
+            self.restore()
         return Row(case, problems, by_hand, lost, seconds, time.time() - began)
 
     def _give_up(self) -> None:
