@@ -52,7 +52,7 @@ def little_spec(corpus: Path) -> Callable[..., IngestSpec]:
 
     def build(**fields: Any) -> IngestSpec:
         usual: dict[str, Any] = {
-            "source": SourceSpec(kind="folder", path=str(corpus)),
+            "source": SourceSpec(kind="folder", path=str(corpus), pattern="**/*.py"),
             "filters": (FilterSpec(measure="characters", at_least=50),),
             "split": SplitSpec(validation_fraction=0.2, test_fraction=0.2),
             "tokenizer": TokenizerSpec(vocabulary=400),

@@ -224,7 +224,7 @@ def test_a_shard_is_compared_with_its_sha256_when_it_is_first_read_and_no_other_
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"version": 2}, "has version 2"),
+        ({"version": 3}, "has version 3"),
         ({"content": "0" * 64}, "was edited"),
         ({"tokenizer": "another"}, "was edited"),
         ({"shards": []}, "was edited"),
