@@ -48,11 +48,11 @@ CLASSES = {"task": "class_of_sample"}
         ({"pretrain": RELATIVE, "finetune": {"task": "complete_function"}}, "complete_function: a prefix is read both"),
         (
             {"pretrain": {**SPANS, "model": {"family": "encoder_decoder", "context_tokens": 1024}}, **SENTINELS},
-            "cuts 51 spans out of a row of 1024 tokens, and the tokenizer has 8 sentinels",
+            "cuts 51 spans out of a row of 1024 tokens, and the tokenizer has 8 sentinels and the end",
         ),
         (
             {"pretrain": {**SPANS, "masking": {"fraction": 0.97, "span_tokens": 31}}, **SENTINELS},
-            "asks for up to 257 tokens of a row of 256: 248 that are cut out, 8 sentinels and the end",
+            "asks for up to 257 tokens of a document that fills a row of 256: 248 that are cut out, 8 sentinels",
         ),
     ],
 )  # fmt: skip

@@ -24,7 +24,7 @@ _UNENDED = "not CSV: a quote is opened here that no quote closes as it should"
 
 
 class Csv:
-    """Values with something between them; the first record names the columns, blank lines before it are none. Fields are
+    """Values with something between them; the first record names the columns, behind blank lines or not. Fields are
     bytes."""
 
     def __init__(self, delimiter: str = ",") -> None:

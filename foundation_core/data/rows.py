@@ -248,5 +248,5 @@ def _records(stream: BinaryIO, kind: str, reading: ReadingSpec) -> Iterator[Row 
 
 
 def _text(value: bytes, repair: bool) -> tuple[str, str]:
-    """A value as it is, for it may be a path, and the old encoding that it was in, if it was; it is in NFC only then."""
+    """A value as it is, for it may be a path, and the old encoding that it was in, if it was; then it is in NFC."""
     return (value.decode(), "") if is_utf8(value) else decoded(value, repair)
