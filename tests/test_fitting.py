@@ -48,7 +48,7 @@ CLASSES = {"task": "class_of_sample"}
         ({"pretrain": RELATIVE, "finetune": {"task": "complete_function"}}, "complete_function: a prefix is read both"),
         (
             {"pretrain": {**SPANS, "model": {"family": "encoder_decoder", "context_tokens": 1024}}, **SENTINELS},
-            "cuts 51 spans out of a row of 1024 tokens, and the tokenizer has 8 sentinels and the end",
+            "cuts 51 spans out of a row of 1024 tokens, and the tokenizer has 8 sentinels",
         ),
         (
             {"pretrain": {**SPANS, "masking": {"fraction": 0.97, "span_tokens": 31}}, **SENTINELS},
