@@ -20,6 +20,7 @@ MOST_NODES = 10
 _NAME_CHARACTERS = 300
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE, signal.SIGSYS)
 """What a process gets for what it does itself; the others come from outside."""
+_NAMED = frozenset(signal.Signals)
 
 
 class Cause(Enum):
@@ -52,10 +53,15 @@ class Loss:
         """
         if status is None or status >= 0:
             return Loss(Cause.KILLED, "is gone" if status is None else f"ended with status {status}")
-        number = signal.Signals(-status)
+        number = -status
         if number == signal.SIGKILL and for_memory:
             return Loss(Cause.MEMORY, "was ended by the kernel for want of memory")
-        return Loss(Cause.CRASH if number in _CRASHES else Cause.KILLED, f"was ended by {number.name}")
+        name = signal.Signals(number).name if number in _NAMED else f"signal {number}"  # real-time ones have no name
+        return Loss(Cause.CRASH if number in _CRASHES else Cause.KILLED, f"was ended by {name}")
+
+
+NO_MEMORY: Final = Loss(Cause.MEMORY, "had no memory")
+"""Of a process that asked for memory and got none; it may live on."""
 
 
 @dataclass

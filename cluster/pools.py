@@ -18,10 +18,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, NamedTuple, TypeVar
 
 from cluster.failures import kernel_kills
-from cluster.losses import Cause, Loss, Task, Tasks, named, out_of_memory
+from cluster.losses import NO_MEMORY, Cause, Loss, Task, Tasks
 from foundation_core.errors import FoundationError, TransientError, as_foundation_error
 from foundation_core.specs import LOCAL_WORKERS
 
@@ -89,7 +90,10 @@ class ProcessPool:
                     except (EOFError, OSError):
                         crew.remove(worker)
                         kills, before = kernel_kills(), kills
-                        loss, more = Loss.of_status(worker.left(), for_memory=kills > before), ""
+                        outcome = _Outcome(None, None, Loss.of_status(worker.left(), for_memory=kills > before))
+                    if (loss := outcome.loss) is not None:
+                        worker.leave()  # if it lives: what it holds is of use to the others
+                        more = ""
                         if loss.cause is Cause.MEMORY and most > 1:
                             most, more = most - 1, f"; of {most} processes {most - 1} go on, with the memory of all"
                         tasks.lost(task, loss, more)
@@ -108,8 +112,11 @@ class ProcessPool:
 
 
 class _Outcome(NamedTuple):
+    """What became of a piece: its result, or an error that is raised, or a loss that another try follows."""
+
     value: Any
     error: Exception | None
+    loss: Loss | None = None
 
 
 class _Worker:
@@ -155,16 +162,26 @@ def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
         else:
             outcome = _outcome(function, piece)
         try:
-            pipe.send(outcome)
+            pipe.send_bytes(_packed(outcome))
         except OSError:
             return
+
+
+def _packed(outcome: _Outcome) -> bytes:
+    """An outcome as `recv` wants it; of one that cannot leave the process, why not."""
+    try:
+        return bytes(ForkingPickler.dumps(outcome))
+    except MemoryError:
+        return bytes(ForkingPickler.dumps(_Outcome(None, None, NO_MEMORY)))
+    except Exception as error:
+        return bytes(ForkingPickler.dumps(_Outcome(None, _portable(error))))
 
 
 def _outcome(function: Callable[[Any], Any], piece: Any) -> _Outcome:
     try:
         return _Outcome(function(piece), None)
-    except MemoryError as error:
-        return _Outcome(None, out_of_memory(f"{named(piece)}: there is no memory for it: {error}"))
+    except MemoryError:
+        return _Outcome(None, None, NO_MEMORY)
     except Exception as error:
         return _Outcome(None, _portable(error))
 
@@ -273,11 +290,15 @@ class _Room:
 
 
 def _task(function: Callable[[Piece], Done], piece: Piece) -> Done:
-    """What runs on a node."""
+    """What runs on a node.
+
+    Raises:
+        MemoryError: it got none; one of a library may not be able to leave the process.
+    """
     try:
         return function(piece)
     except MemoryError as error:
-        raise out_of_memory(f"{named(piece)}: there is no memory for it: {error}") from error
+        raise MemoryError(str(error)) from error
 
 
 class _Lost(Exception):
@@ -295,6 +316,8 @@ def _value(reference: Any) -> Any:
     try:
         return ray.get(reference)
     except exceptions.RayTaskError as error:
+        if isinstance(error.cause, MemoryError):
+            raise _Lost(NO_MEMORY) from error
         raise error.cause from error
     except exceptions.OutOfMemoryError as error:
         raise _Lost(Loss(Cause.MEMORY, "was ended by Ray for want of memory on its node")) from error

@@ -10,7 +10,7 @@ import psutil
 from cluster.compatibility import check_combination, check_tools
 from cluster.forecast import WORKER_BYTES, Forecast, forecast
 from cluster.planning import INPUTS, Step, plan
-from cluster.ray_jobs import cluster_cpus, is_here
+from cluster.ray_jobs import cluster_cpus, is_more_than_this_machine
 from cluster.room import too_few_cpus
 from cluster.settings import Settings, usable_cpus
 from foundation_core import plugins
@@ -93,8 +93,8 @@ def checked_plan(
     found = forecast(recipe, steps, store)
     if "pretrain" in found.seconds and not settings.ray_dashboard:
         _fits_memory(recipe.pretrain.workers, found)
-    if "ingest" in found.seconds and is_here(settings.ray_dashboard):
-        _fits_ingest(recipe.ingest)
+    if "ingest" in found.seconds:
+        _fits_ingest(recipe.ingest, settings.ray_dashboard)
     free_bytes = shutil.disk_usage(settings.home).free
     if found.disk_bytes > free_bytes:
         raise SetupError(
@@ -114,9 +114,10 @@ def _fits_memory(workers: int, found: Forecast) -> None:
         )
 
 
-def _fits_ingest(spec: IngestSpec) -> None:
+def _fits_ingest(spec: IngestSpec, dashboard: str) -> None:
+    """Refuse an ingestion that this machine has no memory for, unless it goes to a cluster with others."""
     needed, there = memory_bytes(spec), psutil.virtual_memory().total
-    if needed > there:
+    if needed > there and not (dashboard and is_more_than_this_machine(dashboard)):
         raise SetupError(
             f"{spec.workers or LOCAL_WORKERS} workers on units of {_gb(spec.unit_bytes)} need about {_gb(needed)}, with"
             f" {_gb(spec.work_memory_bytes)} to look for copies in, and this machine has {_gb(there)}",

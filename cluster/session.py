@@ -23,6 +23,7 @@ from cluster.planning import plan, stage_key
 from cluster.ray_jobs import is_more_than_this_machine
 from cluster.settings import Settings
 from cluster.stop import StopFile
+from cluster.stopping import job_of
 from foundation_core.errors import FoundationError, Stopped
 from foundation_core.files import sha256_json
 from foundation_core.identity import ActionKey
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from foundation_core.tracking.mlflow import MlflowRuns, Status
 
 EXPERIMENT = "foundation"
-PATH_FIELDS = ("path", "bad_words")
+PATH_FIELDS = ("path", "bad_words", "store", "address", "cache_folder")
 """Fields that name a file or folder, in whatever spec they stand."""
 Report = Callable[[str, Event], None]
 """Told of every event of every stage: (stage, event)."""
@@ -194,7 +195,7 @@ class Session:
 
     def _launch(self, stage: str, key: ActionKey, folder: Path, inputs: Mapping[str, Result], mirror: Mirror) -> str:
         """Run the stage's job to its end; the id of its Ray job, or "" where it was none."""
-        on_ray = self._goes_to_ray(stage)
+        on_ray = self._goes_to_ray(stage, folder)
         spec = getattr(self.recipe, stage).model_dump(mode="json")
         environment = {"FOUNDATION_TRACKING_URI": self.settings.mlflow_uri}
         if stage == "publish":
@@ -220,10 +221,13 @@ class Session:
             self._threads.submit(self._end_ray)
         return job_id if on_ray else ""
 
-    def _goes_to_ray(self, stage: str) -> bool:
-        """Whether a stage is a Ray job: always, or because the cluster has more than this machine."""
+    def _goes_to_ray(self, stage: str, folder: Path) -> bool:
+        """Whether a stage is a Ray job: always, or because the cluster has more than this machine, or had it when a job
+        began that still works in this folder."""
         entry = STAGES[stage]
-        return entry.on_ray or (entry.on_cluster and self._joins is not None and self._joins.result())
+        if entry.on_ray or not entry.on_cluster or self._joins is None:
+            return entry.on_ray
+        return self._joins.result() or bool(job_of(folder, self.settings))
 
     def _end_ray(self) -> None:
         head, self._head = self._head, None

@@ -175,7 +175,7 @@ def misfits(choice: Choice) -> Iterator[str]:
 
 
 def span_misfits(spans: Spans, context_tokens: int, sentinels: int) -> Iterator[str]:
-    """Why spans do not fit a row, a sentence each."""
+    """Why spans do not fit a row that one document fills, a sentence each; of several, each has an end of its own."""
     if spans.spans > sentinels:
         yield (
             f"span_corruption cuts {spans.spans} spans out of a row of {context_tokens} tokens, and the tokenizer has"
@@ -183,8 +183,9 @@ def span_misfits(spans: Spans, context_tokens: int, sentinels: int) -> Iterator[
         )
     if (target := spans.cut_tokens + spans.spans + 1) > context_tokens:
         yield (
-            f"span_corruption asks for up to {target} tokens of a row of {context_tokens}: {spans.cut_tokens} that are"
-            f" cut out, {spans.spans} sentinels and the end; lower masking.fraction, or raise masking.span_tokens"
+            f"span_corruption asks for up to {target} tokens of a document that fills a row of {context_tokens}:"
+            f" {spans.cut_tokens} that are cut out, {spans.spans} sentinels and the end;"
+            " lower masking.fraction, or raise masking.span_tokens"
         )
 
 

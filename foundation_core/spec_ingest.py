@@ -266,7 +266,8 @@ class IngestSpec(Spec):
     quarantine_fraction: float = Field(0.05, ge=0, le=1)
     """Share of unreadable documents above which the stage stops."""
     workers: int | None = placement(None, ge=1)
-    """Processes that read and encode. Empty: two; on a Ray cluster as many as it has CPUs."""
+    """Processes that read and encode; on a Ray cluster tasks in flight. Empty: two; on a Ray cluster two for each CPU,
+    one at work and one that waits."""
 
 
 LOCAL_WORKERS = 2

@@ -52,7 +52,7 @@ CLASSES = {"task": "class_of_sample"}
         ),
         (
             {"pretrain": {**SPANS, "masking": {"fraction": 0.97, "span_tokens": 31}}, **SENTINELS},
-            "asks for up to 257 tokens of a row of 256: 248 that are cut out, 8 sentinels and the end",
+            "asks for up to 257 tokens of a document that fills a row of 256: 248 that are cut out, 8 sentinels",
         ),
     ],
 )  # fmt: skip

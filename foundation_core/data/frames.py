@@ -21,7 +21,7 @@ from typing import BinaryIO, cast
 
 from backports import zstd
 
-from foundation_core.errors import SetupError
+from foundation_core.errors import SetupError, TransientError
 from foundation_core.files import PARTIAL, full_disk_said
 
 FRAME_BYTES = 1 << 16
@@ -139,13 +139,32 @@ def copying(file: BinaryIO, path: Path | None, held_bytes: int) -> Iterator[Bina
         frames.discard()
 
 
+@contextmanager
+def _read_of_copy(path: Path) -> Iterator[None]:
+    """What cannot be read of a copy says nothing of the file that was copied."""
+    try:
+        yield
+    except (OSError, EOFError, OverflowError, struct.error, zstd.ZstdError) as error:
+        raise TransientError(
+            f"{path}, into which a packed file was unpacked, cannot be read: {error}",
+            fix="see that every node reaches the data folder and that its disk is sound, then run the same command"
+            " again; what is finished is kept",
+        ) from error
+
+
 class _Framed(io.RawIOBase):
-    """What a copy holds, from any place on."""
+    """What a copy holds, from any place on.
+
+    Raises:
+        TransientError: it cannot be read, here or later.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "rb")  # noqa: SIM115, closed with this
-        self._file.seek(-_END.size, io.SEEK_END)
-        self._bytes, self._index = _END.unpack(self._file.read(_END.size))
+        self._path = path
+        with _read_of_copy(path):
+            self._file = open(path, "rb")  # noqa: SIM115, closed with this
+            self._file.seek(-_END.size, io.SEEK_END)
+            self._bytes, self._index = _END.unpack(self._file.read(_END.size))
         self._place, self._number, self._frame = 0, -1, b""
 
     def readable(self) -> bool:
@@ -172,10 +191,11 @@ class _Framed(io.RawIOBase):
 
     def _held(self, number: int) -> bytes:
         if number != self._number:
-            self._file.seek(self._index + number * _PLACE.size)
-            (place,) = _PLACE.unpack(self._file.read(_PLACE.size))
-            self._file.seek(place)
-            self._number, self._frame = number, unpacked_frame(self._file)
+            with _read_of_copy(self._path):
+                self._file.seek(self._index + number * _PLACE.size)
+                (place,) = _PLACE.unpack(self._file.read(_PLACE.size))
+                self._file.seek(place)
+                self._number, self._frame = number, unpacked_frame(self._file)
         return self._frame
 
     def close(self) -> None:
@@ -184,14 +204,35 @@ class _Framed(io.RawIOBase):
 
 
 def unpacked_frame(file: BinaryIO) -> bytes:
-    """What the frame holds that begins where a file is."""
+    """What the frame holds that begins where a file is.
+
+    Raises:
+        EOFError: the file ends within it.
+        ZstdError: it is damaged.
+    """
     decoder = zstd.ZstdDecompressor()
     data = b""
     while not decoder.eof:
-        data += decoder.decompress(file.read(FRAME_BYTES))
+        if not (packed := file.read(FRAME_BYTES)):
+            raise EOFError("it ends within a frame")
+        data += decoder.decompress(packed)
     return data
 
 
+def has_copy(path: Path) -> bool:
+    """Whether there is a copy at a path.
+
+    Raises:
+        TransientError: that cannot be seen.
+    """
+    with _read_of_copy(path):
+        return path.exists()
+
+
 def open_frames(path: Path) -> BinaryIO:
-    """What a copy holds; going to any place of it costs a frame."""
+    """What a copy holds; going to any place of it costs a frame.
+
+    Raises:
+        TransientError: it cannot be read, here or later; this is not to be taken for damage of the file.
+    """
     return cast(BinaryIO, io.BufferedReader(_Framed(path)))

@@ -15,8 +15,8 @@ from typing import Any
 
 from foundation_core.data.documents import NOT_STATED, SourceFile, files_below, reason_of, refused, source_folder
 from foundation_core.data.places import Place
-from foundation_core.data.rows import TableItem, TableSource
-from foundation_core.data.tables import Row
+from foundation_core.data.rows import RepairedRow, TableItem, TableSource
+from foundation_core.data.tables import Row, field_of
 from foundation_core.specs import SourceSpec
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
@@ -79,11 +79,11 @@ class MediaRow(TableItem):
 
     def read(self) -> builtins.bytes:
         """Its bytes, from the table or from the file that the table names."""
-        return _content(self.values().get(self.field), self.path.parent)
+        return _content(field_of(self.values(), self.field), self.path.parent)
 
     def caption(self) -> str:
         """Its caption."""
-        text = self.values().get(self.caption_field or "")
+        text = field_of(self.values(), self.caption_field or "")
         if text is not None and not isinstance(text, str):
             raise ValueError(f"its caption is no text but {type(text).__name__}")
         if text is None or not text.strip():
@@ -95,8 +95,8 @@ class MediaRow(TableItem):
         return text
 
     def digest(self) -> str:
-        """Of its bytes, its label, its licence and its caption; of what is missing, that it is."""
-        parts = [self.group.encode(), self.licence.encode()]
+        """Of its bytes, label, licence and caption, and the old encoding of that; of what is missing, that it is."""
+        parts = [self.group.encode(), self.licence.encode(), *filter(None, [self.encoding.encode()])]
         for read in (self.read, self.caption) if self.caption_field else (self.read,):
             try:
                 part = read()
@@ -135,18 +135,23 @@ class _MediaTable(TableSource):
         super().__init__(spec)
         self.field, self.captioned = field, spec.caption_field is not None
         self.licence = spec.licence or NOT_STATED
-        self.fields = [field, *filter(None, (spec.caption_field, spec.label_field))]
+        self.fields = [field, *filter(None, (spec.caption_field, spec.label_field, spec.id_field, spec.licence_field))]
         self.description = f"{self.modality}s that tables hold or name" + (", with captions" if self.captioned else "")
 
     def item(self, path: Place, document: str, number: int, row: Row) -> SourceFile:
         """The image or recording of a row."""
         try:
-            size = _size(row.get(self.field), path.parent)
+            size = _size(field_of(row, self.field), path.parent)
         except (OSError, ValueError):  # the read quarantines it for the same reason
             size = 0
         fields = (number, self.field, self.spec.caption_field)
-        licence = self.licence_of(row)
-        return MediaRow(document, path, size, self.label(row), *fields, reading=self.spec.reading, licence=licence)
+        encodings = row.encodings if isinstance(row, RepairedRow) else {}
+        caption = self.spec.caption_field or ""
+        encoding = encodings.get(caption) or encodings.get(caption.split(".")[0], "")
+        return MediaRow(
+            document, path, size, self.label(row), *fields,
+            reading=self.spec.reading, licence=self.licence_of(row), encoding=encoding,
+        )  # fmt: skip
 
 
 class ImageTable(_MediaTable):

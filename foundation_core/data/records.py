@@ -24,7 +24,8 @@ _UNENDED = "not CSV: a quote is opened here that no quote closes as it should"
 
 
 class Csv:
-    """Values with something between them; the first record names the columns. Fields are bytes."""
+    """Values with something between them; the first record names the columns, behind blank lines or not. Fields are
+    bytes."""
 
     def __init__(self, delimiter: str = ",") -> None:
         self.delimiter = delimiter
@@ -34,7 +35,11 @@ class Csv:
         lines = _Lines(stream, None, reading.most_document_bytes)
         records = _records(lines, self.delimiter)
         digest = hashlib.sha256()
-        place = _seen(digest, next(records, ([], []))[1])  # the columns
+        place = 0
+        for record, taken in records:  # up to the columns
+            place += _seen(digest, taken)
+            if record:
+                break
         columns, start, first, number = digest.copy(), place, 1, 0
         for record, taken in records:
             place += _seen(digest, taken)
@@ -65,10 +70,11 @@ class Csv:
             raise lines.broken
 
     def columns(self, stream: BinaryIO, reading: ReadingSpec) -> list[str]:
-        """Those of the first record."""
+        """Those of the first record that is not blank."""
         stream.seek(0)
         lines = _Lines(stream, None, reading.most_document_bytes)
-        first, _ = next(_records(lines, self.delimiter), ([], []))
+        records = (record for record, _ in _records(lines, self.delimiter) if record)
+        first: list[str] | Broken = next(records, [])
         if lines.broken is not None and not first:
             raise lines.broken
         if isinstance(first, Broken):

@@ -6,13 +6,13 @@ flowers.csv, row 12 --> "image_table/flowers.csv/000000012"
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 from typing import BinaryIO
 
-from foundation_core.data.cuts import UNREADABLE, Broken, Cut
+from foundation_core.data.cuts import UNREADABLE, Broken, Cut, mentioned
 from foundation_core.data.decoding import decoded, is_utf8
 from foundation_core.data.documents import SourceFile, is_listed, patterns_of, reason_of, refused
 from foundation_core.data.ids import FirstOfEach, id_of
@@ -25,6 +25,18 @@ from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
 
 _BATCH_ROWS = 256
+
+
+class RepairedRow(Row):
+    """A row some of whose values were in old encodings.
+
+    Args:
+        encodings: of these, by the columns.
+    """
+
+    def __init__(self, values: Row, encodings: Mapping[str, str]) -> None:
+        super().__init__(values)
+        self.encodings = encodings
 
 
 @dataclass(frozen=True)
@@ -92,7 +104,7 @@ class TableSource:
 
     def label(self, row: Row) -> str:
         """The label of a row, or empty; a lone surrogate in it is spelled out, as UTF-8 has none."""
-        label = row.get(self.spec.label_field) if self.spec.label_field else None
+        label = field_of(row, self.spec.label_field) if self.spec.label_field else None
         return "" if label is None else str(label).encode("utf-8", "backslashreplace").decode()
 
     def licence_of(self, row: Row) -> str:
@@ -119,7 +131,7 @@ class TableSource:
         return replace(item, document=f"{self.name}/{name}", place=item.document)
 
     def _require(self, path: Place) -> None:
-        """Refuse a table that lacks a column, by its first rows.
+        """Refuse a table that lacks a column, by its first rows; of lines, by what they have in quotes anywhere.
 
         Raises:
             ConfigError: it lacks one.
@@ -134,9 +146,21 @@ class TableSource:
             columns = list(dict.fromkeys(name for row in islice(first, _BATCH_ROWS) for name in row))
         if not columns:
             raise DataError(f"{path} holds no row that can be read", allowed="named columns and rows")
-        for name in self.fields:
-            if name not in columns:
-                raise ConfigError(f"{path} has no column {name!r}", allowed=", ".join(columns))
+        missing = _missing(self.fields, columns)
+        if missing and kind == "jsonl" and missing[0] != self.fields[0]:
+            try:
+                with open_table(path, self.spec.reading.most_expansion) as stream:
+                    there = mentioned(stream, [*missing, *(name.split(".")[0] for name in missing)])
+            except UNREADABLE:
+                return  # its reading says why
+            missing = _missing(missing, there)
+        if missing:
+            raise ConfigError(f"{path} has no column {missing[0]!r}", allowed=", ".join(columns))
+
+
+def _missing(fields: Iterable[str], columns: Collection[str]) -> list[str]:
+    """The fields that are not among columns; a dot leads into an object."""
+    return [name for name in fields if name not in columns and name.split(".")[0] not in columns]
 
 
 class _Cursor:
@@ -176,25 +200,31 @@ def _all_rows(path: Place, reading: ReadingSpec) -> Iterator[Row | Broken]:
         return
     try:
         with open_table(path) as stream:
-            yield from _objects(stream) if kind == "jsonl" else _records(stream, kind, reading)
+            yield from _objects(stream, reading.repair_encoding) if kind == "jsonl" else _records(stream, kind, reading)
     except UNREADABLE as error:
         reason = reason_of(error) if isinstance(error, (OSError, ValueError)) else "it ends too early"
         raise DataError(f"{path} cannot be read to its end: {reason}", fix="repair it, or get it again") from error
 
 
-def _objects(stream: BinaryIO) -> Iterator[Row | Broken]:
+def _objects(stream: BinaryIO, repair: bool) -> Iterator[Row | Broken]:
     for number, line in enumerate(stream):
         line = line if number else line.removeprefix(b"\xef\xbb\xbf")
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode())
-        except UnicodeDecodeError as error:
-            yield Broken(f"not UTF-8: byte 0x{line[error.start]:02x} at offset {error.start}")
+            text, encoding = _text(line, repair)
+        except ValueError as error:
+            yield Broken(str(error))
+            continue
+        try:
+            row = json.loads(text)
         except (ValueError, RecursionError) as error:
             yield Broken(f"not JSON: {error}")
+            continue
+        if not isinstance(row, dict):
+            yield Broken(f"a JSON {type(row).__name__}, not an object")
         else:
-            yield row if isinstance(row, dict) else Broken(f"a JSON {type(row).__name__}, not an object")
+            yield RepairedRow(row, dict.fromkeys(row, encoding)) if encoding else row
 
 
 def _records(stream: BinaryIO, kind: str, reading: ReadingSpec) -> Iterator[Row | Broken]:
@@ -212,9 +242,11 @@ def _records(stream: BinaryIO, kind: str, reading: ReadingSpec) -> Iterator[Row 
         except ValueError as error:
             yield Broken(str(error))
         else:
-            yield {name: texts.get(name) for name in columns}
+            values = {name: texts[name][0] if name in texts else None for name in columns}
+            encodings = {name: encoding for name, (_, encoding) in texts.items() if encoding}
+            yield RepairedRow(values, encodings) if encodings else values
 
 
-def _text(value: bytes, repair: bool) -> str:
-    """A value as it is, for it may be a path; in NFC only where it was in an old encoding."""
-    return value.decode() if is_utf8(value) else decoded(value, repair).text
+def _text(value: bytes, repair: bool) -> tuple[str, str]:
+    """A value as it is, for it may be a path, and the old encoding that it was in, if it was; then it is in NFC."""
+    return (value.decode(), "") if is_utf8(value) else decoded(value, repair)

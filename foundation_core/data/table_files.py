@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import BinaryIO, cast
 
-from foundation_core.data.frames import copying, open_frames
+from foundation_core.data.frames import copying, has_copy, open_frames
 from foundation_core.data.places import Place
 from foundation_core.data.unpacking import is_packed, open_unpacked, unpacked_name
 from foundation_core.errors import ConfigError
+from foundation_core.files import full_disk_said
 from foundation_core.spec_reading import ReadingSpec
 
 FORMATS = {
@@ -59,8 +60,12 @@ def open_table(
     Args:
         most_expansion: bytes that may come out for each that is packed.
         copy: where it was unpacked to, if it was (`frames.copying`).
+
+    Raises:
+        DiskFullError: the disk of temporary files has no room for one of columns.
+        TransientError: the copy cannot be read.
     """
-    if copy is not None and copy.exists():
+    if copy is not None and has_copy(copy):
         with open_frames(copy) as framed:
             yield framed
         return
@@ -68,9 +73,10 @@ def open_table(
         unpacked = open_unpacked(path.name, stream, most_expansion)
         if is_packed(path.name) and FORMATS[PurePath(unpacked_name(path.name)).suffix.lower()] not in LINES:
             whole = stack.enter_context(TemporaryFile())
-            shutil.copyfileobj(unpacked, whole)
+            with full_disk_said(Path(gettempdir()) / path.name):  # not to be taken for damage of the table
+                shutil.copyfileobj(unpacked, whole)
+                whole.seek(0)
             unpacked = cast(BinaryIO, whole)
-            unpacked.seek(0)
         yield unpacked
 
 

@@ -16,6 +16,7 @@ from foundation_core.data.documents import (
     SourceFile,
     content_digest,
     files_below,
+    patterns_of,
     reason_of,
     refused,
     source_folder,
@@ -71,7 +72,8 @@ class Folder:
         self.licence = spec.licence or NOT_STATED
         which = f"that match {self.pattern}" if self.pattern else "that are texts by their names"
         self.description = f"the files of a folder {which}"
-        self.language = "Python source" if self.pattern and self.pattern.endswith(".py") else "text"
+        patterns = patterns_of(self.pattern) if self.pattern else [""]
+        self.language = "Python source" if all(one.endswith(".py") for one in patterns) else "text"
         self.findings: list[str] = []
 
     def files(self) -> list[SourceFile]:

@@ -177,8 +177,8 @@ class EncodePiece:
     tokenizer: Path
 
     def __str__(self) -> str:
-        """What is encoded."""
-        return f"encoding {_names(kept_documents(self.read, pa.array(self.rows, pa.int64()))['document'].to_pylist())}"
+        """What is encoded: the folder of the unit that read it."""
+        return f"encoding {self.read.folder.name}"  # names of documents are in a file, which may be damaged
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,9 @@ class SpanCorruption(Objective):
         return _Row(source, segment[read], asked[keep], cut_segment[:, None].expand(-1, 3)[keep])
 
     def fit(self, tokens: int) -> None:
-        """Refuse rows of so many tokens that have more spans than there are sentinels, or ask for more than they hold.
+        """Refuse rows of so many tokens that have more spans than there are sentinels, or ask for more than they hold
+        where one document fills them. In a packed row each has an end of its own; that these may make its target longer
+        is not refused.
 
         Raises:
             ConfigError: so it is.

@@ -147,6 +147,12 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
 
 def _check_rules(spec: IngestSpec, reader: Reader, modality: str) -> None:
     """Refuse rules on texts where items have none."""
+    if spec.quality.by_language and not reader.has_text:
+        raise ConfigError(
+            f"ingest.quality.language=each looks for the language of texts, and this source's {modality} items have"
+            " none",
+            fix="remove ingest.quality.language, or choose a source with captions",
+        )
     rules = rules_of(spec)
     if (rules or spec.decontamination.sets) and not reader.has_text:
         names = ", ".join(dict.fromkeys(rule.filter.measure for rule in rules)) or "contamination"

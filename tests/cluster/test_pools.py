@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from cluster import pools
-from cluster.losses import MOST_NODES, MOST_TRIES, Cause, Loss, Tasks
+from cluster.losses import MOST_NODES, MOST_TRIES, NO_MEMORY, Cause, Loss, Tasks
 from cluster.pools import ProcessPool
 from foundation_core.errors import DataError, FoundationError, SetupError, TransientError
-from tests.support.pieces import Noted, failed, filled, noted, refused, squared
+from tests.support.pieces import Noted, failed, filled, noted, refused, squared, tied
 
 
 def test_every_piece_is_done_once_in_processes_of_their_own() -> None:
@@ -80,9 +80,50 @@ def test_what_ends_every_process_is_refused_by_its_name_and_the_signal(
 
 
 def test_memory_that_is_not_there_is_said_in_words() -> None:
-    with pytest.raises(SetupError, match="there is no memory for it") as caught:
+    with pytest.raises(
+        SetupError, match=f"each of the {MOST_TRIES} processes that worked on it had no memory"
+    ) as caught:
         list(ProcessPool().map(filled, [1 << 40], workers=1))
     assert "smaller units" in caught.value.fix
+
+
+def test_a_piece_that_gets_no_memory_is_tried_again_with_one_process_fewer(tmp_path: Path) -> None:
+    said, pieces = list[str](), [Noted(tmp_path, 0, denials=1), *(Noted(tmp_path, number) for number in range(1, 9))]
+    assert sorted(ProcessPool(said.append).map(noted, pieces, workers=2)) == list(range(9))
+    more = "; of 2 processes 1 go on, with the memory of all"
+    assert said == [f"a process had no memory; what it had in hand is done again: piece 0{more}"]
+    assert len(pieces[0].tries) == 2
+
+
+def test_on_ray_a_task_without_memory_is_a_loss_and_no_error_of_the_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+    from ray.exceptions import RayTaskError
+
+    def gives(cause: Exception) -> None:
+        def get(reference: object) -> None:
+            raise RayTaskError("task", "traceback", cause)
+
+        monkeypatch.setattr(ray, "get", get)
+
+    gives(MemoryError("none"))
+    with pytest.raises(pools._Lost) as lost:
+        pools._value(None)
+    assert lost.value.loss == NO_MEMORY
+    gives(ValueError("another"))
+    with pytest.raises(ValueError, match="another"):
+        pools._value(None)
+
+
+def test_a_result_that_cannot_leave_its_process_is_an_error_and_no_loss() -> None:
+    said = list[str]()
+    with pytest.raises((TypeError, AttributeError, FoundationError), match="pickle"):
+        list(ProcessPool(said.append).map(tied, [1], workers=1))
+    assert said == []
+
+
+@pytest.mark.parametrize("status", [-35, -40, -63])
+def test_a_signal_without_a_name_is_said_by_its_number(status: int) -> None:
+    assert Loss.of_status(status, for_memory=True) == Loss(Cause.KILLED, f"was ended by signal {-status}")
 
 
 def test_after_a_kill_for_memory_fewer_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

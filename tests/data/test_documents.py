@@ -24,6 +24,15 @@ def folder_spec(path: Path, pattern: str = "**/*.py") -> SourceSpec:
     return SourceSpec(kind="folder", path=str(path), pattern=pattern)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "language"),
+    [("*.py", "Python source"), ("a/*.py | b/*.py", "Python source"), ("*.md | *.py", "text"), (None, "text")],
+)
+def test_a_folder_is_of_python_if_each_of_its_patterns_is(tmp_path: Path, pattern: str | None, language: str) -> None:
+    source = SourceSpec(kind="folder", path=str(tmp_path), pattern=pattern)
+    assert open_source(source).language == language
+
+
 def fill(folder: Path) -> list[SourceFile]:
     for name, text in {"z.py": "z = 1\n", "package/a.py": "a = 1\n", "package/deep/b.py": "b = 1\n"}.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

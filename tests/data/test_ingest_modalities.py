@@ -188,6 +188,10 @@ def test_a_filter_on_texts_is_refused_for_images_and_works_on_captions(tmp_path:
     filters = [{"measure": "characters", "at_least": 13}]
     with pytest.raises(ConfigError, match=r"measures texts \(characters\), and this source's image items have none"):
         ingest(CASES["images"].spec(tmp_path / "images", filters=filters), {}, serial_context(tmp_path / "made"))
+    for others in ("judge", "drop"):
+        each = {"language": "each", "other_languages": others}
+        with pytest.raises(ConfigError, match=r"language=each looks for the language of texts, and .* image items"):
+            ingest(CASES["images"].spec(tmp_path / "images", quality=each), {}, serial_context(tmp_path / "made"))
     captioned = CASES["captioned images"].spec(tmp_path / "captioned images", filters=filters)
     ingest(captioned, {}, serial_context(tmp_path / "captions"))
     dropped = rows_in(tmp_path / "captions", "dropped")

@@ -183,3 +183,36 @@ def test_a_record_of_a_table_of_images_that_cannot_be_read_is_set_aside(tmp_path
         assert len(documents) == kept
         assert len(quarantined) == 8 - kept
         assert ("año" in documents["group"].to_pylist()) is repair
+
+
+@pytest.mark.parametrize("field", ["id_field", "licence_field"])
+def test_a_column_of_ids_or_licences_that_is_not_there_is_refused(tmp_path: Path, field: str) -> None:
+    rows = [{**row, "known": {"as": f"n{number}"}} for number, row in enumerate(_rows(tmp_path))]
+    path = _write(tmp_path / "a.jsonl", rows)
+    with pytest.raises(ConfigError, match="has no column 'knwon'"):
+        files_of("image_table", path, **FIELDS, **{field: "knwon"})
+    found = files_of("image_table", path, **FIELDS, **{field: "known.as"})
+    assert [file.document if field == "id_field" else file.licence for file in found] == [
+        f"image_table/n{number}" if field == "id_field" else f"n{number}" for number in range(5)
+    ]
+
+
+def test_a_column_that_comes_late_in_a_table_of_lines_is_there(tmp_path: Path) -> None:
+    rows = [{"picture": "0.png"}] * 300 + [{"picture": "0.png", "licence": "CC0"}]
+    files = files_of("image_table", _write(tmp_path / "a.jsonl", rows), image_field="picture", licence_field="licence")
+    assert [file.licence for file in files] == [""] * 300 + ["CC0"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_captions_in_an_old_encoding_are_repaired_and_counted(tmp_path: Path, form: str) -> None:
+    path = _write(tmp_path / f"a.{form}", _rows(tmp_path))
+    old = {"csv": "4.png,0,el año próximo\r\n", "jsonl": '{"picture": "4.png", "kind": 0, "says": "el año próximo"}\n'}
+    path.write_bytes(path.read_bytes() + old[form].encode("latin-1"))
+    for repair in (False, True):
+        fields: dict[str, Any] = {**FIELDS, "reading": {"repair_encoding": repair}}
+        documents, quarantined = read_files(
+            files_of("image_table", path, **fields), reader_of("image_table", path, **fields)
+        )
+        assert documents["encoding"].to_pylist() == ["utf-8"] * 5 + ["latin-1"] * repair
+        assert ("el año próximo" in documents["text"].to_pylist()) is repair
+        assert [reason[:9] for reason in quarantined["reason"].to_pylist()] == ["not UTF-8"] * (not repair)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import json
 import lzma
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +18,11 @@ import pyarrow.parquet as pq
 import pytest
 from backports import zstd
 
-from foundation_core.data import frames, unpacking
+from foundation_core.data import frames, table_files, unpacking
 from foundation_core.data.documents import SourceFile, open_source
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.data.tables import read_table
-from foundation_core.errors import DiskFullError
+from foundation_core.errors import DiskFullError, TransientError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
@@ -149,6 +151,50 @@ def test_a_disk_that_fills_is_not_taken_for_a_damaged_table(tmp_path: Path, monk
     with pytest.raises(DiskFullError):
         list(file.parts(UNIT_BYTES, tmp_path / "copies"))
     assert list((tmp_path / "copies").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.csv.gz", "a.tar.gz"])
+@pytest.mark.parametrize("harm", ["short", "shorter", "changed", "locked"])
+def test_a_copy_that_cannot_be_read_is_not_taken_for_a_damaged_source(
+    tmp_path: Path, name: str, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, _ = _file(tmp_path / name)
+    parts = list(file.parts(UNIT_BYTES, tmp_path / "copies"))
+    (copy,) = (tmp_path / "copies").iterdir()
+    data = copy.read_bytes()
+    if harm == "locked":
+        real = open
+
+        def closed(path: Any, *mode: Any) -> Any:
+            if path == copy:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            return real(path, *mode)
+
+        monkeypatch.setattr(frames, "open", closed, raising=False)
+    else:
+        copy.write_bytes({"short": data[:-1], "shorter": data[:9], "changed": bytes(len(data) - 16) + data[-16:]}[harm])
+    with pytest.raises(TransientError, match="into which a packed file was unpacked, cannot be read"):
+        read_files(parts, TEXT)
+
+
+def test_a_frame_that_is_cut_off_ends(tmp_path: Path) -> None:
+    with pytest.raises(EOFError):
+        frames.unpacked_frame(io.BytesIO(zstd.compress(b"a text" * 99)[:-5]))
+
+
+def test_a_full_disk_of_temporary_files_is_not_taken_for_a_damaged_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"text": _texts(30)}), sink)
+    (tmp_path / "a.parquet.gz").write_bytes(gzip.compress(sink.getvalue()))
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(table_files.shutil, "copyfileobj", full)
+    with pytest.raises(DiskFullError), table_files.open_table(tmp_path / "a.parquet.gz"):
+        pass
 
 
 @pytest.mark.parametrize("ending", PACK)

@@ -160,6 +160,14 @@ def test_a_record_of_csv_that_cannot_be_read_is_set_aside(tmp_path: Path) -> Non
     assert unended.startswith("not CSV: ")
 
 
+def test_blank_lines_before_the_names_of_the_columns_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n\r\n" + "text,kind\n" + "a text,1\n" * 3)
+    (table,) = open_source(_spec(tmp_path / "a.csv")).files()
+    for unit_bytes in (1, 10**6):
+        documents, quarantined = read_files(table.parts(unit_bytes), TEXT)
+        assert (documents["text"].to_pylist(), len(quarantined)) == (["a text"] * 3, 0)
+
+
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.parquet", "a.arrow"])
 def test_a_table_that_is_cut_off_gives_what_can_be_read_and_a_reason(tmp_path: Path, name: str) -> None:
     path = _write(tmp_path / name, TEXTS)

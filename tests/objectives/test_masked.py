@@ -121,11 +121,11 @@ def test_source_and_spans_of_each_document_together_are_its_text_again_and_its_s
 def test_too_few_sentinels_are_refused_and_do_not_make_spans_longer():
     few = SpecialTokens(VOCABULARY, END, START, MASK, SENTINELS[:4])
     with pytest.raises(ConfigError, match="cuts 6 spans out of a row of 128 tokens, and the tokenizer has 4 sentinels"):
-        span_corruption(_request(few, context_tokens=128))
+        span_corruption(_request(few, context_tokens=128)).fit(128)
     batch = {name: values.repeat(1, 2)[:, :129] for name, values in BATCH.items() if name != "sample"}
     with pytest.raises(ConfigError, match="6 spans"):  # also of one that was built by hand
         SpanCorruption(few).prepare({**batch, "sample": BATCH["sample"]}, 0)
-    span_corruption(_request(TOKENS, context_tokens=128))
+    span_corruption(_request(TOKENS, context_tokens=128)).fit(128)
 
 
 @pytest.mark.parametrize(("fraction", "span_tokens", "fits"), [(0.5, 1.0, False), (0.49, 1.0, True), (0.5, 2.0, True)])
@@ -133,10 +133,11 @@ def test_a_target_is_never_longer_than_the_context(fraction: float, span_tokens:
     tokens = SpecialTokens(VOCABULARY, END, START, MASK, tuple(range(3, 67)))
     masking = MaskingSpec(fraction=fraction, span_tokens=span_tokens)
     if not fits:
-        with pytest.raises(ConfigError, match="asks for up to 129 tokens of a row of 128"):
-            span_corruption(_request(tokens, 128, masking))
+        with pytest.raises(ConfigError, match="asks for up to 129 tokens of a document that fills a row of 128"):
+            span_corruption(_request(tokens, 128, masking)).fit(128)
         return
     objective = span_corruption(_request(tokens, 128, masking))
+    objective.fit(128)
     text = torch.randint(67, VOCABULARY, (4, 129), generator=torch.Generator().manual_seed(0))
     batch = {"tokens": text, "segment": torch.zeros_like(text), "sample": torch.arange(4)}
     trunk = TrunkSpec(width=8, depth=1, heads=1, position="learned")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
 
 from foundation_core.errors import DataError
 
@@ -33,6 +36,11 @@ def failed(number: int) -> None:
     raise Local(f"number {number}")
 
 
+def tied(number: int) -> object:
+    """What cannot leave its process."""
+    return threading.Lock()
+
+
 def killed(number: int) -> None:
     """Nothing: its process ends by a signal."""
     os.kill(os.getpid(), number)
@@ -51,6 +59,7 @@ class Noted:
     Args:
         folder: where the files are, one a piece.
         signals: that end its process, one at each try; then it goes through.
+        denials: tries that get no memory.
         waits: until it is told by a file `go` in the folder.
     """
 
@@ -58,6 +67,7 @@ class Noted:
     number: int
     signals: tuple[int, ...] = ()
     waits: bool = False
+    denials: int = 0
 
     def __str__(self) -> str:
         """Its name."""
@@ -84,6 +94,8 @@ def noted(piece: Noted) -> int:
     if before < len(piece.signals):
         os.kill(os.getpid(), piece.signals[before])
         signal.pause()
+    if before < piece.denials:
+        raise pa.ArrowMemoryError("malloc failed")
     deadline = time.monotonic() + _LONG_SECONDS
     while piece.waits and not (piece.folder / "go").exists() and time.monotonic() < deadline:
         time.sleep(0.01)

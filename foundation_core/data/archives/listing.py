@@ -17,7 +17,7 @@ from foundation_core.data.archives.members import Member
 from foundation_core.data.archives.names import archive_kind, long_name
 from foundation_core.data.archives.tar import tar_members
 from foundation_core.data.archives.zip import zip_members
-from foundation_core.data.frames import copying, open_frames
+from foundation_core.data.frames import copying, has_copy, open_frames
 from foundation_core.data.places import Place
 from foundation_core.data.unpacking import FREE_BYTES, is_packed, open_unpacked
 from foundation_core.spec_reading import ReadingSpec
@@ -64,7 +64,7 @@ def members(
     """
     if archive_kind(path.name) == "zip":
         yield from zip_members(path, limits, start, stop)
-    elif copy is not None and copy.exists():
+    elif copy is not None and has_copy(copy):
         with open_frames(copy) as framed:
             yield from tar_members(framed, limits, start, stop)
     else:
