@@ -23,10 +23,10 @@ def attention_seen() -> Iterator[list[Tensor]]:
     seen: list[Tensor] = []
     plain = attention.attend_fast
 
-    def seeing(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: AttentionMask) -> Tensor:
+    def seeing(q_BHTE: Tensor, k_BKSE: Tensor, v_BKSE: Tensor, mask: AttentionMask, dropout: float = 0.0) -> Tensor:
         B, K, S, _ = k_BKSE.shape
         seen.append(plain(q_BHTE, k_BKSE, torch.eye(S).expand(B, K, S, S), mask).detach())
-        return plain(q_BHTE, k_BKSE, v_BKSE, mask)
+        return plain(q_BHTE, k_BKSE, v_BKSE, mask, dropout)
 
     with mock.patch.object(attention, "attend_fast", seeing):
         yield seen

@@ -16,7 +16,7 @@ from tests.support.training import VOCABULARY, tiny_model
 ROWS, LENGTHS = 40, (5, 4, 4)
 FIRST_TEXT = 10
 TOKENS = SpecialTokens(VOCABULARY, 0, 1, 2, tuple(range(3, FIRST_TEXT)))
-OBJECTIVES = [NextToken(), Prefix(), MaskedToken(TOKENS, 0.5), SpanCorruption(TOKENS, 0.5, 1.0)]
+OBJECTIVES = [NextToken(), Prefix(), MaskedToken(TOKENS, 0.5), SpanCorruption(TOKENS, 0.5, 2.0)]
 
 
 def _batch() -> dict[str, Tensor]:
