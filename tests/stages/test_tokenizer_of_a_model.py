@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from foundation_core.adapt.transfer import MODEL_FILE
 from foundation_core.data.tokenizer import TOKENIZER_FILE
 from foundation_core.files import read_json
 from foundation_core.identity import action_key
 from foundation_core.specs import IngestSpec, PretrainSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
-from foundation_core.stages.pretrain import MODEL_FILE, pretrain
+from foundation_core.stages.pretrain import pretrain
 from foundation_core.store import Result, commit_result
 
 Contexts = Callable[..., Context]
