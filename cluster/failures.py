@@ -20,6 +20,7 @@ from foundation_core.errors import (
     CheckpointError,
     DeviceMemoryError,
     DivergedError,
+    ElsewhereError,
     FoundationError,
     LostConnectionError,
     SecondWriterError,
@@ -47,8 +48,8 @@ _BY_KIND: Mapping[type[Exception], str] = {
     TransientError: "storage_away",
 }
 """The class of what a rank raises on purpose; every other kind says what is wrong with the request."""
-_NO_CAUSE = (Stopped, LostConnectionError)
-"""What a rank says that was asked to leave, or that the others left."""
+_NO_CAUSE = (Stopped, LostConnectionError, ElsewhereError)
+"""What a rank says that was asked to leave, that the others left, or that left because another had failed."""
 
 
 class Place(NamedTuple):

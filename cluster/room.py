@@ -23,7 +23,7 @@ SETTLE_SECONDS = 10.0
 
 
 class Room(NamedTuple):
-    """Workers and CPUs of a cluster.
+    """Workers, CPUs and GPUs of a cluster.
 
     Args:
         free: workers that fit now.
@@ -31,6 +31,7 @@ class Room(NamedTuple):
         free_cpus: of all nodes.
         cpus: of all nodes that live and stay.
         gpus: of all nodes that live and stay.
+        free_gpus: of these.
     """
 
     free: int
@@ -38,6 +39,7 @@ class Room(NamedTuple):
     free_cpus: int
     cpus: int
     gpus: int = 0
+    free_gpus: int = 0
 
 
 def look_for_room(spec: PretrainSpec) -> Room:
@@ -55,6 +57,7 @@ def look_for_room(spec: PretrainSpec) -> Room:
         sum(int(resources.get("CPU", 0)) for resources in free_there),
         sum(int(resources.get("CPU", 0)) for resources in stay.values()),
         sum(int(resources.get("GPU", 0)) for resources in stay.values()),
+        sum(int(resources.get("GPU", 0)) for resources in free_there),
     )
 
 
@@ -101,10 +104,17 @@ def wait_for_room(spec: PretrainSpec, folder: Path, *, is_first: bool, preempted
         if room.free >= wanted or (room.free >= spec.fewest_workers and time.monotonic() > settled):
             return min(spec.workers, room.free)
         if not said:
-            needed = wanted * spec.threads_per_worker
-            EventLog(folder).say(f"waiting for {needed} CPUs: {room.free_cpus} of {room.cpus} are free")
+            EventLog(folder).say(_waiting(spec, room, wanted))
             said = True
         time.sleep(LOOK_SECONDS)
+
+
+def _waiting(spec: PretrainSpec, room: Room, workers: int) -> str:
+    cpus = workers * spec.threads_per_worker
+    if spec.device != "cuda":
+        return f"waiting for {cpus} CPUs: {room.free_cpus} of {room.cpus} are free"
+    there = f"{room.free_gpus} of {room.gpus} GPUs and {room.free_cpus} of {room.cpus} CPUs are free"
+    return f"waiting for {workers} GPUs, with {spec.threads_per_worker} CPUs each: {there}"
 
 
 def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
@@ -118,8 +128,15 @@ def too_few_cpus(spec: PretrainSpec, present: int) -> SetupError:
 
 
 def _too_small(spec: PretrainSpec, room: Room) -> SetupError:
-    if spec.device != "cuda" or spec.fewest_workers <= room.gpus:
+    if spec.device != "cuda":
         return too_few_cpus(spec, room.cpus)
+    if spec.fewest_workers <= room.gpus:
+        return SetupError(
+            f"pretrain wants {spec.fewest_workers} workers with a GPU and {spec.threads_per_worker} CPUs each,"
+            f" and Ray's nodes hold {room.possible}: they have {room.gpus} GPUs and {room.cpus} CPUs in all",
+            allowed="as many workers as nodes have a GPU and threads_per_worker CPUs for",
+            fix="lower --pretrain.threads_per_worker or --pretrain.workers, or add nodes with GPUs",
+        )
     return SetupError(
         f"pretrain wants {spec.fewest_workers} workers with a GPU each, and Ray's nodes have {room.gpus} GPUs in all",
         allowed=f"up to {room.gpus} workers with --pretrain.device cuda",
@@ -128,12 +145,17 @@ def _too_small(spec: PretrainSpec, room: Room) -> SetupError:
 
 
 def _lost_node(spec: PretrainSpec, room: Room, *, preempted: bool) -> FoundationError:
-    on_gpus = spec.device == "cuda" and spec.fewest_workers > room.gpus
-    needed, present = spec.fewest_workers * spec.threads_per_worker, room.cpus
-    if on_gpus:
-        needed, present = spec.fewest_workers, room.gpus
+    cpus = spec.fewest_workers * spec.threads_per_worker
+    need = f"need {cpus} CPUs, and {room.cpus} are left"
+    if spec.device == "cuda" and spec.fewest_workers > room.gpus:
+        need = f"need {spec.fewest_workers} GPUs, and {room.gpus} are left"
+    elif spec.device == "cuda":
+        need = (
+            f"need {spec.fewest_workers} GPUs with {spec.threads_per_worker} CPUs each,"
+            f" and {room.gpus} GPUs and {room.cpus} CPUs are left"
+        )
     kind, lost = (Requeued, "gave a node back") if preempted else (TransientError, "lost a node")
     return kind(
-        f"the cluster {lost}: the workers need {needed} {'GPUs' if on_gpus else 'CPUs'}, and {present} are left",
+        f"the cluster {lost}: the workers {need}",
         fix="let another node join, then run the same command again: it continues from the last checkpoint",
     )

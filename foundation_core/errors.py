@@ -91,6 +91,10 @@ class LostConnectionError(TransientError):
     """An exchange with the other ranks broke off; whose fault that was, who looks at all ranks can tell."""
 
 
+class ElsewhereError(FoundationError):
+    """Another rank failed, and its own error says at what; all that do something together leave with it."""
+
+
 class Stopped(FoundationError):
     """A person or the machine asked the stage to stop, and it saved its work first."""
 
@@ -117,6 +121,6 @@ def as_foundation_error(error: Exception) -> FoundationError:
 
 _KINDS = (
     ConfigError, DataError, ShardError, CheckpointError, SetupError, DiskFullError, DivergedError, SpikeError,
-    TransientError, DeviceMemoryError, SecondWriterError, LostConnectionError, Stopped, Requeued,
+    TransientError, DeviceMemoryError, SecondWriterError, LostConnectionError, ElsewhereError, Stopped, Requeued,
 )  # fmt: skip
 _BY_NAME = {kind.__name__: kind for kind in _KINDS}

@@ -61,7 +61,8 @@ def memory_of(
     Args:
         spec: its engine, ZeRO stage, workers, precision and micro-batch decide. `auto` counts as float32.
         places: of one row: tokens, and patches.
-        fused_attention: whether attention in bf16 keeps no matrix of weights; in float32 it never does.
+        fused_attention: whether attention in bf16 keeps no matrix of weights, and in float32 none where it drops some;
+            in float32 that drops none it never does.
         recomputed: whether blocks keep their input alone and compute the rest again in the backward pass.
     """
     weights, gradients, optimizer = state_shares(spec, size, _never_sharded(spec.model.trunk))
@@ -71,7 +72,7 @@ def memory_of(
     kept = depth * blocks + rest
     if recomputed:  # Chen et al. 2016: the inputs of all blocks, and all of the one that is at work
         kept = depth * _stream_bytes(spec) + blocks + rest
-    copies = 2 * size.multiplying if autocasts else 0  # made once a forward pass, and read by the backward pass
+    copies = 2 * _multiplied(spec.model.trunk, size) if autocasts else 0  # made once, and read by the backward pass
     logits = 4 * tokens * vocabulary + 8 * LOGITS_AT_A_TIME_TOKENS * vocabulary
     buffers = _buffer_bytes(spec, size.parameters)
     return Memory(weights, gradients, optimizer, tokens * kept + copies, logits, buffers)
@@ -139,14 +140,20 @@ def _saved(spec: PretrainSpec, places: int, fused_attention: bool) -> tuple[int,
 
     float32: the inputs of both norms and what they normalised, their outputs, rotated queries and keys, values, what
     attention found, the feed-forward layer's hidden features before and after the activation; and the mask of packed
-    documents, which torch writes out as numbers. bf16: the same, with norms that compute in float32.
+    documents, which torch writes out as numbers. bf16: the same, with norms that compute in float32. Attention that
+    drops weights and is not fused keeps three matrices of each head: the weights, what was drawn, and their product.
+    Of experts, each that a token passes has its own hidden features, a copy of what it reads, and what it makes.
     """
     trunk = spec.model.trunk
     width, keys, hidden = trunk.width, _key_width(trunk), (4 if trunk.feed == "swiglu" else 2) * _hidden(trunk)
+    if trunk.experts:
+        hidden = trunk.experts_per_token * (hidden + 2 * width)
     of_heads = 2.5 * (width + keys) if trunk.qk_norm else 0.0
+    drops = trunk.attention_dropout > 0
     if spec.precision != "bf16":
-        return round(4 * (8 * width + 2 * keys + hidden + of_heads + places)), 16 * width
-    matrix = 0 if fused_attention else (1 + 2 * trunk.heads) * places
+        mask = 3 * trunk.heads * places if drops and not fused_attention else places
+        return round(4 * (8 * width + 2 * keys + hidden + of_heads + mask)), 16 * width
+    matrix = 0 if fused_attention else (1 + 2 * (3 if drops else 1) * trunk.heads) * places
     autocast = 6 * width if spec.engine == "torch" else 0  # its stream stays in float32
     return round(26 * width + 4 * keys + 2 * hidden + 2.5 * of_heads + matrix + autocast), 10 * width
 
@@ -160,6 +167,13 @@ def _key_width(trunk: TrunkSpec) -> int:
     return trunk.width // trunk.heads * (trunk.kv_heads or trunk.heads)
 
 
+def _multiplied(trunk: TrunkSpec, size: Size) -> int:
+    """Weights that take part in a product for some token: those of all experts."""
+    up = 3 if trunk.feed == "swiglu" else 2
+    idle = max(0, trunk.experts - trunk.experts_per_token)
+    return size.multiplying + trunk.depth * idle * up * trunk.width * _hidden(trunk)
+
+
 def _hidden(trunk: TrunkSpec) -> int:
-    """Features between the feed-forward layers that a token passes."""
+    """Features between the layers of one feed-forward layer."""
     return trunk.hidden or (8 * round(trunk.width / 3) if trunk.feed == "swiglu" else 4 * trunk.width)

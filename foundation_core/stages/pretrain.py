@@ -85,6 +85,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
         stop_requested=context.stop.requested,
         keep_best=partial(_keep_weights, engine, context.folder / WEIGHTS_FILE),
         validate=partial(_validate, engine, objective, corpus, spec.validation_rows),
+        validation_rows=-(-min(spec.validation_rows, len(corpus.validation)) // engine.world),
         watch=watch,
         ledger=reading.ledger,
     )
@@ -199,7 +200,8 @@ def _speed(
     if not corpus.packed:
         return {"rows_per_second": rows_per_second} if rows_per_second else {}
     engine.barrier()
-    product = matmul_flops_per_second(precision.dtype) if engine.rank == 0 else 0.0  # while the other ranks wait
+    # while the other ranks wait
+    product = matmul_flops_per_second(precision.dtype, device=engine.device) if engine.rank == 0 else 0.0
     product *= (
         engine.world if engine.device.type == "cuda" else 1
     )  # each has its own; of the CPU it is that of all threads

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Self
 from xxhash import xxh3_128_hexdigest
 
 from foundation_core.data.depot import Depot
-from foundation_core.errors import CheckpointError, DataError, DivergedError, FoundationError
+from foundation_core.errors import CheckpointError, DataError, DivergedError, ElsewhereError
 from foundation_core.events import EventLog, SilentLog
 from foundation_core.files import PARTIAL, committed, read_json, write_json
 from foundation_core.train import manifest
@@ -161,7 +161,7 @@ class Checkpoints:
         """Go on as the ranks agreed: commit what is on every rank's disk.
 
         Raises:
-            FoundationError: a part could not be written, for the reason that the thread had.
+            FoundationError: a part could not be written, for the reason that the thread had; or the store is another's.
         """
         if sums["save_failed"]:
             self._raise_what_failed()
@@ -186,11 +186,13 @@ class Checkpoints:
         """
         if not self._settled:
             self._finish_on_disk()
-        while everywhere and self.copies is not None and self.copies.busy:
-            self.copies.wait()
-            self._agree()
         if everywhere and self.copies is not None:
-            self.copies.wait_for_commit()
+            with self.copies.last():
+                while self.copies.busy:
+                    self.copies.wait()
+                    self._agree()
+                self.copies.wait_for_commit()
+            self._agree()  # or the last commit would find a second writer, and nobody hear of it
 
     def _finish_on_disk(self) -> None:
         wait(filter(None, [self._part]))
@@ -314,7 +316,7 @@ class Checkpoints:
         for future in (self._part, self._committed):
             if future is not None and future.done() and future.exception() is not None:
                 return future.exception()
-        return None
+        return self.copies.lost if self.copies is not None else None
 
     def _raise_what_failed(self) -> None:
         error, step = self._error(), f"of step {self._save.step}" if self._save else "before"
@@ -322,7 +324,7 @@ class Checkpoints:
         self._settled = True
         if error is not None:
             raise error
-        raise FoundationError(f"another worker could not write its part of the checkpoint {step}")
+        raise ElsewhereError(f"another worker failed with the checkpoint {step}: its own error says at what")
 
     def _agree(self) -> None:
         self.hear(agree(self.engine, self.votes(), self.engine.device))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from foundation_core.errors import FoundationError
+from foundation_core.errors import ElsewhereError
 from foundation_core.train.engine import Engine
 from foundation_core.train.votes import agree
 
@@ -20,7 +20,7 @@ def together(engine: Engine, work: Callable[[], None]) -> None:
     if error is not None:
         raise error
     if failed:
-        raise FoundationError("another worker failed with its checkpoint: its own error says at what")
+        raise ElsewhereError("another worker failed with its checkpoint: its own error says at what")
 
 
 def of_rank_0(engine: Engine, value: int) -> int:

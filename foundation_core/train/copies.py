@@ -10,16 +10,18 @@ the checkpoint on disk stays. What could not be removed is removed with the next
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
 
 from foundation_core.data.depot import Depot
-from foundation_core.errors import TransientError
+from foundation_core.errors import SecondWriterError, TransientError
 from foundation_core.events import EventLog
 from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.train.manifest import MANIFEST_FILE, folder_name, saved_of, step_of
@@ -64,6 +66,8 @@ class StoreCopies:
 
     Args:
         patience_seconds: how long the store may be away before an upload is given up.
+
+    `lost` is, on rank 0, what says that another process writes there now: the training is that one's.
     """
 
     def __init__(
@@ -83,7 +87,8 @@ class StoreCopies:
         self._committed: Future[None] | None = None
         self._known: dict[int, tuple[Saved, list[str]]] = {}
         self._leaving: dict[int, set[str]] = {}
-        self._ended = threading.Event()
+        self._ended, self._deadline = threading.Event(), math.inf
+        self.lost: SecondWriterError | None = None
 
     def open(self, rank: int) -> None:
         """Become the store's writer, on rank 0, and see what it has.
@@ -154,6 +159,15 @@ class StoreCopies:
         if self._committed is not None:
             wait([self._committed])
 
+    @contextmanager
+    def last(self) -> Iterator[None]:
+        """Within, one patience is all that there is: for what is on its way, what waits behind it, and the commit."""
+        self._deadline = time.monotonic() + self.patience_seconds
+        try:
+            yield
+        finally:
+            self._deadline = math.inf
+
     def manifest(self, step: int) -> dict[str, Any]:
         """The manifest of a checkpoint in the store; {} if it is none."""
         try:
@@ -201,7 +215,7 @@ class StoreCopies:
 
     def _wait_for_store(self, outage: _Outage, step: int, error: OSError) -> bool:
         """Say once that the store is away, and wait for the next try; False if there is no patience left."""
-        left = self.patience_seconds - (time.monotonic() - outage.began)
+        left = self._left(outage.began)
         if outage.tries == 0:
             self.events.write(
                 "failure", failure="copies_away", step=step, attempt=1, budget_left=round(max(0.0, left), 3),
@@ -214,17 +228,26 @@ class StoreCopies:
         outage.tries += 1
         return True
 
+    def _left(self, began: float) -> float:
+        """Seconds of patience that are left of what did not answer for the first time then."""
+        return min(began + self.patience_seconds, self._deadline) - time.monotonic()
+
     def _commit(self, upload: _Upload) -> None:
         """Let a checkpoint count whose every file is there, and prune."""
         assert upload.manifest is not None
         body = upload.manifest.result()
         try:
             self._patiently("be looked at", self.ownership.check)
-        except TransientError as error:  # also of a second writer
+        except SecondWriterError as error:
+            self.lost = error
+            return
+        except TransientError as error:
             self.events.say(f"the checkpoint of step {upload.step} was not committed in {self.depot}: {error.found}")
             return
         if self._put(upload.step, MANIFEST_FILE, BytesIO(body)):
-            self._known[upload.step] = _known(json.loads(body))
+            self._known[upload.step] = _, names = _known(json.loads(body))
+            if upload.step in self._leaving:  # an upload that broke off left files by names that count from now on
+                self._leaving[upload.step] -= {MANIFEST_FILE, *names}
             self._prune()
 
     def _prune(self) -> None:
@@ -264,7 +287,7 @@ class StoreCopies:
             except FileNotFoundError:
                 raise
             except OSError as error:
-                if self._ended.is_set() or time.monotonic() - began + pause > self.patience_seconds:
+                if self._ended.is_set() or pause > self._left(began):
                     raise TransientError(
                         f"{self.depot} could not {what}: {error}",
                         fix="see that the store answers and that this machine has its key; then run the command again",

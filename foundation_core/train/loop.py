@@ -110,6 +110,8 @@ class Surroundings:
     """Called on every rank when the validation is the best so far, with the step."""
     validate: Callable[[int], Scores]
     """Is given the most rows of a forward pass."""
+    validation_rows: int
+    """Rows of a validation that fall to this rank."""
     watch: Watch = field(default_factory=Unwatched)
     clock: Callable[[], float] = time.perf_counter
     """Seconds since some moment: what `max_seconds` is measured by."""
@@ -176,7 +178,7 @@ def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progres
     start = time.perf_counter()
     engine.model.eval()
     with torch.no_grad():
-        scores = recovery.validation(around.validate, progress.step - 1)
+        scores = recovery.validation(around.validate, around.validation_rows, progress.step - 1)
     found = {f"validation/{name}": value for name, value in scores.named(unit).items()}
     if not math.isfinite(scores.loss):  # told, and not fatal: nothing learns from it, and it is never the best
         around.events.say(f"the validation loss of step {progress.step} is {scores.loss}: it is not counted")
@@ -202,7 +204,7 @@ def _save(
 def _finish(checkpoints: Checkpoints, around: Surroundings, progress: Progress) -> None:
     """Wait for the checkpoint that is being written: on disk, and in the store."""
     start = time.perf_counter()
-    around.watch.begins("finish", progress.step)
+    around.watch.begins("store", progress.step)  # said once: it has the time of a first one
     checkpoints.finish(everywhere=True)
     around.tracker.metrics({SAVE_SECONDS: time.perf_counter() - start}, progress.step)
 

@@ -9,6 +9,7 @@ off from it by the network and go on: a new one waits for its end, as long as a 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -74,8 +75,11 @@ class Ownership:
 
         Raises:
             SecondWriterError: another process took it over.
+            OSError: the mark is being written, where a store shows files that are not whole: nobody's yet, ask again.
         """
         found = self._read()
+        if found == {}:
+            raise OSError(errno.EIO, "the mark of its writer cannot be read")
         if found is None or found.get("owner") != self.owner:
             raise SecondWriterError(
                 f"another process writes to {self.depot} now: {'nobody' if found is None else found.get('host')}",

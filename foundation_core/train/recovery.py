@@ -131,6 +131,8 @@ class Recovery:
             except DivergedError as error:
                 if len(failures) >= self.spec.recomputations:
                     self._give_up(number, error, batches, seed, best_step, began)
+                    if was_full:
+                        self._recovered(_MEMORY, number, began)
                     return None
                 failures.append(error.with_traceback(None))  # whose frames hold the step's tensors
             except (RuntimeError, MemoryError) as error:
@@ -149,11 +151,12 @@ class Recovery:
                     self.faults.losses = [*self.faults.losses, report.loss][-self.spec.spike_window_steps :]
                 return report
 
-    def validation(self, validate: Callable[[int], Scores], number: int) -> Scores:
+    def validation(self, validate: Callable[[int], Scores], rows: int, number: int) -> Scores:
         """What a validation finds, in forward passes of as many rows as memory has room for.
 
         Args:
             validate: is given the most rows of a forward pass.
+            rows: of the validation that fall to this rank; all at once, if the objective needs them in one piece.
             number: of the step that it comes behind, from 0.
 
         Raises:
@@ -161,15 +164,16 @@ class Recovery:
             DeviceMemoryError: as of `step`.
         """
         began, was_full = time.perf_counter(), False
+        most = min(SCORED_ROWS, rows) if self.objective.decomposable else rows
         while True:
             self.begins("validation", number + 1)
             try:
-                scores = validate(min(self.micro_batch_rows or SCORED_ROWS, SCORED_ROWS))
+                scores = validate(min(self.micro_batch_rows or most, most))
             except (RuntimeError, MemoryError) as error:
                 if not is_memory_full(error):
                     raise
                 was_full = True
-                self._halve(number, SCORED_ROWS, error)
+                self._halve(number, most, error, validates=True)
             else:
                 if was_full:
                     self._recovered(_MEMORY, number, began)
@@ -253,7 +257,7 @@ class Recovery:
             ) from error
         self._recovered(failure, number, began)
 
-    def _halve(self, number: int, most_rows: int, error: Exception) -> None:
+    def _halve(self, number: int, most_rows: int, error: Exception, *, validates: bool = False) -> None:
         """Smaller micro-batches from now on; at once where this rank is alone, else after a new start of all.
 
         Several ranks may be in an exchange that the one whose memory is full never comes to, so they cannot vote.
@@ -262,14 +266,16 @@ class Recovery:
             most_rows: of a forward pass of what was being done.
         """
         rows = min(self.micro_batch_rows or most_rows, most_rows)
+        full = f"full with {rows} rows {'of a validation' if validates else 'a micro-batch'}"
         if self.engine.world == 1:
             self.engine.discard()
         why = self._cannot_halve(rows)
         if why:
             self._tell(_MEMORY, number, 1, 0, error)
+            fewer = "lower --pretrain.validation_rows, or " if validates and not self.objective.decomposable else ""
             raise SetupError(
-                f"the device's memory is full with {rows} rows a micro-batch, {why}",
-                fix="use a smaller model or context_tokens, more workers, or a larger device",
+                f"the device's memory is {full}, {why}",
+                fix=f"{fewer}use a smaller model or context_tokens, more workers, or a larger device",
             ) from error
         self.micro_batch_rows = rows // 2
         left = int(math.log2(self.micro_batch_rows))
@@ -279,7 +285,7 @@ class Recovery:
                 self.ledger.keep_micro_batch(self.micro_batch_rows)
         if self.engine.world > 1:
             raise DeviceMemoryError(
-                f"the memory of rank {self.engine.rank} is full with {rows} rows a micro-batch",
+                f"the memory of rank {self.engine.rank} is {full}",
                 fix=f"start again: it goes on with {self.micro_batch_rows}",
             ) from error
         torch.cuda.empty_cache()

@@ -16,12 +16,13 @@ from cluster import ray_train, room
 from cluster.attempt import AttemptWatch
 from cluster.job import Job
 from cluster.ray_train import _device, _fit
-from cluster.room import look_for_room, wait_for_room, with_device
+from cluster.room import Room, look_for_room, wait_for_room, with_device
 from cluster.stop import StopFile
 from foundation_core.alone import alone
 from foundation_core.data.loader import on_device
 from foundation_core.errors import SetupError, TransientError
-from foundation_core.events import EventLog
+from foundation_core.events import EventLog, read_events
+from foundation_core.objectives.language import NextToken
 from foundation_core.shape import SampleShape
 from foundation_core.specs import ModelSpec, PretrainSpec, TrunkSpec
 from foundation_core.stages.pretrain_setup import build_learner
@@ -95,6 +96,31 @@ def test_gpus_that_are_asked_for_and_not_there_are_refused_with_their_number(nod
     assert wait_for_room(_on("cpu"), tmp_path, is_first=True, preempted=False) == 2
 
 
+def test_who_waits_for_gpus_or_lacks_the_cpus_beside_them_hears_of_both(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes([{"CPU": 2, "GPU": 4}])
+    with pytest.raises(SetupError, match=r"a GPU and 2 CPUs each, and Ray's nodes hold 1: they have 4 GPUs and 2 CPUs"):
+        wait_for_room(_on("cuda"), tmp_path, is_first=True, preempted=False)
+    with pytest.raises(TransientError, match="need 2 GPUs with 2 CPUs each, and 4 GPUs and 2 CPUs are left"):
+        wait_for_room(_on("cuda"), tmp_path, is_first=False, preempted=False)
+    looks = iter([Room(0, 2, 8, 8, 2, 1), Room(2, 2, 8, 8, 2, 2)])
+    monkeypatch.setattr(room, "look_for_room", lambda spec: next(looks))
+    monkeypatch.setattr(room, "LOOK_SECONDS", 0.001)
+    assert wait_for_room(_on("cuda"), tmp_path, is_first=True, preempted=False) == 2
+    said = [event["text"] for _, event in read_events(tmp_path) if event["kind"] == "say"]
+    assert said == ["waiting for 2 GPUs, with 2 CPUs each: 1 of 2 GPUs and 8 of 8 CPUs are free"]
+
+
+def test_free_gpus_are_those_of_nodes_that_stay(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes([{"CPU": 8, "GPU": 4}, {"CPU": 8, "GPU": 2}])
+    found = look_for_room(_on("cuda"))
+    assert (found.gpus, found.free_gpus) == (6, 6)
+    monkeypatch.setattr(room, "draining_nodes", lambda: {"1": 0})
+    found = look_for_room(_on("cuda"))
+    assert (found.gpus, found.free_gpus) == (4, 4)
+
+
 @pytest.mark.parametrize(
     ("device", "resources", "backend"),
     [("cpu", {"CPU": 2}, "gloo"), ("cuda", {"CPU": 2, "GPU": 1}, "cpu:gloo,cuda:nccl")],
@@ -150,7 +176,8 @@ def test_the_model_is_on_the_device_when_its_engine_is_built_and_batches_follow_
         return SimpleNamespace(model=model)
 
     corpus = SimpleNamespace(
-        objective=lambda spec: SimpleNamespace(decomposable=True), shape=SampleShape(vocabulary=50)
+        objective=lambda spec: NextToken(),
+        shape=SampleShape(vocabulary=50),
     )
     found = {}
     for name in ("cpu", "meta"):
@@ -167,5 +194,11 @@ def _float32(asked: str) -> Any:
     return SimpleNamespace(name="float32")
 
 
-def test_this_torch_says_whether_it_is_built_for_gpus() -> None:
-    assert ray_train._torch_has_cuda() == (torch.version.cuda is not None)
+@pytest.mark.parametrize(("built_for", "has_cuda"), [("12.8", True), (None, False)])
+def test_the_torch_that_is_installed_decides_and_not_the_driver_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, built_for: str | None, has_cuda: bool
+) -> None:
+    """The supervisor may run on a node without a GPU."""
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: not has_cuda)
+    assert ray_train._torch_has_cuda() == has_cuda

@@ -22,6 +22,7 @@ from foundation_core.errors import (
     DataError,
     DeviceMemoryError,
     DivergedError,
+    ElsewhereError,
     FoundationError,
     LostConnectionError,
     SecondWriterError,
@@ -118,6 +119,13 @@ def test_a_fault_of_the_program_counts_only_if_every_worker_could_speak() -> Non
         assert "a mistake in the program" in verdict.what
     alone = _verdict(_heard(2, {0: FAULT}))
     assert (alone.failure, alone.error) == ("lost_connection", None)
+
+
+@pytest.mark.parametrize("error", [FAULT, SecondWriterError("the store is another's"), TransientError("it is away")])
+def test_who_left_because_another_failed_is_not_asked_why(error: FoundationError) -> None:
+    elsewhere = ElsewhereError("another worker failed with its checkpoint: its own error says at what")
+    verdict = _verdict(_heard(2, {0: elsewhere, 1: error}))
+    assert (verdict.facts["rank"], verdict.what, type(verdict.error)) == (1, error.found, type(error))
 
 
 def test_ranks_that_all_say_that_their_connection_broke_lost_each_other(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ VOCABULARY = 512
 def _spec(precision: str = "float32", rows: int = 4, ranks: int = 1, **trunk: Any) -> PretrainSpec:
     trunk = {"width": 64, "depth": 2, "heads": 2, **trunk}
     model = {"context_tokens": 64, "trunk": trunk, "tie_embeddings": False}
+    model |= {"family": "mixture"} if "experts" in trunk else {}
     body = {"model": model, "batch_rows": rows * ranks, "micro_batch_rows": rows, "workers": ranks, "engine": "torch"}
     return PretrainSpec.model_validate({**body, "precision": precision})
 
@@ -49,8 +50,13 @@ def one_thread() -> Any:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     "trunk",
-    [{}, {"feed": "swiglu", "depth": 3, "kv_heads": 1, "qk_norm": True, "width": 128}],
-    ids=["plain", "with parts"],
+    [
+        {},
+        {"feed": "swiglu", "depth": 3, "kv_heads": 1, "qk_norm": True, "width": 128},
+        {"attention_dropout": 0.1, "heads": 8},
+        {"experts": 4, "experts_per_token": 3},
+    ],
+    ids=["plain", "with parts", "weights are dropped", "experts"],
 )
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_what_a_training_holds_is_what_was_said(precision: str, trunk: dict[str, Any]) -> None:
@@ -72,7 +78,7 @@ def test_what_a_training_holds_is_what_was_said(precision: str, trunk: dict[str,
 )
 def test_all_ranks_together_hold_everything(stage: int, ranks: int, precision: str, parameters: int) -> None:
     spec = PretrainSpec.model_validate({"zero_stage": stage, "workers": ranks, "precision": precision})
-    size = Size(parameters, parameters, 0, parameters // 2)
+    size = Size(parameters, parameters, parameters, 0, parameters // 2)
     alone = state_shares(spec.model_copy(update={"workers": 1}), size)
     shares = state_shares(spec, size)
     sharded = (stage >= 3, stage >= 1, stage >= 1)

@@ -63,7 +63,7 @@ def finished(
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The matrix product costs more than a tiny training: time it once, in `finished`."""
-    monkeypatch.setattr(stage, "matmul_flops_per_second", lambda dtype: 1e9)
+    monkeypatch.setattr(stage, "matmul_flops_per_second", lambda dtype, device: 1e9)
 
 
 class StopAfter:

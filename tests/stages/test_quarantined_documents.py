@@ -76,7 +76,7 @@ def culprit(corpus: Result) -> tuple[str, Tensor]:
 def allergic(monkeypatch: pytest.MonkeyPatch, culprit: tuple[str, Tensor]) -> None:
     """The objective; and no time is taken for a matrix product."""
     monkeypatch.setattr(TrainingData, "objective", lambda self, spec: Allergic(culprit[1]))
-    monkeypatch.setattr(stage, "matmul_flops_per_second", lambda dtype: 1e9)
+    monkeypatch.setattr(stage, "matmul_flops_per_second", lambda dtype, device: 1e9)
 
 
 def _of(folder: Path, kind: str) -> list[dict[str, Any]]:

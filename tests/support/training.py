@@ -220,6 +220,7 @@ class Training:
             validate=lambda at_once: score_rows(
                 engine.model, self.objective, rows, torch.arange(4), torch.ones(VOCABULARY, dtype=torch.int64), at_once
             ),
+            validation_rows=4,
             clock=self.clock,
             ledger=ledger,
         )

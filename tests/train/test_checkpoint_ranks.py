@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from foundation_core.errors import DivergedError, FoundationError
+from foundation_core.errors import DivergedError, ElsewhereError
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train import checkpoint as saving
 from foundation_core.train.checkpoint import Checkpoints
@@ -96,7 +96,7 @@ def test_what_fails_in_one_ranks_thread_is_raised_on_all_at_the_next_step(
     errors = of_each_rank(2, work, _module)
     assert isinstance(errors[failing], PermissionError)
     other = errors[1 - failing]
-    assert type(other) is FoundationError, "so that the one that knows the reason is believed"
+    assert type(other) is ElsewhereError, "so that the one that knows the reason is believed"
     assert "step 2" in str(other)
     assert list(finished(tmp_path)) == [1]
 

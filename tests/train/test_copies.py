@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,14 @@ from moto.server import ThreadedMotoServer
 from torch import nn
 
 from foundation_core.data.depot import Depot
-from foundation_core.errors import ConfigError, SetupError, TransientError
+from foundation_core.errors import (
+    ConfigError,
+    ElsewhereError,
+    FoundationError,
+    SecondWriterError,
+    SetupError,
+    TransientError,
+)
 from foundation_core.events import EventLog, read_events
 from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.specs import OptimizerSpec
@@ -249,6 +258,76 @@ def test_what_an_upload_that_was_cut_off_left_is_removed_once_a_later_checkpoint
     _save(tmp_path / "one", store, 2, 3)
     folders = {name.partition("/")[0] for name in store.names()}
     assert folders == {"step-00000002", "step-00000003", "step-00000009"}, "9 may be on its way again"
+
+
+def test_a_step_that_was_cut_off_and_is_saved_again_stays_when_the_next_one_counts(
+    store: Depot, tmp_path: Path
+) -> None:
+    store.put_bytes(f"step-00000002/{STATE}", b"half")
+    store.put_bytes("step-00000002/rank-00001.safetensors", b"of a training with another rank")
+    _save(tmp_path / "one", store, 1, 2, 3, engine=_engine(2.5))
+    assert store.names() == [f"step-0000000{step}/{name}" for step in (2, 3) for name in ("manifest.json", STATE)]
+    store.remove("step-00000003/manifest.json")
+    with _checkpoints(tmp_path / "other", store, engine := _engine()) as checkpoints:
+        assert checkpoints.restore() == (2, {"labels": 2})
+    assert torch.equal(engine.weights()["weight"], torch.full((3, 4), 2.5))
+
+
+def _take_over(store: Depot) -> None:
+    """Another machine writes its mark."""
+    store.put_bytes("writer.json", json.dumps({"owner": "another", "host": "elsewhere"}).encode())
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_writer_whose_store_another_machine_took_over_ends(tmp_path: Path, at_the_end: bool) -> None:
+    store = Depot(tmp_path / "store")
+
+    def train() -> None:
+        with _checkpoints(tmp_path / "one", store) as checkpoints:
+            _take_over(store)
+            checkpoints.save(1, {"labels": 1})
+            checkpoints.finish(everywhere=at_the_end)
+            for step in () if at_the_end else (2, 3, 4):
+                checkpoints.save(step, {"labels": step})
+                checkpoints.finish()
+                assert checkpoints.copies is not None
+                checkpoints.copies.wait()
+                checkpoints.copies.wait_for_commit()
+
+    with pytest.raises(SecondWriterError, match=r"another process writes to .*store now: elsewhere"):
+        train()
+    assert "step-00000001/manifest.json" not in store.names()
+    assert finished(tmp_path / "one"), "the disk keeps what was saved before"
+
+
+def test_the_other_ranks_end_with_the_one_whose_store_was_taken(tmp_path: Path) -> None:
+    store, raised = Depot(tmp_path / "store"), dict[int, Exception]()
+
+    def work(engine: ThreadedEngine) -> None:
+        with _checkpoints(tmp_path / "one", store, engine) as checkpoints:
+            if engine.rank == 0:
+                _take_over(store)
+            checkpoints.save(1, {"labels": 1})
+            try:
+                checkpoints.finish(everywhere=True)
+            except FoundationError as error:
+                raised[engine.rank] = error
+
+    of_each_rank(2, work, lambda: nn.Linear(4, 3))
+    assert {rank: type(error) for rank, error in raised.items()} == {0: SecondWriterError, 1: ElsewhereError}
+
+
+def test_at_the_end_one_patience_is_all_for_what_is_on_its_way_and_what_waits(tmp_path: Path) -> None:
+    store = Away(tmp_path / "store", tries=10**6)
+    with _checkpoints(tmp_path / "one", store, patience=2.0) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, {"labels": step})
+            checkpoints.finish()
+        began = time.monotonic()
+        checkpoints.finish(everywhere=True)
+        taken = time.monotonic() - began
+    assert taken < 3.5, "two uploads, each with a patience of its own, take four seconds"
+    assert len(_events(tmp_path / "one", "say")) == 2
 
 
 def test_while_the_store_is_away_training_saves_on_disk_and_the_latest_gets_there(tmp_path: Path) -> None:

@@ -95,11 +95,11 @@ def test_a_validation_takes_as_many_rows_as_there_is_room_for_and_finds_the_same
     trained = training.run()
     failures = events_of(tmp_path, "failure")
     assert {(failure["failure"], failure["step"]) for failure in failures} == {("device_memory", 3)}
-    assert len(failures) == objective.refused == 4, "16 rows, 8, 4, 2; the validations behind it remember"
+    assert len(failures) == objective.refused == 2, "all 4 rows, 2; the validations behind it remember"
     assert [event["failure"] for event in events_of(tmp_path, "recovered")] == ["device_memory"]
     narrow = Training(tmp_path / "narrow", corpus, micro_batch_rows=1, steps=STEPS).run()
     _assert_alike(trained, narrow)
-    with pytest.raises(SetupError, match="full with 1 rows a micro-batch"):
+    with pytest.raises(SetupError, match="full with 1 rows of a validation"):
         replace(training, folder=tmp_path / "none", objective=Cramped(0, device, when="validation")).run()
 
 
@@ -108,7 +108,7 @@ def test_a_validation_of_which_one_rank_has_no_room_has_all_begin_again(corpus: 
         world = 2
 
     training = Training(tmp_path, corpus, engine=OneOfTwo, objective=Cramped(2, when="validation"), steps=2)
-    with pytest.raises(DeviceMemoryError, match="the memory of rank 0 is full with 16 rows"):
+    with pytest.raises(DeviceMemoryError, match="the memory of rank 0 is full with 4 rows of a validation"):
         training.run()
 
 
@@ -126,8 +126,34 @@ def test_a_joint_batch_is_not_divided(corpus: Path, tmp_path: Path) -> None:
     class Joint(Cramped):
         decomposable = False
 
-    with pytest.raises(SetupError, match="needs its batch in one piece"):
-        Training(tmp_path, corpus, objective=Joint(2), micro_batch_rows=4, steps=STEPS).run()
+    joint = Training(tmp_path, corpus, objective=Joint(2), micro_batch_rows=3, batch_rows=3, steps=STEPS)
+    with pytest.raises(
+        SetupError, match="full with 3 rows a micro-batch, and the objective needs its batch in one piece"
+    ):
+        joint.run()
+    validating = replace(joint, folder=tmp_path / "validation", objective=Joint(2, when="validation"))
+    with pytest.raises(
+        SetupError, match=r"full with 4 rows of a validation, .*\n.*lower --pretrain\.validation_rows, or"
+    ):
+        validating.run()
+
+
+def test_a_step_that_was_full_and_is_then_left_out_is_over_with_its_want_of_memory(
+    corpus: Path, tmp_path: Path
+) -> None:
+    class AndThenNothing(Cramped):
+        harmed = False
+
+        def loss(self, model: nn.Module, example: Example, ranks: Ranks = ALONE) -> Tensor:
+            real, harmed = super().loss(model, example, ranks), self.harmed
+            self.harmed = True
+            return real if harmed else real * float("nan")
+
+    spec = RecoverySpec(recomputations=0, not_finite="skip")
+    Training(tmp_path, corpus, objective=AndThenNothing(2), recovery=spec, micro_batch_rows=4, steps=STEPS).run()
+    told = {kind: [event["failure"] for event in events_of(tmp_path, kind)] for kind in ("failure", "recovered")}
+    assert told["failure"] == ["device_memory", "persistent_nan"]
+    assert sorted(told["recovered"]) == sorted(told["failure"])
 
 
 def test_halving_may_be_turned_off(corpus: Path, tmp_path: Path) -> None:

@@ -76,6 +76,18 @@ def test_half_a_mark_is_no_writer(tmp_path: Path) -> None:
     _taken(tmp_path, patience_seconds=0.05).release()
 
 
+def test_a_mark_that_is_half_written_says_nothing_of_a_second_writer(tmp_path: Path) -> None:
+    mine = _taken(tmp_path)
+    whole = (tmp_path / MARK_FILE).read_text()
+    for half in ("", whole[:9]):
+        (tmp_path / MARK_FILE).write_text(half)
+        with pytest.raises(OSError, match="cannot be read"):
+            mine.check()
+    (tmp_path / MARK_FILE).write_text(whole)
+    mine.check()
+    mine.release()
+
+
 def test_of_another_machine_only_a_mark_that_changes_is_alive(tmp_path: Path) -> None:
     there = _taken(tmp_path, beat_seconds=0.01)
     elsewhere = Ownership(Depot(tmp_path), patience_seconds=5.0, grace_seconds=0.0)

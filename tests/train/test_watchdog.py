@@ -14,7 +14,10 @@ import pytest
 
 from foundation_core.events import EventLog, read_events
 from foundation_core.spec_watch import WatchSpec
+from foundation_core.train.checkpoint import Checkpoints
+from foundation_core.train.watch import Unwatched
 from foundation_core.train.watchdog import HUNG_STATUS, Watchdog
+from tests.support.training import Training
 from tests.train.watched_rank import FAULTY_STEP
 
 REPOSITORY = Path(__file__).parents[2]
@@ -109,3 +112,22 @@ def test_without_a_bound_nobody_watches(tmp_path: Path) -> None:
 def test_collective_calls_wait_longer_than_the_watchdog(field: str) -> None:
     assert WatchSpec().collective_seconds >= 1800
     assert WatchSpec(**{field: 5000.0}).collective_seconds >= 2 * 5000
+
+
+def test_the_wait_for_the_store_at_the_end_has_the_time_of_a_first_one(
+    token_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no median: the waits for the disk before it took milliseconds, and a store may be away for minutes."""
+    words, waits = list[str](), list[tuple[str, bool]]()
+    finish = Checkpoints.finish
+
+    def finished(self: Checkpoints, *, everywhere: bool = False) -> None:
+        waits.append((words[-1], everywhere))
+        finish(self, everywhere=everywhere)
+
+    monkeypatch.setattr(Unwatched, "begins", lambda self, what, step: words.append(what))
+    monkeypatch.setattr(Checkpoints, "finish", finished)
+    Training(tmp_path, token_corpus, steps=4, checkpoint_every_steps=1).run()
+    assert {word for word, everywhere in waits if everywhere} == {"store"}
+    assert words.count("store") == 1
+    assert words.count("finish") > 1
