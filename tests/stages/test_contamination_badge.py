@@ -19,7 +19,7 @@ from foundation_core.stages.contract import Context
 from foundation_core.stages.evaluate import evaluate
 from foundation_core.stages.finetune import finetune
 from foundation_core.store import Result, commit_result
-from tests.stages.test_publish_cards import EXAMPLE
+from tests.stages.test_publish_cards import ANATOMY, EXAMPLE
 from tests.support.publishable import publishable
 from tests.support.tasks import TASK, ingested, pretrained, write_packages
 
@@ -62,7 +62,7 @@ def test_the_score_and_every_card_carry_it(checked: tuple[Path, Result], tmp_pat
     assert scores == result.summary["contamination"]
     results = {**publishable(tmp_path / "published", serial_context), "corpus": corpus}
     cards = [(corpus.folder / "card" / name).read_text() for name in (MARKDOWN_FILE, PAGE_FILE)]
-    for text in (scores, model_card("tiny", "candidate", results, EXAMPLE), *cards):
+    for text in (scores, model_card("tiny", "candidate", results, EXAMPLE, ANATOMY), *cards):
         assert said in text
         assert f"documents dropped: {one['dropped']}" in text
         assert "not checked" not in text
