@@ -20,6 +20,7 @@ from foundation_core.evaluate.anatomy import Reads, write_anatomy
 from foundation_core.model.experts import Experts
 from foundation_core.model.layout import Layout
 from foundation_core.model.transformer import EncoderDecoder, Reader
+from foundation_core.objectives.experts import ask_routing
 from foundation_core.specs import SpecialTokensSpec
 from tests.support.anatomies import GRID, TRUNKS, VOCABULARY, a_model
 from tests.support.browser import NEEDS_CHROMIUM, picture
@@ -244,6 +245,7 @@ def test_the_page_shows_the_experts_that_torch_chooses(shown: Shown, tokenizer: 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.half())
+        ask_routing(model)
         model(torch.tensor([ids]))
     for column, experts in enumerate(part for part in model.modules() if isinstance(part, Experts)):
         assert experts.said is not None
