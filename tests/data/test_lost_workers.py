@@ -77,7 +77,7 @@ def test_killed_workers_cost_the_units_in_hand_and_change_no_byte(
     undisturbed: tuple[Path, StageResult], tmp_path: Path, notes: Path, serial_context: Build, spec: IngestSpec,
     digests: Digests,
 ) -> None:  # fmt: skip
-    said, dying = list[str](), Dying(None, notes, every=5)
+    said, dying = list[str](), Dying(None, notes, every=3)
     pool = serial_context(tmp_path / "again", pool=LossyPool(ProcessPool(said.append), dying))
     result = ingest(spec.model_copy(update={"workers": 3}), {}, pool)
     begun = dying.begun()
@@ -94,7 +94,7 @@ def test_a_unit_that_no_process_survives_is_named_and_what_is_finished_is_not_do
     undisturbed: tuple[Path, StageResult], tmp_path: Path, notes: Path, serial_context: Build, spec: IngestSpec,
     digests: Digests,
 ) -> None:  # fmt: skip
-    dying, folder = Dying(None, notes, signal.SIGSEGV, tries=99, every=8), tmp_path / "again"
+    dying, folder = Dying(None, notes, signal.SIGSEGV, tries=99, every=4), tmp_path / "again"
     with pytest.raises(DataError, match="worked on it was ended by SIGSEGV") as caught:
         ingest(spec, {}, serial_context(folder, pool=LossyPool(ProcessPool(), dying)))
     assert "folder/" in caught.value.found, "the documents of the unit are named"
@@ -140,7 +140,7 @@ def test_ray_makes_the_same_bytes_and_a_killed_worker_costs_its_unit_alone(
     command = [sys.executable, "-c", _DRIVER, spec.model_dump_json(), str(tmp_path / "again"), str(notes), "5", "ray"]
     done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
-    dying = Dying(None, notes, every=5)
+    dying = Dying(None, notes, every=3)
     begun = dying.begun()
     victims = [identity for identity in begun if dying.is_victim(identity)]
     assert len(victims) > 1
