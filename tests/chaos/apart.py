@@ -38,7 +38,7 @@ from tests.support.workplace import Workplace
 
 NODE_KILLED, NAN_DOCUMENT = Case("node killed", "step"), Case("document of NaN", "step")
 BAD_OBJECTIVE = "--pretrain.objective next_token_with_a_bad_document"
-BAD_TOKENS_FILE, BAD_TOKENS = "chaos-document", 16
+BAD_TOKENS_FILE, BAD_TOKENS = "chaos-document", 8
 
 
 def kill_a_node(site: Site) -> Row:
@@ -79,8 +79,8 @@ def kill_a_node(site: Site) -> Row:
 def learn_with_a_bad_document(site: Site) -> Row:
     """Train with a document that makes each of its steps NaN, and then by a recipe that names it."""
     began, mark = time.time(), site.home / BAD_TOKENS_FILE
-    name, tokens = _a_document(site)
-    mark.write_text(json.dumps(tokens))
+    name, runs = _a_document(site)
+    mark.write_text(json.dumps(runs))
     try:
         found = _trained(site, BAD_OBJECTIVE)
         events = [event for _, event in read_events(found)]
@@ -100,8 +100,11 @@ def learn_with_a_bad_document(site: Site) -> Row:
     return Row(NAN_DOCUMENT, problems, [], lost, seconds, time.time() - began)
 
 
-def _a_document(site: Site) -> tuple[str, list[int]]:
-    """A training document, and tokens in the middle of it that no other one has in a row."""
+def _a_document(site: Site) -> tuple[str, list[list[int]]]:
+    """The longest training document, and every run of some of its tokens that no other one has.
+
+    All of its runs, since a single one may lie across two rows, and the longest, since a short one may not be read.
+    """
     folder = site.folder("ingest")
     assert folder is not None
     documents: dict[str, list[int]] = {}
@@ -109,9 +112,13 @@ def _a_document(site: Site) -> tuple[str, list[int]]:
         with pa.memory_map(str(shard)) as source:
             table = pa.ipc.open_file(source).read_all()
         documents |= zip(table["document"].to_pylist(), table["tokens"].to_pylist(), strict=True)
-    name = sorted(name for name, tokens in documents.items() if len(tokens) > 4 * BAD_TOKENS)[0]
-    middle = len(documents[name]) // 2
-    return name, documents[name][middle : middle + BAD_TOKENS]
+    name = max(documents, key=lambda name: len(documents[name]))
+    own = _runs(documents.pop(name))
+    return name, [list(run) for run in sorted(own - set().union(*map(_runs, documents.values())))]
+
+
+def _runs(tokens: list[int]) -> set[tuple[int, ...]]:
+    return {tuple(tokens[first : first + BAD_TOKENS]) for first in range(len(tokens) - BAD_TOKENS + 1)}
 
 
 def _trained(site: Site, others: str) -> Path:
