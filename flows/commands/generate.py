@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _help(field: Any) -> str:
     """What a field means, and what it is if nobody says it."""
     meaning = " ".join(field.description.split()).rstrip(".")
-    return f"{meaning[0].lower()}{meaning[1:]} ({field.default})" if field.default != () else f"{meaning} (repeatable)"
+    return f"{meaning[0].lower()}{meaning[1:]} ({'repeatable' if field.default == () else field.default})"
 
 
 def _reading(field: Any) -> dict[str, Any]:
