@@ -173,7 +173,7 @@ def _packed(outcome: _Outcome) -> bytes:
         return bytes(ForkingPickler.dumps(outcome))
     except MemoryError:
         return bytes(ForkingPickler.dumps(_Outcome(None, None, NO_MEMORY)))
-    except Exception as error:
+    except Exception as error:  # whatever a result's own pickling raises
         return bytes(ForkingPickler.dumps(_Outcome(None, _portable(error))))
 
 
@@ -182,7 +182,7 @@ def _outcome(function: Callable[[Any], Any], piece: Any) -> _Outcome:
         return _Outcome(function(piece), None)
     except MemoryError:
         return _Outcome(None, None, NO_MEMORY)
-    except Exception as error:
+    except Exception as error:  # raised again by who asked for the piece
         return _Outcome(None, _portable(error))
 
 
@@ -192,7 +192,7 @@ def _portable(error: Exception) -> Exception:
         error.add_note("in a process of the pool:\n" + "".join(traceback.format_exception(error)))
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # an error of another package may refuse both ways
         return as_foundation_error(error)
     return error
 

@@ -8,14 +8,10 @@ decides how many steps there are time for.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.train.quality import RECIPES, Found, foundation, trained
-from cluster.settings import Settings
-from cluster.stack import Stack
+from benchmarks.train.quality import Found, ingested, trained
 
 CHOICES: Mapping[str, Mapping[str, str]] = {
     "the recipe": {},
@@ -36,21 +32,13 @@ HALVED = "twice the rows, half the steps"
 def measure(text: Path, steps: int, names: list[str]) -> dict[str, Found]:
     """What every variant comes to; all see as many characters."""
     found = {}
-    with tempfile.TemporaryDirectory(prefix="train-ablation-") as name:
-        os.environ |= {"FOUNDATION_HOME": name, "FOUNDATION_RECIPES": str(RECIPES)}
-        source = ["--ingest.source.path", str(text.resolve())]
-        stack = Stack(Settings.from_environment())
-        try:
-            stack.up(print)
-            foundation("ingest", *source)
-            for choice in names:
-                mine = steps // 2 if choice == HALVED else steps
-                same = {"steps": str(mine), "max_seconds": "null", "validate_every_steps": str(mine)}
-                fields = {**same, **CHOICES[choice]}
-                words = [word for field, value in fields.items() for word in (f"--pretrain.{field}", value)]
-                found[choice] = trained(Path(name) / "results", 0, text, [*source, *words], choice)
-        finally:
-            stack.down(print)
+    with ingested(text) as (results, source):
+        for choice in names:
+            mine = steps // 2 if choice == HALVED else steps
+            same = {"steps": str(mine), "max_seconds": "null", "validate_every_steps": str(mine)}
+            fields = {**same, **CHOICES[choice]}
+            words = [word for field, value in fields.items() for word in (f"--pretrain.{field}", value)]
+            found[choice] = trained(results, 0, text, [*source, *words], choice)
     return found
 
 

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import log
 from pathlib import Path
 from statistics import mean
@@ -50,14 +52,21 @@ class Found(NamedTuple):
 
 def measure(text: Path, seeds: int) -> list[Found]:
     """Train with each seed and score."""
-    with tempfile.TemporaryDirectory(prefix="train-quality-") as name:
+    with ingested(text) as (results, source):
+        return [trained(results, seed, text, source, f"seed {seed}") for seed in range(seeds)]
+
+
+@contextmanager
+def ingested(text: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Services that are up over an empty data folder, and the text ingested there: its results, and what names it."""
+    with tempfile.TemporaryDirectory(prefix="train-shakespeare-") as name:
         os.environ |= {"FOUNDATION_HOME": name, "FOUNDATION_RECIPES": str(RECIPES)}
         source = ["--ingest.source.path", str(text.resolve())]
         stack = Stack(Settings.from_environment())
         try:
             stack.up(print)
             foundation("ingest", *source)
-            return [trained(Path(name) / "results", seed, text, source, f"seed {seed}") for seed in range(seeds)]
+            yield Path(name) / "results", source
         finally:
             stack.down(print)
 

@@ -151,7 +151,7 @@ _UNSHOWN: Mapping[type, str] = {
 
 
 def _row(row: _Row, reads: Reads, tensors: Tensors) -> Described:
-    context: int = row.stem.context_tokens  # type: ignore[assignment]
+    context: int = row.stem.context_tokens  # type: ignore[assignment]  # torch types no attribute of a module
     samples = _samples(row.stem, reads.values, tensors)
     most = context if samples else min(MOST_TOKENS, context)
     return {

@@ -95,7 +95,7 @@ def describe_trunk(trunk: Transformer, tokens: int, tensors: Tensors) -> Describ
         "cos": None if turns is None else exact(turns.cos[0, 0].chunk(2, dim=-1)[1], tensors),
         "sin": None if turns is None else exact(turns.sin[0, 0].chunk(2, dim=-1)[1], tensors),
         "bias": None if bias is None else exact(bias, tensors),
-        "blocks": [_block(block, tensors) for block in trunk.blocks],  # type: ignore[arg-type]
+        "blocks": [_block(block, tensors) for block in trunk.blocks],  # type: ignore[arg-type]  # torch types no attribute of a module
         "norm": _by_type(NORMS, trunk.norm, tensors),
     }
 
@@ -108,8 +108,8 @@ def describe_stem(stem: nn.Module, tokens: int, tensors: Tensors) -> Described:
     """
     if type(stem) not in STEMS:
         refuse(f"the part {type(stem).__name__}")
-    place: nn.Module | None = stem.place  # type: ignore[assignment]
-    norm: nn.Module | None = stem.norm  # type: ignore[assignment]
+    place: nn.Module | None = stem.place  # type: ignore[assignment]  # torch types no attribute of a module
+    norm: nn.Module | None = stem.norm  # type: ignore[assignment]  # torch types no attribute of a module
     table = None if place is None else exact(place(torch.arange(tokens)[None])[0], tensors)
     return {
         **STEMS[type(stem)](stem, tensors),
@@ -206,13 +206,13 @@ def _tokens(stem: TokenStem, tensors: Tensors) -> Described:
     runs = stem.runs
     return {
         "kind": "tokens",
-        "embed": tensors.add(stem.embed.weight),  # type: ignore[arg-type]
+        "embed": tensors.add(stem.embed.weight),  # type: ignore[arg-type]  # torch types no attribute of a module
         "runs": None
         if runs is None
         else {
             "lengths": list(runs.lengths),
             "rows": runs.rows,
-            "tables": [tensors.add(table.weight) for table in runs.tables],  # type: ignore[arg-type]
+            "tables": [tensors.add(table.weight) for table in runs.tables],  # type: ignore[arg-type]  # torch types no attribute of a module
         },
     }
 
