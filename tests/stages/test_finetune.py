@@ -19,6 +19,7 @@ from foundation_core.events import read_events
 from foundation_core.files import read_json
 from foundation_core.stages.finetune import finetune
 from foundation_core.weights import load_weights
+from tests.support.faults import StopAfter
 from tests.support.tasks import MODEL, SHAPE, TASK, ingested, pretrained
 
 ARMS = arms_of(PackageOfFragment())
@@ -35,17 +36,6 @@ def inputs(tmp_path_factory):
 def finished(inputs, tmp_path_factory, serial_context):
     folder = tmp_path_factory.mktemp("finetune")
     return folder, finetune(TASK, inputs, serial_context(folder))
-
-
-class StopAfter:
-    """A stop that is asked for at the n-th question."""
-
-    def __init__(self, questions):
-        self.left = questions
-
-    def requested(self):
-        self.left -= 1
-        return self.left <= 0
 
 
 @pytest.fixture

@@ -37,6 +37,7 @@ from foundation_core.stages.sample_order import order_hash
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import Result, StageResult
 from foundation_core.weights import load_weights, weights_hash
+from tests.support.faults import StopAfter
 from tests.support.tasks import PACKAGES, SHAPE, ingested
 
 MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
@@ -64,18 +65,6 @@ def finished(
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The matrix product costs more than a tiny training: time it once, in `finished`."""
     monkeypatch.setattr(stage, "matmul_flops_per_second", lambda dtype, device: 1e9)
-
-
-class StopAfter:
-    """A stop that is asked for at the n-th question."""
-
-    def __init__(self, questions: int) -> None:
-        self.left = questions
-
-    def requested(self) -> bool:
-        """Whether that question was asked."""
-        self.left -= 1
-        return self.left <= 0
 
 
 def _logged(folder: Path, name: str) -> dict[int, float]:

@@ -20,7 +20,7 @@ from foundation_core.stages.contract import Context
 from foundation_core.stages.pretrain import pretrain
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import Result, StageResult
-from tests.support.faults import Tasted, harmed
+from tests.support.faults import StopAfter, Tasted, harmed
 from tests.support.tasks import ingested
 
 MODEL = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
@@ -81,18 +81,6 @@ def allergic(monkeypatch: pytest.MonkeyPatch, culprit: tuple[str, Tensor]) -> No
 
 def _of(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [event for _, event in read_events(folder) if event["kind"] == kind]
-
-
-class StopAfter:
-    """A stop that is asked for at the n-th question."""
-
-    def __init__(self, questions: int) -> None:
-        self.left = questions
-
-    def requested(self) -> bool:
-        """Whether that question was asked."""
-        self.left -= 1
-        return self.left == 0
 
 
 @pytest.mark.usefixtures("allergic")

@@ -157,3 +157,14 @@ def stop_at(question: int) -> Callable[[], bool]:
     """A stop signal that is given at the n-th question."""
     asked = count(1)
     return lambda: next(asked) == question
+
+
+class StopAfter:
+    """A stop that a context is given, asked for from the n-th question on."""
+
+    def __init__(self, questions: int) -> None:
+        self._asked, self._questions = count(1), questions
+
+    def requested(self) -> bool:
+        """Whether that question was asked."""
+        return next(self._asked) >= self._questions
