@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from foundation_core.data.corpus import Corpus, Part
 from foundation_core.data.dedup import without_copies
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.ids import PLACES_FILE
 from foundation_core.data.spill import Scratch
-from foundation_core.data.split import SPLITS, place_of, split_of
+from foundation_core.data.split import SPLITS, split_of
 from foundation_core.data.units import Unit
 from foundation_core.errors import DataError
 from foundation_core.files import full_disk_said
@@ -133,21 +132,3 @@ def split(spec: IngestSpec, corpus: Corpus, items: Sequence[SourceFile]) -> Corp
             fix="add documents, give that split a larger fraction, or choose another ingest.split.seed",
         )
     return replace(corpus, parts=parts)
-
-
-def training_texts(corpus: Corpus, most_bytes: int, value_bytes: int) -> Iterator[str]:
-    """Texts of training documents for a tokenizer: all, or of more than so many bytes a sample of about as many.
-
-    A hash of its id alone says whether a document is in a sample of a given share.
-
-    Args:
-        value_bytes: of each document, beside its text.
-    """
-    sizes = (index.filter(pc.field("split") == "train")["bytes"] for index in corpus.indices())
-    share = most_bytes / max(1, sum((pc.sum(some).as_py() or 0) - value_bytes * len(some) for some in sizes))
-    for part in corpus.parts:
-        documents = part.documents("train").select(["document", "text"])
-        if share < 1:
-            places = [place_of(document, "tokenizer") for document in documents["document"].to_pylist()]
-            documents = documents.filter(pa.array([place < share for place in places], pa.bool_()))
-        yield from documents["text"].to_pylist()

@@ -28,7 +28,8 @@ from foundation_core.data.modalities import Reader
 from foundation_core.data.sight import Seeing, Sight
 from foundation_core.data.stopwatch import Stopwatch
 from foundation_core.data.tokenizer import TOKENIZER_FILE
-from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
+from foundation_core.data.tokenizer_kinds import vocabulary_of
+from foundation_core.data.tokenizer_training import TokenizerPiece, train_unit
 from foundation_core.data.treatments import Treatments
 from foundation_core.data.units import (
     KEPT_FILE,
@@ -47,7 +48,7 @@ from foundation_core.identity import ActionKey
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
-from foundation_core.stages.ingest_choice import too_many_quarantined, training_texts
+from foundation_core.stages.ingest_choice import too_many_quarantined
 from foundation_core.store import UNITS_FILE
 
 _BEHIND_READING = (
@@ -271,9 +272,9 @@ def _tokenizer(job: Job, corpus: Corpus) -> Path:
     unit = Unit.of(job.context.units, "tokenizer", decides)
     if not unit.claimed():
         job.stop_if_asked("The tokenizer is not trained yet; all that was read is kept")
-        texts = training_texts(corpus, job.spec.tokenizer.training_bytes, job.reader.value_bytes)
-        tokenizer = make_tokenizer(texts, job.spec.tokenizer)
-        unit.commit({TOKENIZER_FILE: tokenizer.to_str(pretty=True).encode()})
+        piece = TokenizerPiece(unit, corpus, job.spec.tokenizer, job.reader.value_bytes)
+        list(job.context.pool.map(Seeing(train_unit, job.sight), [piece], 1))
+        unit.wait_until_seen()
     return unit.folder / TOKENIZER_FILE
 
 

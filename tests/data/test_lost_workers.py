@@ -137,7 +137,7 @@ def test_a_killed_driver_loses_the_units_in_hand_and_another_number_of_workers_g
 def test_ray_makes_the_same_bytes_and_a_killed_worker_costs_its_unit_alone(
     undisturbed: tuple[Path, StageResult], tmp_path: Path, notes: Path, spec: IngestSpec, digests: Digests
 ) -> None:
-    command = [sys.executable, "-c", _DRIVER, spec.model_dump_json(), str(tmp_path / "again"), str(notes), "5", "ray"]
+    command = [sys.executable, "-c", _DRIVER, spec.model_dump_json(), str(tmp_path / "again"), str(notes), "3", "ray"]
     done = subprocess.run([*command, str(ROOT)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     dying = Dying(None, notes, every=3)
