@@ -101,7 +101,8 @@ def make(folder: Path, corpus: Corpus) -> None:
 
 def loader_of(folder: Path, rank: int, world: int, arguments: argparse.Namespace) -> Loader:
     """The loader of a rank, from the manifest on: what a training's rank makes (`stages.pretrain`)."""
-    windows = Windows(ShardDataset(folder), arguments.context_tokens)
+    local = arguments.ranks_of_machine
+    windows = Windows(ShardDataset(folder, share=(rank % local, local)), arguments.context_tokens)
     order = Order(len(windows), SEED)
     return Loader(windows, order, arguments.batch_rows, arguments.batch_rows, rank, world)
 
@@ -267,6 +268,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--shard-tokens", type=int, default=Corpus().shard_tokens)
     parser.add_argument("--context-tokens", type=int, default=2048)
     parser.add_argument("--ranks", type=int, default=1024)
+    parser.add_argument("--ranks-of-machine", type=int, default=8, help="which share the sizes of shards among them")
     parser.add_argument("--other-ranks", type=int, default=1000)
     parser.add_argument("--batch-rows", type=int, default=2048, help="rows of a step, of all ranks")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)

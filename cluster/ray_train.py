@@ -229,6 +229,8 @@ def _run_rank(body: dict[str, Any]) -> None:
             engine=engine_factory(spec.engine, spec.zero_stage),
             rank=rank,
             world=get_context().get_world_size(),
+            local_rank=get_context().get_local_rank(),
+            local_world=get_context().get_local_world_size(),
             device=device,
             choose_precision=partial(_choose_together, folder, device),
         )

@@ -11,7 +11,7 @@ import torch
 from benchmarks import simulation
 from benchmarks.simulation import Corpus, make, rows_of, share, start, whole
 
-ARGUMENTS = argparse.Namespace(context_tokens=64, batch_rows=40, ranks=16, other_ranks=7)
+ARGUMENTS = argparse.Namespace(context_tokens=64, batch_rows=40, ranks=16, other_ranks=7, ranks_of_machine=4)
 
 
 @pytest.fixture(scope="module")

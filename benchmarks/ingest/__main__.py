@@ -53,7 +53,8 @@ def main() -> int:
         mine = ours.run(folder, arguments.workers, arguments.vocabulary)
         if arguments.rival:
             tokenizer = str(folder / "ours" / "tokenizer.json")
-            command = [arguments.rival, str(RIVAL), str(folder), tokenizer, str(arguments.workers)]
+            sketch = map(str, arguments.rival_sketch)
+            command = [arguments.rival, str(RIVAL), str(folder), tokenizer, str(arguments.workers), *sketch]
             run = subprocess.run(command, capture_output=True, text=True)
             if run.returncode:
                 sys.exit(f"the rival failed: {run.stderr[-2000:]}")
@@ -151,6 +152,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=__doc__)
     parser.add_argument("corpus", type=Path, metavar="CORPUS.jsonl")
     parser.add_argument("--rival", metavar="PYTHON", help="an interpreter that has datatrove[processing]")
+    keys = {"nargs": 2, "metavar": ("KEYS", "HASHES"), "default": [14, 8]}
+    parser.add_argument("--rival-sketch", type=int, **keys, help="of datatrove; 40 17 is finer and decides more alike")
     parser.add_argument("--megabytes", type=float, default=100.0, help="of the corpus that are used")
     parser.add_argument("--vocabulary", type=int, default=8192, help="entries of the tokenizer")
     parser.add_argument("--workers", type=int, default=usable_cpus(), help="processes of each side")

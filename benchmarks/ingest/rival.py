@@ -1,4 +1,4 @@
-"""datatrove's way from JSONL to tokens, run by a Python that has it: `python rival.py FOLDER TOKENIZER WORKERS`.
+"""datatrove's way from JSONL to tokens, by a Python that has it: `rival.py FOLDER TOKENIZER WORKERS KEYS HASHES`.
 
 FOLDER/parts holds JSONL files, one for each task. Writes FOLDER/rival.json: the seconds of each step, and which
 documents stay. Compression is off everywhere. This file imports nothing of the project.
@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 
-def main(folder: Path, tokenizer: str, workers: int) -> None:
-    """Run the steps one after the other, each on as many processes."""
+def main(folder: Path, tokenizer: str, workers: int, sketch: tuple[int, int]) -> None:
+    """Run the steps one after the other, each on as many processes.
+
+    Args:
+        sketch: keys of a text, and hashes of a key.
+    """
     from datatrove.executor import LocalPipelineExecutor
     from datatrove.pipeline.dedup import (
         MinhashDedupBuckets,
@@ -29,7 +33,7 @@ def main(folder: Path, tokenizer: str, workers: int) -> None:
     from datatrove.pipeline.tokens import DocumentTokenizer
     from datatrove.pipeline.writers import JsonlWriter
 
-    out, config = folder / "rival", MinhashConfig()
+    out, config = folder / "rival", MinhashConfig(num_buckets=sketch[0], hashes_per_bucket=sketch[1])
     seconds: dict[str, float] = {}
 
     def run(name: str, steps: list[Any], tasks: int = workers) -> None:
@@ -76,4 +80,4 @@ def rows(folder: Path) -> Any:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), (int(sys.argv[4]), int(sys.argv[5])))

@@ -59,6 +59,7 @@ class Context:
         folder: where the stage writes; it alone writes there.
         shared: folder of what several stages of a data folder may find again. None: the stage's own folder.
         engine: builds the training engine around a model.
+        local_rank, local_world: which rank of this machine this is, and how many are on it.
         device: that the model is trained on.
         choose_precision: decides a number format for it; the same one on every rank.
     """
@@ -71,6 +72,8 @@ class Context:
     engine: EngineFactory
     rank: int = 0
     world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
     device: torch.device = CPU
     choose_precision: Callable[[str], Precision] = choose_precision
     shared: Path | None = None

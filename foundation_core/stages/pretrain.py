@@ -68,7 +68,7 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
 
 def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResult:
     context.events.phase("pretrain")
-    corpus = open_corpus(spec, inputs)
+    corpus = open_corpus(spec, inputs, context)
     learner = build_learner(spec, corpus, context)
     reading = open_reading(spec, corpus, context, learner)
     checkpoints = open_checkpoints(spec, inputs, context, corpus, learner, reading)

@@ -75,11 +75,12 @@ class Reading:
     asked_hash: str
 
 
-def open_corpus(spec: PretrainSpec, inputs: Inputs) -> TrainingData:
+def open_corpus(spec: PretrainSpec, inputs: Inputs, context: Context) -> TrainingData:
     """The rows of every split."""
     groups = [mixed.group for mixed in spec.mixture.groups] or None
     shelf = store_shelf(spec.shards, inputs["corpus"].folder)
-    return TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf)
+    share = (context.local_rank, context.local_world)
+    return TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf, share)
 
 
 def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) -> Learner:

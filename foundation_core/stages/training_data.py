@@ -49,6 +49,7 @@ class TrainingData:
         packing: Packing = "cut",
         groups: Sequence[str] | None = None,
         shelf: StoreShelf | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> TrainingData:
         """Memory-map the shards; each is compared with its sha256 when it is first read.
 
@@ -58,6 +59,7 @@ class TrainingData:
                 scores can be compared.
             groups: those that the training's rows are of, each in rows of its own. None: all documents.
             shelf: a copy of the corpus's folder in a store, which its shards are read from.
+            share: (i, n): of n processes of this machine that open it this is the i-th.
 
         Raises:
             ConfigError: the rows are no texts, and a packing or groups are asked for.
@@ -68,7 +70,7 @@ class TrainingData:
         kind = "tokens" if (folder / "tokens").is_dir() else "samples"
 
         def dataset(split: Split) -> ShardDataset:
-            return ShardDataset(folder / kind / split, shelf=shelf and shelf / f"{kind}/{split}")
+            return ShardDataset(folder / kind / split, shelf=shelf and shelf / f"{kind}/{split}", share=share)
 
         if kind == "tokens":
             assert tokenizer is not None, "a text corpus has a tokenizer"

@@ -195,6 +195,23 @@ def test_a_shard_that_is_not_what_was_written_is_named_with_its_sha256(tmp_path:
     assert "run the ingest stage again" in caught.value.fix
 
 
+def test_processes_of_a_machine_find_together_each_shard_that_is_too_short(tmp_path: Path) -> None:
+    shards = write(tmp_path, rows(9)).shards
+    for shard in range(shards):
+        path = tmp_path / f"shard-{shard:05d}.arrow"
+        data = path.read_bytes()
+        path.write_bytes(data[:-1])
+        for process in range(3):
+            if process == shard % 3:
+                with pytest.raises(DataError, match=rf"shard-{shard:05d}\.arrow is damaged.*bytes long"):
+                    ShardDataset(tmp_path, share=(process, 3))
+            else:  # no size is compared twice; whoever reads the shard compares its sha256
+                opened = ShardDataset(tmp_path, share=(process, 3))
+                with pytest.raises(DataError, match=rf"shard-{shard:05d}\.arrow is damaged"):
+                    opened.table(shard)
+        path.write_bytes(data)
+
+
 def test_an_edit_of_the_same_length_is_found_at_every_look(tmp_path: Path) -> None:
     write(tmp_path, rows(3), shard_size=10**6)
     path = tmp_path / "shard-00000.arrow"
