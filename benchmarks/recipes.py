@@ -4,7 +4,8 @@
     docs/recipes.json -> docs/recipes.md
 
 Recipes that are not named keep what is on record. A recipe whose data is not on this machine is left out with a word.
-`--page` only writes the page anew. Ends with 1 if a recipe failed.
+`--page` only writes the page anew. `--busy` says that something else uses the machine: scores are what they are, and
+the seconds are not held against the bar. Ends with 1 if a recipe failed.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ def main() -> int:
     known = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
     parser.add_argument("name", nargs="*", help=f"of {', '.join(known)}; default: all")
     parser.add_argument("--page", action="store_true", help="run nothing")
+    parser.add_argument("--busy", action="store_true", help="the machine has other work, too")
     given = parser.parse_args()
     if unknown := set(given.name) - set(known):
         parser.error(f"no recipe is called {', '.join(sorted(unknown))}: there are {', '.join(known)}")
@@ -64,7 +66,7 @@ def main() -> int:
         failed += entry is None
         if entry is not None:
             record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-            record[name] = entry
+            record[name] = {**entry, "busy": True} if given.busy else entry
             RECORD.write_text(json.dumps(dict(sorted(record.items())), indent=1) + "\n")
             print(f"{name}: {entry['seconds']:.0f} s", flush=True)
     PAGE.write_text(page(json.loads(RECORD.read_text())))
@@ -144,11 +146,7 @@ def _told(found: Mapping[str, float]) -> str:
 def _sentences(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
     trained = entry["pretrain"]
     size, steps, precision = trained["parameters"] / 1e6, trained["steps"], trained["precision"]["name"]
-    in_time = "met" if entry["seconds"] <= BAR_SECONDS else "MISSED"
-    yield (
-        f"{size:.2f} M parameters, {steps} steps in {precision}; {entry['model']}; {entry['seconds']} s"
-        f" (bar {BAR_SECONDS}) {in_time}"
-    )
+    yield f"{size:.2f} M parameters, {steps} steps in {precision}; {entry['model']}; {_in_time(entry)}"
     if name in BARS:
         place, bar = BARS[name]
         value = reached(entry, place)
@@ -158,6 +156,12 @@ def _sentences(name: str, entry: Mapping[str, Any]) -> Iterator[str]:
             figures = {key: value for key, value in entry[question].items() if isinstance(value, float)}
             told = ", ".join(f"{key.replace('_', ' ')} {value:.3f}" for key, value in figures.items())
             yield f"{question.replace('_', '-')}: {told}"
+
+
+def _in_time(entry: Mapping[str, Any]) -> str:
+    if entry.get("busy"):
+        return f"{entry['seconds']} s beside other work, not held against the bar of {BAR_SECONDS}"
+    return f"{entry['seconds']} s (bar {BAR_SECONDS}) {'met' if entry['seconds'] <= BAR_SECONDS else 'MISSED'}"
 
 
 def reached(entry: Mapping[str, Any], place: tuple[str, ...]) -> float:
