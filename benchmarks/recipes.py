@@ -44,6 +44,7 @@ of them. *Gain* is pretrained less scratch; it is beyond the spread if the worst
 the best one from scratch. Recipes choose learning rates on the validation split alone; [decision
 19](decisions/0019-how-the-other-recipes-were-chosen.md) says which of them were changed after their test had
 been seen. Seconds are those of the whole command, services included; the bar is six minutes on two cores.
+Figures differ by machine: one with bfloat16 trains in bf16, and the README shows such a run.
 """
 
 

@@ -60,3 +60,12 @@ class OptimizerSpec(Spec):
                 " together: lower one of them"
             )
         return self
+
+
+class TuningOptimizerSpec(OptimizerSpec):
+    """The optimizer of a fine-tuning: few steps on rows with labels."""
+
+    embedding_lr_factor: float = Field(10.0, gt=0)
+    """Learning rate of embedding tables, in multiples of lr. A row learns only from the tokens that name it."""
+    weight_decay: float = Field(0.05, ge=0)
+    """Decoupled decay of the matrices; vectors are not decayed."""

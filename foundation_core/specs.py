@@ -27,7 +27,7 @@ from foundation_core.spec_ingest import (
 )
 from foundation_core.spec_loading import MixedGroupSpec, MixtureSpec, Packing, ShardStoreSpec, WeightChangeSpec
 from foundation_core.spec_model import ModelSpec, RunsSpec, TrunkSpec
-from foundation_core.spec_optimizer import MuonSpec, OptimizerSpec
+from foundation_core.spec_optimizer import MuonSpec, OptimizerSpec, TuningOptimizerSpec
 from foundation_core.spec_quality import (
     FilterSpec,
     FuzzyDedupSpec,
@@ -47,8 +47,9 @@ __all__ = [
     "FilterSpec", "FinetuneSpec", "FuzzyDedupSpec", "GopherSpec", "ImageSpec", "IngestSpec", "MaskingSpec",
     "MixedGroupSpec", "MixtureSpec", "ModelSpec", "MuonSpec", "OptimizerSpec", "ParagraphDedupSpec", "PipelineSpec",
     "PretrainSpec", "PublishSpec", "QualitySpec", "RecoverySpec", "RepetitionSpec", "Role", "RunsSpec", "SeriesSpec",
-    "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec", "WatchSpec",
-    "WeightChangeSpec", "WritingSpec", "described_leaves", "leaves", "placement", "presentation",
+    "ShardStoreSpec", "SourceSpec", "Spec", "SpecialTokensSpec", "SplitSpec", "TokenizerSpec", "TrunkSpec",
+    "TuningOptimizerSpec", "WatchSpec", "WeightChangeSpec", "WritingSpec", "described_leaves", "leaves", "placement",
+    "presentation",
 ]  # fmt: skip
 
 # --------------------------------------------------------------------------------------------------------- pretrain
@@ -97,8 +98,8 @@ class PretrainSpec(Spec):
     model: ModelSpec = ModelSpec()
     """What is trained."""
     objective: str = "next_token"
-    """Registered objective: next_token, prefix, masked_token, span_corruption, masked_patches, contrastive, captioning,
-    or one that an installed package adds."""
+    """Registered objective: next_token, prefix, balanced_next_token, masked_token, span_corruption, masked_patches,
+    contrastive, captioning, or one that an installed package adds."""
     masking: MaskingSpec = MaskingSpec()
     """What the objective hides."""
     augment: AugmentSpec = AugmentSpec()
@@ -228,7 +229,7 @@ class FinetuneSpec(Spec):
     """Peak learning rates that are tried; each arm keeps its best on validation."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Seeds of each arm; the figures are reported with their spread."""
-    optimizer: OptimizerSpec = OptimizerSpec(weight_decay=0.05, embedding_lr_factor=10)
+    optimizer: TuningOptimizerSpec = TuningOptimizerSpec()
     """Optimizer and schedule; its lr is replaced by each of `lr`."""
     workers: int = placement(2, ge=1)
     """Trials that run side by side, one process each."""

@@ -5,16 +5,20 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from foundation_core.specs import (
+    EvaluateSpec,
     FilterSpec,
+    FinetuneSpec,
     IngestSpec,
     PipelineSpec,
     PretrainSpec,
+    PublishSpec,
     Spec,
     TrunkSpec,
     described_leaves,
@@ -170,3 +174,20 @@ def test_a_filter_without_a_bound_is_refused() -> None:
 def test_specs_load_without_torch() -> None:
     code = "import sys, foundation_core.specs, foundation_core.recipe; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize("kind", [IngestSpec, PretrainSpec, FinetuneSpec, EvaluateSpec, PublishSpec])
+def test_a_field_that_is_named_changes_no_other_field_of_its_section(kind: type[Spec]) -> None:
+    """What `foundation fields` prints as a default is the default, whether its section is in the recipe or not."""
+
+    def sections(spec: type[Spec]) -> Iterator[tuple[Spec, type[Spec]]]:
+        for field in spec.model_fields.values():
+            if isinstance(field.default, Spec):
+                yield field.default, type(field.default)
+                yield from sections(type(field.default))
+
+    found = list(sections(kind))
+    for default, section in found:
+        assert section.model_validate({}) == default
+    printed = {name: value for name, value, _ in described_leaves(kind)}
+    assert printed == dict(leaves(kind()))
