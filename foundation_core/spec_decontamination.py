@@ -15,12 +15,18 @@ class EvaluationSetSpec(Spec):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     """Name by which cards and the rule `contamination_NAME` call it."""
     path: str = placement(...)
-    """A table (CSV, JSONL, Parquet), a file of text, or a folder of them. Its place is not part of the identity, its
-    content is."""
+    """A table (CSV, JSONL, Parquet), a file of text, or a folder of them, each also packed; on this machine or in a
+    store (s3://, gs://, hf://, https://). Its place is not part of the identity, its content is."""
     pattern: str = "**/*"
-    """Which files of a folder are read."""
-    text_field: str = placement("text")
-    """Column of a table that holds the texts. Its name is not part of the identity, its content is."""
+    """Which files of a folder are read; several with a | between them."""
+    text_field: str | tuple[str, ...] = placement("text", min_length=1)
+    """Column of a table that holds the texts; `data.q` leads into an object. Several, such as [question, answer]: each
+    value is a text of its own. Their names are not part of the identity, their content is."""
+
+    @property
+    def text_fields(self) -> tuple[str, ...]:
+        """The columns that hold texts."""
+        return (self.text_field,) if isinstance(self.text_field, str) else self.text_field
 
 
 class DecontaminationSpec(Spec):

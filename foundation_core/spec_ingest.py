@@ -238,6 +238,8 @@ class IngestSpec(Spec):
     """Filters of one's own on texts or captions, applied in order behind those of quality."""
     decontamination: DecontaminationSpec = DecontaminationSpec()
     """Which evaluation sets the documents must not hold; applied before the rules of quality."""
+    dropped_text_characters: int = Field(2000, ge=0)
+    """Characters of a text that are kept beside the rule which dropped it: what a threshold is judged by. 0: none."""
     exact_dedup: bool = True
     """Keep one of several documents with the same normalised text, or the same values and caption."""
     paragraph_dedup: ParagraphDedupSpec = ParagraphDedupSpec()

@@ -29,6 +29,7 @@ from foundation_core.data.spill import Scratch
 from foundation_core.data.units import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, Unit, kept_documents
 from foundation_core.files import full_disk_said
 
+_MERGED_ROWS = 4096
 LOSS = pa.schema({"row": pa.int64(), "survivor": pa.int64(), "value": pa.float64()})
 """A document that is dropped as a copy: its row among all documents, that of the one that stays, and the value."""
 
@@ -232,7 +233,8 @@ class Losses:
         places = pc.subtract(lost["row"], start).combine_chunks()
         gone = pc.is_in(pa.array(range(len(part)), pa.int64()), places)
         dropped = part.index.select(["document", "group"]).take(places)
-        columns = {"rule": pa.repeat(rule, len(lost)), "value": lost["value"], "kept": lost["kept"]}
+        none = pa.nulls(len(lost), DROPPED.field("text").type)  # what stays has it
+        columns = {"rule": pa.repeat(rule, len(lost)), "value": lost["value"], "kept": lost["kept"], "text": none}
         for name, column in columns.items():
             dropped = dropped.append_column(name, column)
         return part.without(self._step, gone, dropped)
@@ -312,16 +314,40 @@ class Corpus:
 
 def _merged(parts: Sequence[Part]) -> Iterator[pa.Table]:
     """What parts dropped, sorted. Parts follow each other by id, but for sources that order theirs in another way."""
-    ranges = [(dropped["document"][0].as_py(), dropped["document"][-1].as_py(), part)
-              for part in parts if len(dropped := part.dropped())]  # fmt: skip
-    ranges.sort(key=lambda one: one[:2])
+    ranges = sorted(((*ends, part) for part in parts if (ends := _ends(part))), key=itemgetter(0, 1))
     at = 0
     while at < len(ranges):
         first, last = at, ranges[at][1]
         while at < len(ranges) and ranges[at][0] <= last:
             last, at = max(last, ranges[at][1]), at + 1
-        tables = [part.dropped() for _, _, part in ranges[first:at]]
-        yield tables[0] if len(tables) == 1 else pa.concat_tables(tables).sort_by("document")
+        group = [part for _, _, part in ranges[first:at]]
+        yield from [group[0].dropped()] if len(group) == 1 else _interleaved(group)
+
+
+def _ends(part: Part) -> tuple[str, str] | None:
+    """The first and the last id of what a part dropped, if it dropped something."""
+    ids = [some for file in part.dropped_files if len(some := read_arrow(file)["document"])]
+    ends = [pc.min_max(some).as_py() for some in ids]
+    return (min(one["min"] for one in ends), max(one["max"] for one in ends)) if ends else None
+
+
+def _interleaved(parts: Sequence[Part]) -> Iterator[pa.Table]:
+    """What parts dropped whose ids lie between each other's, some at a time: only the ids of all are held at once."""
+    files = [file for part in parts for file in part.dropped_files]
+    ids = [read_arrow(file)["document"] for file in files]
+    numbers = [pa.repeat(number, len(some)) for number, some in enumerate(ids)]
+    rows = [pa.array(range(len(some)), pa.int64()) for some in ids]
+    places = pa.table({
+        "document": pa.chunked_array(chunk for some in ids for chunk in some.chunks),
+        "file": pa.chunked_array(numbers), "row": pa.chunked_array(rows),
+    }).sort_by("document")  # fmt: skip
+    for start in range(0, len(places), _MERGED_ROWS):
+        some = places.slice(start, _MERGED_ROWS)
+        tables = [
+            read_arrow(files[number]).take(some.filter(pc.equal(some["file"], number))["row"])
+            for number in sorted(set(some["file"].to_pylist()))
+        ]
+        yield pa.concat_tables(tables).sort_by("document")
 
 
 def _counted(columns: Iterable[pa.ChunkedArray]) -> dict[str, int]:

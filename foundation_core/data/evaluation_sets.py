@@ -1,48 +1,63 @@
-"""The texts of evaluation sets: read from tables and files of text, and known by the hash of what they hold."""
+"""The texts of evaluation sets: read from tables and files of text, and known by the hash of what they hold.
+
+They lie where sources may lie, and are read by what reads sources: stores, packed files, dotted fields are the same.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from foundation_core.data.documents import reason_of
+from foundation_core.data.documents import file_bytes, files_below, reason_of
 from foundation_core.data.modalities import normalise
+from foundation_core.data.places import Place, located
 from foundation_core.data.table_files import is_table
-from foundation_core.data.tables import read_table
+from foundation_core.data.text_tables import Columns, TextTable
+from foundation_core.data.unpacking import unpacked
 from foundation_core.errors import DataError
 from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
+from foundation_core.spec_reading import ReadingSpec
 
-_BATCH_ROWS = 1024
+_READING = ReadingSpec()
 
 
 def evaluation_texts(spec: EvaluationSetSpec) -> Iterator[str]:
-    """The texts of a set, file by file in the order of their paths, row by row.
+    """The texts of a set, file by file in the order of their paths; of a table field by field, row by row.
 
     Raises:
-        ConfigError: a table has no such column.
+        ConfigError: a table has no such column, its store is none, or its address holds a key.
         DataError: nothing is there, or it cannot be read.
+        SetupError: its store gives nothing, as with the key that there is.
     """
     for path in _files(spec):
-        if not is_table(path):
-            with _reading(spec, str(path)):
-                text = normalise(path.read_bytes())
-            yield text
+        if is_table(path):
+            for name in spec.text_fields:
+                yield from _column(spec, path, name)
             continue
-        with read_table(path, _BATCH_ROWS) as table:
-            table.require(spec.text_field, path)
-            for number, row in enumerate((row for batch in table.batches for row in batch), 1):
-                with _reading(spec, f"row {number} of {path}"):
-                    text = _normalised(row.get(spec.text_field))
-                yield text
+        with _reading(spec, str(path)):
+            _, data = unpacked(path.name, path.read_bytes(), _READING.most_document_bytes)
+            text = normalise(data)
+        yield text
+
+
+def _column(spec: EvaluationSetSpec, path: Place, name: str) -> Iterator[str]:
+    """The texts that a field of a table holds."""
+    table = TextTable(
+        str(path), path, file_bytes(path), "", columns=Columns(name), reading=_READING, below=path.name
+    )  # fmt: skip
+    for row in table.required().entries():
+        number = row.document.rpartition("/")[2]  # it names a row, or the rest that cannot be read
+        with _reading(spec, f"row {int(number)} of {path}, {name!r}" if number.isdecimal() else str(path)):
+            text = normalise(row.read())
+        yield text
 
 
 def set_digests(spec: DecontaminationSpec) -> dict[str, str]:
     """Hex sha256 of the texts of each set, by name: they are inputs of the ingestion.
 
     Raises:
-        ConfigError, DataError: as `evaluation_texts`.
+        ConfigError, DataError, SetupError: as `evaluation_texts`.
     """
     return {one.name: _digest(one) for one in spec.sets}
 
@@ -54,25 +69,20 @@ def _digest(spec: EvaluationSetSpec) -> str:
     return content.hexdigest()
 
 
-def _files(spec: EvaluationSetSpec) -> list[Path]:
-    path = Path(spec.path).expanduser()
-    if not path.exists():
+def _files(spec: EvaluationSetSpec) -> list[Place]:
+    root = located(spec.path)
+    if not root.exists():
         raise DataError(
-            f"{_field(spec)}: {path} is not there",
-            fix="correct its path: a table (.csv, .jsonl, .parquet), a file of text, or a folder of them",
+            f"{_field(spec)}: {root} is not there",
+            fix="correct its path: a table (.csv, .jsonl, .parquet), a file of text, or a folder of them, on this"
+            " machine or in a store",
         )
-    if not path.is_dir():
-        return [path]
-    files = sorted(file for file in path.glob(spec.pattern) if file.is_file())
+    if not root.is_dir():
+        return [root]
+    files = files_below(spec.name, root, spec.pattern)
     if not files:
-        raise DataError(f"{_field(spec)}: no file in {path} matches {spec.pattern}", fix="correct its path or pattern")
-    return files
-
-
-def _normalised(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError("no text" if value is None else f"{type(value).__name__}, not a text")
-    return normalise(value.encode())
+        raise DataError(f"{_field(spec)}: no file in {root} matches {spec.pattern}", fix="correct its path or pattern")
+    return [file.path for file in files]
 
 
 @contextmanager

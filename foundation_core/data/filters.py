@@ -25,9 +25,18 @@ DROPPED = pa.schema(
         "rule": pa.string(),
         "value": pa.float64(),
         "kept": pa.string(),
+        "text": pa.large_string(),
     }
 )
-"""A document that was dropped: the rule, the value that broke it, and the id of the copy that stays, or ""."""
+"""A document that was dropped: the rule, the value that broke it, the id of the copy that stays, or "", and how the
+text begins that the rule measured. Copies have none, as what stays has it; earlier versions wrote no such column."""
+
+
+def beginnings(texts: pa.ChunkedArray, characters: int) -> pa.ChunkedArray | pa.Array:
+    """What of texts that are dropped is kept, as `DROPPED` has it: their first characters; of no character nulls."""
+    if not characters:
+        return pa.nulls(len(texts), pa.large_string())
+    return pc.utf8_slice_codeunits(texts, 0, characters)
 
 
 def characters(texts: pa.Array) -> pa.Array:
@@ -103,8 +112,12 @@ def _nothing(texts: pa.Array) -> pa.Array:
     return pa.repeat(0.0, len(texts))
 
 
-def apply_filters(table: pa.Table, rules: Sequence[Rule]) -> tuple[pa.Table, pa.Table]:
-    """The documents as (kept, dropped). Rules come in order; a document falls to the first that it breaks."""
+def apply_filters(table: pa.Table, rules: Sequence[Rule], characters: int = 0) -> tuple[pa.Table, pa.Table]:
+    """The documents as (kept, dropped). Rules come in order; a document falls to the first that it breaks.
+
+    Args:
+        characters: that are kept of a dropped text.
+    """
     texts = table["text"].combine_chunks() if rules else None
     measured = table
     for number, rule in enumerate(rules):  # all first, of all texts: many measures come out of one pass
@@ -114,7 +127,9 @@ def apply_filters(table: pa.Table, rules: Sequence[Rule]) -> tuple[pa.Table, pa.
         for name, allowed in _bounds(rule.filter):
             values = measured[str(number)]
             within = allowed(values)
-            dropped.append(_dropped(measured, values, name, pc.invert(within)))
+            told = measured.select(["document", "group", "text"]).append_column("value", values)
+            lost = told.filter(pc.invert(within))
+            dropped.append(_dropped(lost, name, characters))
             measured = measured.filter(within)
     return measured.select(table.schema.names), pa.concat_tables(dropped)
 
@@ -126,7 +141,13 @@ def _bounds(rule: FilterSpec) -> Iterator[tuple[str, Callable[[pa.Array], pa.Arr
         yield f"{rule.measure} <= {most:g}", lambda values: pc.less_equal(values, most)
 
 
-def _dropped(table: pa.Table, values: pa.Array, rule: str, out: pa.Array) -> pa.Table:
-    lost = table.select(["document", "group"]).append_column("value", values).filter(out)
-    lost = lost.append_column("rule", pa.repeat(rule, len(lost))).append_column("kept", pa.repeat("", len(lost)))
-    return lost.select(DROPPED.names).cast(DROPPED)
+def _dropped(lost: pa.Table, rule: str, characters: int) -> pa.Table:
+    columns = {
+        "rule": pa.repeat(rule, len(lost)),
+        "kept": pa.repeat("", len(lost)),
+        "text": beginnings(lost["text"], characters),
+    }
+    told = lost.select(["document", "group", "value"])
+    for name, column in columns.items():
+        told = told.append_column(name, column)
+    return told.select(DROPPED.names).cast(DROPPED)

@@ -25,7 +25,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from foundation_core.data.corpus import Part, Removed
-from foundation_core.data.filters import DROPPED
+from foundation_core.data.filters import DROPPED, beginnings
 from foundation_core.data.shards import arrow_bytes, read_arrow
 from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit
 from foundation_core.specs import ParagraphDedupSpec
@@ -107,12 +107,14 @@ class RewritePiece:
 
 
 def without_repeats(
-    parts: Sequence[Part], spec: ParagraphDedupSpec, sketch: Callable[[pa.Array], pa.Array] | None, work: Work
-) -> tuple[list[Part], Removed]:
+    parts: Sequence[Part], spec: ParagraphDedupSpec, sketch: Callable[[pa.Array], pa.Array] | None, work: Work,
+    dropped_characters: int = 0,
+) -> tuple[list[Part], Removed]:  # fmt: skip
     """The parts without repeated paragraphs and the documents that would lose too much, and what was removed.
 
     Args:
         parts: in the order of document ids.
+        dropped_characters: that are kept of the texts of these documents.
     """
     digests = [
         DigestPiece(_unit(work, "digest", number, part), part, spec.least_characters)
@@ -125,7 +127,8 @@ def without_repeats(
     for number, part in enumerate(parts):
         lost = _lost(part, number, units[number], repeats)
         which = lost > spec.most_lost_fraction
-        stay.append(part.without("paragraphs", pa.array(which), _dropped(part, lost, which, spec)))
+        dropped = _dropped(part, lost, which, spec.most_lost_fraction, dropped_characters)
+        stay.append(part.without("paragraphs", pa.array(which), dropped))
         gone.append(number << _ROW_BITS | part.rows().to_numpy()[which])
     if any(len(some) for some in gone):
         repeats = _match(units, _committed_gone(gone, units, work), work)
@@ -284,10 +287,17 @@ def _committed_gone(gone: Sequence[NDArray[np.int64]], known: Sequence[Unit], wo
     return unit
 
 
-def _dropped(part: Part, lost: NDArray[np.float64], gone: NDArray[np.bool_], spec: ParagraphDedupSpec) -> pa.Table:
+def _dropped(
+    part: Part, lost: NDArray[np.float64], gone: NDArray[np.bool_], most: float, characters: int
+) -> pa.Table:  # fmt: skip
     table = part.index.select(["document", "group"]).filter(pa.array(gone))
-    rule = f"repeated_paragraphs <= {spec.most_lost_fraction:g}"
-    columns = {"rule": pa.repeat(rule, len(table)), "value": pa.array(lost[gone]), "kept": pa.repeat("", len(table))}
+    texts = part.read.table(KEPT_FILE)["text"].take(part.rows().filter(pa.array(gone)))
+    columns = {
+        "rule": pa.repeat(f"repeated_paragraphs <= {most:g}", len(table)),
+        "value": pa.array(lost[gone]),
+        "kept": pa.repeat("", len(table)),
+        "text": beginnings(texts, characters),
+    }
     for name, column in columns.items():
         table = table.append_column(name, column)
     return table.cast(DROPPED)

@@ -38,17 +38,22 @@ class Treated(NamedTuple):
 
 @dataclass(frozen=True)
 class Treatment:
-    """Steps that change texts, and the rules that the changed ones must keep."""
+    """Steps that change texts, and the rules that the changed ones must keep.
+
+    Args:
+        dropped_characters: that are kept of a text which breaks one.
+    """
 
     steps: tuple[Step, ...] = ()
     rules: tuple[Rule, ...] = ()
+    dropped_characters: int = 0
 
     def applied(self, documents: pa.Table, watch: Stopwatch) -> Treated:
         """The documents, cleaned and judged."""
         with watch.of("cleaning"):
             documents, changes = cleaned(documents, self.steps)
         with watch.of("rules"):
-            return Treated(*apply_filters(documents, self.rules), changes)
+            return Treated(*apply_filters(documents, self.rules, self.dropped_characters), changes)
 
 
 @dataclass(frozen=True)
@@ -98,7 +103,8 @@ def treatments_of(spec: IngestSpec, first: Sequence[Rule] = ()) -> Treatments:
     """
 
     def treatment(language: str | None) -> Treatment:
-        return Treatment(steps_of(spec, language), (*first, *rules_of(spec, language)))
+        rules = (*first, *rules_of(spec, language))
+        return Treatment(steps_of(spec, language), rules, spec.dropped_text_characters)
 
     if not spec.quality.by_language:
         return Treatments(treatment(None))

@@ -39,7 +39,7 @@ class Document:
         facts: what its data set says of it, but for what it holds.
         tokens: how many it has; 0 without.
         pieces: its first tokens.
-        text: how it begins, where it has no tokens to show it by; or its caption.
+        text: how it begins, where it has no tokens to show it by; of a dropped one what is kept of it; or its caption.
         neighbours: dropped rows: its copies, then those with ids next to it.
     """
 
@@ -113,7 +113,7 @@ def _document(corpus: Corpus, document: str, spelling: Spelling | None) -> Docum
     first, last = found[0], found[-1]
     state = first.dataset if first.dataset in (DROPPED, QUARANTINED) else "kept"
     tokens = last.values.get("tokens") or []
-    text = last.values.get("caption")
+    text = first.values.get("text") if state == DROPPED else last.values.get("caption")
     if text is None and first.dataset in (DOCUMENTS, DROPPED):
         text = texts_of(corpus, [document], _CHARACTERS).get(document)
     values = None

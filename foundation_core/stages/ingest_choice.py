@@ -59,7 +59,7 @@ def chosen(
     if spec.paragraph_dedup.use:
         from foundation_core.data.paragraphs import without_repeats  # numpy, which few ingestions need
 
-        parts, removed = without_repeats(parts, spec.paragraph_dedup, sketch, work)
+        parts, removed = without_repeats(parts, spec.paragraph_dedup, sketch, work, spec.dropped_text_characters)
     if spec.fuzzy_dedup.use:
         from foundation_core.data.near import without_near_copies  # compiled code, which few ingestions need
 

@@ -61,7 +61,7 @@ def write_datasets(
     rows = {split: writer(f"{reader.folder}/{split}", _rows(reader), rows_size, digest) for split in SPLITS}
     split_documents = reader.described.insert(2, pa.field("split", pa.string()))
     documents = writer("documents", split_documents, bytes_per_shard)
-    dropped = writer("dropped", DROPPED, job.spec.shard_tokens)
+    dropped = writer("dropped", DROPPED, bytes_per_shard)
     quarantined = writer("quarantined", QUARANTINED, job.spec.shard_tokens)
     writers = (documents, dropped, quarantined, *rows.values())
     with ExitStack() as stack:
@@ -69,7 +69,7 @@ def write_datasets(
             remove_dataset(shards.folder)  # an earlier attempt may have ended between this and its result
             stack.enter_context(shards)
         for some in corpus.dropped():
-            dropped.write(some)
+            dropped.add(_of_dropped(some))
         for some in corpus.quarantined():
             quarantined.write(some)
         for number, part in enumerate(corpus.parts):
@@ -83,6 +83,12 @@ def write_datasets(
         shards.folder.relative_to(context.folder).as_posix(): ShardDataset(shards.folder, verify=False)
         for shards in writers
     }
+
+
+def _of_dropped(table: pa.Table) -> Rows:
+    """Dropped documents on their way into a shard: each as large as a token, and as what is kept of its text."""
+    texts = pc.fill_null(pc.cast(pc.binary_length(table["text"]), pa.int64()), 0)
+    return Rows(table, pc.add(texts, _BYTES_PER_TOKEN), table.slice)
 
 
 @dataclass(frozen=True)

@@ -185,7 +185,7 @@ def _without_second(call: Callable[..., Iterable[Any]]) -> Callable[..., Iterato
         (cuts, "_lines", _without_second),
         (text_archives, "text_entry", lambda read: lambda *args: replace(read(*args), data=b"another text")),
         (modalities, "reason_of", lambda told: lambda error: ""),
-        (treatments, "apply_filters", lambda split: lambda kept, rules: (kept.slice(1), split(kept, rules)[1])),
+        (treatments, "apply_filters", lambda split: lambda kept, *rules: (kept.slice(1), split(kept, *rules)[1])),
     ],
 )
 def test_a_planted_loss_is_found(

@@ -5,15 +5,20 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
+import pyarrow as pa
 import pytest
+from markupsafe import escape
 from PIL import Image
+from rich.console import Console
 
+from flows.peek_screen import screen
 from foundation_core.data.modalities import ingest_key
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.errors import DataError
 from foundation_core.pages.finding import chosen, neighbours, places
 from foundation_core.pages.packed import windows
@@ -26,7 +31,7 @@ from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import Result, commit_result
 from tests.support.raw_items import CASES
-from tests.support.shown import HARMFUL
+from tests.support.shown import ESCAPES, HARMFUL
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +160,35 @@ def test_what_is_no_data_set_is_refused_as_such_and_a_part_of_one_is_taken(shown
             open_corpus(folder)
     for part in ("documents", "tokens/train", "."):
         assert open_corpus(shown.folder / part).folder == shown.folder
+
+
+def test_a_document_that_broke_a_rule_is_shown_by_what_is_kept_of_its_text(shown: Result, tmp_path: Path) -> None:
+    copied = tmp_path / "copied"  # without the units, in which texts are looked for otherwise
+    shutil.copytree(shown.folder, copied)
+    lost = peek(open_corpus(copied), Wanted("folder/b/short 2.txt"))
+    assert lost.documents[0].text == "too short too short "
+    assert "too short too short" in peek_page(lost, ids=False)
+    dropped = ShardDataset(copied / "dropped").table(0)
+    rows = [{**row, "text": HARMFUL + ESCAPES} for row in dropped.to_pylist()]
+    _replaced(copied, pa.Table.from_pylist(rows, dropped.schema))
+    harmful = peek(open_corpus(copied), Wanted("folder/b/short 2.txt"))
+    page = peek_page(harmful, ids=False)
+    assert "<script" not in page
+    assert str(escape(HARMFUL)) in page
+    console = Console(file=io.StringIO(), width=500)
+    console.print(screen(harmful, ids=False))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert HARMFUL in printed
+    assert not {"\x1b", "\x07", "\x9b"} & set(page + printed)
+    _replaced(copied, dropped.drop_columns(["text"]))  # of an earlier version
+    assert peek(open_corpus(copied), Wanted("folder/b/short 2.txt")).documents[0].text is None
+    assert peek(open_corpus(copied), Wanted("folder/b/short 2.txt")).documents[0].facts["rule"] == "characters >= 40"
+
+
+def _replaced(folder: Path, dropped: pa.Table) -> None:
+    remove_dataset(folder / "dropped")
+    with ShardWriter(folder / "dropped", dropped.schema, source={}, shard_size=10**6) as writer:
+        writer.write(dropped)
 
 
 @pytest.mark.parametrize("ids", [False, True])
