@@ -102,6 +102,11 @@ class SourceFile:
             return reason_of(error)
 
 
+def before_wildcards(pattern: str) -> str:
+    """How every id begins that fits a pattern of `source.withdrawn`; the pattern itself, if it has no wildcards."""
+    return re.split(r"[*?[]", pattern, maxsplit=1)[0]
+
+
 def content_digest(path: Place, said: str = "") -> str:
     """Hex sha256 of a file's bytes, a chunk in memory, behind what else decides; or why it cannot be read."""
     digest = hashlib.sha256(said.encode())
@@ -236,8 +241,11 @@ def _fits(parts: Sequence[str], pattern: Sequence[str]) -> bool:
     return fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
-def source_folder(spec: SourceSpec) -> Place:
+def source_folder(spec: SourceSpec, *, or_file: bool = False) -> Place:
     """The folder that a spec names.
+
+    Args:
+        or_file: whether it may be one file, too.
 
     Raises:
         ConfigError: it names none.
@@ -246,7 +254,7 @@ def source_folder(spec: SourceSpec) -> Place:
     if spec.path is None:
         raise ConfigError(f"source.kind={spec.kind} needs source.path", fix="name the folder that holds the documents")
     root = located(spec.path)
-    if not root.is_dir():
+    if not root.is_dir() and not (or_file and root.name and root.is_file()):
         raise DataError(
             f"the source folder {root} {'is not a folder' if root.exists() else 'is not there'}",
             fix=f"{_how_to_get(str(root))}correct source.path (--ingest.source.path FOLDER), or create the folder and"
@@ -272,6 +280,13 @@ def files_below(source: str, root: Place, pattern: str) -> list[SourceFile]:
     if isinstance(root, Path):
         found += dict.fromkeys(path for one in patterns for path in _closed_folders(root, PurePath(one).parts))
     return _listed(source, ((below(root, path), path) for path in found))
+
+
+def one_file(source: str, path: Place, pattern: str) -> list[SourceFile]:
+    """A file as the only one of its source, as if it lay in a folder alone; none, if it does not match."""
+    name = PurePath(path.name)
+    fits = any(_fits(name.parts, PurePath(one).parts) for one in patterns_of(pattern))
+    return _listed(source, [(name, path)] if fits else [])
 
 
 def patterns_of(pattern: str) -> list[str]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from foundation_core.data.archives.listing import Aside, Cut, cuts, members, most_members
+from foundation_core.data.archives.listing import Aside, Cut, cuts, mark, members, most_members
 from foundation_core.data.archives.members import Member
-from foundation_core.data.documents import SourceFile, content_digest, entries_of, reason_of, refused
+from foundation_core.data.documents import SourceFile, before_wildcards, content_digest, entries_of, reason_of, refused
 from foundation_core.data.frames import copy_of
 from foundation_core.data.text_entries import text_entry
 from foundation_core.plugins import find, names
@@ -34,6 +35,11 @@ class TextArchive(SourceFile):
         """Hex sha256 of its bytes and of what texts are taken out by; or why it cannot be read."""
         return content_digest(self.path, _libraries())
 
+    @cached_property
+    def known_digest(self) -> str:
+        """Its digest, taken once for all of its parts."""
+        return self.digest()
+
     def parts(self, unit_bytes: int, copies: Path | None = None) -> Iterator[SourceFile]:
         """Parts of its members, and what is set aside while they are listed."""
         copy = copy_of(copies, self.document)
@@ -43,7 +49,10 @@ class TextArchive(SourceFile):
                     yield refused(self.called(found.name or f"/{found.place}"), found.reason)
                 else:
                     document = f"{self.document}//{found.start}-{found.stop}"
-                    yield ArchivePart(document, self.path, found.bytes, self.group, archive=self, cut=found, copy=copy)
+                    yield ArchivePart(
+                        document, self.path, found.bytes, self.group, source=self.source, licence=self.licence,
+                        archive=self, cut=found, copy=copy,
+                    )  # fmt: skip
         except (OSError, ValueError) as error:
             yield refused(self, reason_of(error))
 
@@ -68,6 +77,17 @@ class ArchivePart(SourceFile):
     archive: TextArchive
     cut: Cut
     copy: Path | None
+
+    def digest(self) -> str:
+        """That of the archive: no byte of a packed one belongs to a member alone."""
+        return self.archive.known_digest
+
+    def may_hold(self, pattern: str) -> bool:
+        """Whether a member of it may have an id that fits the pattern; of an id without wildcards, whether one has."""
+        literal, inside = before_wildcards(pattern), f"{self.archive.document}/"
+        if literal != pattern:
+            return inside.startswith(literal) or literal.startswith(inside)
+        return pattern.startswith(inside) and mark(pattern.removeprefix(inside)) in self.cut.marks
 
     def most_documents(self) -> int:
         """Members that have room between its places, and one that says that it cannot be read."""

@@ -16,6 +16,7 @@ from foundation_core.data.documents import (
     SourceFile,
     content_digest,
     files_below,
+    one_file,
     patterns_of,
     reason_of,
     refused,
@@ -23,13 +24,18 @@ from foundation_core.data.documents import (
 )
 from foundation_core.data.formats.base import check_size
 from foundation_core.data.formats.extract import format_of
+from foundation_core.data.places import Place
 from foundation_core.data.table_files import is_table
 from foundation_core.data.text_archives import TextArchive
 from foundation_core.data.text_entries import text_entry
 from foundation_core.data.text_kinds import BY_ROWS, known_texts
 from foundation_core.data.unpacking import unpacked_name
+from foundation_core.errors import ConfigError
 from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
+
+_PAGES = frozenset({".htm", ".html", ".xhtml"})
+"""How names of pages of the web end."""
 
 
 @dataclass(frozen=True)
@@ -63,27 +69,38 @@ class TextFile(SourceFile):
 
 
 class Folder:
-    """The files of a folder that match a pattern, or are texts by their names: each one text."""
+    """The files of a folder that match a pattern, or are texts by their names: each one text. Or one file."""
 
     modality, captioned = "text", False
 
     def __init__(self, spec: SourceSpec) -> None:
-        self.root, self.pattern, self._reading = source_folder(spec), spec.pattern, spec.reading
+        self.root, self.pattern, self._reading = source_folder(spec, or_file=True), spec.pattern, spec.reading
+        self._is_file = _is_one_file(self.root)
         self.licence = spec.licence or NOT_STATED
         which = f"that match {self.pattern}" if self.pattern else "that are texts by their names"
-        self.description = f"the files of a folder {which}"
-        patterns = patterns_of(self.pattern) if self.pattern else [""]
+        self.description = "one file" if self._is_file else f"the files of a folder {which}"
+        patterns = [self.root.name] if self._is_file else patterns_of(self.pattern or "")
         self.language = "Python source" if all(one.endswith(".py") for one in patterns) else "text"
         self.findings: list[str] = []
 
     def files(self) -> list[SourceFile]:
         """Every file that matches; without a pattern, every one that is a text by its name. `findings` say the rest.
 
+        A file that the spec names is read whatever its name says, unless it is a table.
+
         Raises:
+            ConfigError: it is one.
             SetupError: a library that the format of one of them needs is not installed.
         """
-        found = files_below("folder", self.root, self.pattern or "**/*")
-        if self.pattern is None:
+        listed = one_file if self._is_file else files_below
+        found = listed("folder", self.root, self.pattern or "**/*")
+        if self.pattern is None and self._is_file:
+            if is_table(self.root):
+                raise ConfigError(
+                    f"source.kind=folder reads texts, and source.path={self.root} is a table",
+                    fix=f"{BY_ROWS}; source.pattern='*' makes one text of it",
+                )
+        elif self.pattern is None:
             found, self.findings = known_texts(found)
         elif tables := [file.document for file in found if is_table(file.path)]:
             self.findings = [f"each of {len(tables)} tables is read as one text, such as {tables[0]}: {BY_ROWS}"]
@@ -94,3 +111,8 @@ class Folder:
     def _opened(self, file: SourceFile) -> SourceFile:
         opened = TextArchive if is_archive(file.path.name) else TextFile
         return opened(file.document, file.path, file.bytes, file.group, reading=self._reading)
+
+
+def _is_one_file(place: Place) -> bool:
+    """Whether a place is a file. A page of the web is a folder of what it links to, too; here the name decides."""
+    return not place.is_dir() or (place.suffix.lower() in _PAGES and place.is_file())

@@ -8,7 +8,6 @@ Listing a table costs one pass over its bytes; no row becomes an object before a
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from foundation_core.data.documents import (
     NOT_STATED,
     Entry,
     SourceFile,
+    before_wildcards,
     content_digest,
     entries_of,
     file_bytes,
@@ -174,7 +174,7 @@ class TablePart(SourceFile):
 
     def may_hold(self, pattern: str) -> bool:
         """Whether a row of it may have an id that fits the pattern; of an id without wildcards, whether one has."""
-        literal = re.split(r"[*?[]", pattern, maxsplit=1)[0]
+        literal = before_wildcards(pattern)
         if self.table.columns.id is not None:  # any row may have any id
             named = self.table.document.removesuffix(self.table.below)
             return named.startswith(literal) or literal.startswith(named)

@@ -1,6 +1,7 @@
 """Documents that were withdrawn: they lie where they lay, and are left out before anything is read.
 
-    files --named as a whole--> left out        tables --rows that are named--> left out as their part is read
+    files --named as a whole--> left out
+    tables and archives --rows and members that are named--> left out as their part is read
 
 A pattern is a document id in which * and ? may stand for others (`folder/letters/*`), or the name of a source of
 several. Each must name something, for one that was misspelt would withdraw nothing.
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import translate
 
-from foundation_core.data.documents import SourceFile
+from foundation_core.data.documents import Refused, SourceFile
 from foundation_core.errors import ConfigError
 
 _WILDCARDS = re.compile(r"[*?[]")
@@ -39,19 +40,20 @@ class Withdrawal:
             yield from files
             return
         for file in files:
-            if names := self._naming(file):
-                withdrawn.update(names)
-            elif self.within(file).patterns:
+            if any(map(file.may_hold, self.patterns)):  # then its own name is that of a part, and no document's
                 for entry in file.entries():
                     withdrawn.update(names := self._naming(entry))
                     if not names:
                         yield entry
+            elif names := self._naming(file):
+                withdrawn.update(names)
             else:
                 yield file
 
     def within(self, file: SourceFile) -> Withdrawal:
-        """The patterns that may name something in a file of many, but not the whole of it."""
-        return Withdrawal(pattern for pattern in self.patterns if file.may_hold(pattern))
+        """The patterns that may name something in a part of a file of many, or what was set aside as it was cut."""
+        aside = self._naming(file) if isinstance(file, Refused) else ()
+        return Withdrawal([*filter(file.may_hold, self.patterns), *aside])
 
     def require(self, withdrawn: Mapping[str, int]) -> None:
         """Refuse patterns that name nothing, unless the file or source that they look into is withdrawn as a whole.

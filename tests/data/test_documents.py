@@ -131,12 +131,17 @@ def test_a_pattern_means_for_the_standard_library_what_it_means_to_glob(pattern:
 
 
 @pytest.mark.parametrize(
-    ("path", "words"), [("absent", "is not there"), ("a_file.py", "is not a folder")], ids=["absent", "file"]
+    ("kind", "path", "words"),
+    [
+        ("folder", "absent", "is not there"),
+        ("folder", "absent.zip", "is not there"),
+        ("image_folder", "a_file.py", "is not a folder"),
+    ],
 )
-def test_a_source_folder_that_is_none_is_named(tmp_path: Path, path: str, words: str) -> None:
+def test_a_source_folder_that_is_none_is_named(tmp_path: Path, kind: str, path: str, words: str) -> None:
     (tmp_path / "a_file.py").write_text("x = 1\n")
     with pytest.raises(DataError, match=words):
-        open_source(folder_spec(tmp_path / path))
+        open_source(SourceSpec(kind=kind, path=str(tmp_path / path)))
 
 
 def test_an_empty_source_is_refused(tmp_path: Path) -> None:

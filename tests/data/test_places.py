@@ -6,6 +6,7 @@ import functools
 import gzip
 import http.server
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -48,6 +49,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "rows.jsonl.gz").write_bytes(gzip.compress(rows.encode()))
     members = {f"{number}/a.txt": f"letter {number}, ".encode() * 99 for number in range(20)}
     (folder / "letters.zip").write_bytes(zipped(members))
+    (folder / "page.html").write_text('<p>a page with a <a href="letters.zip">link</a></p>')
     (folder / "letters.tgz").write_bytes(gzip.compress(tarred(members)))
     return folder
 
@@ -91,9 +93,23 @@ def _answers(port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def web(files: Path) -> Iterator[str]:
-    """The address of the same files on a web server on loopback."""
+    """The address of the same files on a web server on loopback, which sends any range of one."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """A range of a file, as it lies; what else is asked for, as always."""
+            asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+            if asked is None:
+                super().do_GET()
+                return
+            data = Path(self.translate_path(self.path)).read_bytes()
+            part = data[int(asked[1]) : int(asked[2]) + 1]
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {asked[1]}-{int(asked[1]) + len(part) - 1}/{len(data)}")
+            self.send_header("Content-Length", str(len(part)))
+            self.end_headers()
+            self.wfile.write(part)
+
         def log_message(self, format: str, *arguments: object) -> None:
             """Nothing."""
 
@@ -137,6 +153,23 @@ def test_a_packed_table_in_a_store_is_read_in_parts(files: Path, store: str, req
     assert len(parts) > 3
     assert remote.digest() == local.digest()
     assert read_files(parts, TEXT)[0].equals(read_files([local], TEXT)[0])
+
+
+@pytest.mark.parametrize("store", ["bucket", "google", "web"])
+@pytest.mark.parametrize("name", ["letters.zip", "letters.tgz", "one/1.txt", "page.html"])
+def test_one_file_in_a_store_is_the_same_source_as_on_this_machine(
+    files: Path, store: str, name: str, request: pytest.FixtureRequest
+) -> None:
+    address = request.getfixturevalue(store)
+    there, here = (SourceSpec(kind="folder", path=f"{path}/{name}") for path in (address, files))
+    (remote,), (local,) = open_source(there).files(), open_source(here).files()
+    assert remote.document == local.document == f"folder/{Path(name).name}"
+    assert remote.digest() == local.digest()
+    documents, quarantined = read_files(remote.parts(5000), TEXT)
+    assert (len(documents), len(quarantined)) == (20 if name.startswith("letters") else 1, 0)
+    assert documents.equals(read_files([local], TEXT)[0])
+    with pytest.raises(DataError, match="is not there"):
+        open_source(SourceSpec(kind="folder", path=f"{address}/no{Path(name).name}"))
 
 
 def test_worker_processes_read_a_bucket(

@@ -17,6 +17,7 @@ from foundation_core.data.documents import open_source
 from foundation_core.data.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError
 from foundation_core.specs import IngestSpec, SourceSpec
+from tests.support.written import zipped
 
 SPANISH = "El niño comió una piña en la montaña; después durmió la siesta y soñó con el otoño. ¿Qué más pasó? " * 4
 PAGE = f"<html><head><title>x</title><script>var hidden = 1;</script></head><body><p>{SPANISH}</p></body></html>"
@@ -160,3 +161,29 @@ def test_several_patterns_and_a_path_with_a_star_name_files(tmp_path: Path) -> N
         (tmp_path / name).write_text('{"text": "x"}\n')
     tables = open_source(SourceSpec(kind="table", path=str(tmp_path / "*o*.jsonl"))).files()
     assert [table.document for table in tables] == ["table/one.jsonl", "table/rows.jsonl", "table/two.jsonl"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "notes", ".notes.dat", "a.zip", "a b*.txt"])
+def test_a_file_alone_is_what_a_folder_that_holds_it_alone_is(tmp_path: Path, name: str) -> None:
+    data = zipped({"x/1.txt": SPANISH, "2.txt": "two"}) if name == "a.zip" else SPANISH.encode()
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / name).write_bytes(data)
+    whole = open_source(SourceSpec(kind="folder", path=str(tmp_path / "alone"), pattern="**/*")).files()
+    (tmp_path / "alone" / "other.txt").write_text("a neighbour, which is not named")
+    (file,) = open_source(SourceSpec(kind="folder", path=str(tmp_path / "alone" / name))).files()
+    assert [file] == whole
+    names = [row["document"] for row in read_files([file], TEXT)[0].to_pylist()]
+    assert names == (["folder/a.zip/x/1.txt", "folder/a.zip/2.txt"] if name == "a.zip" else [f"folder/{name}"])
+
+
+def test_a_pattern_holds_for_a_file_alone_and_a_table_is_one_text_by_a_pattern_only(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_text(SPANISH)
+    (tmp_path / "rows.csv").write_text("text\na\n")
+    found = {
+        (name, pattern): len(open_source(SourceSpec(kind="folder", path=str(tmp_path / name), pattern=pattern)).files())
+        for name, pattern in [("b.txt", "**/*.txt"), ("b.txt", "*.md | *.txt"), ("b.txt", "*.md"), ("rows.csv", "*")]
+    }
+    assert list(found.values()) == [1, 1, 0, 1]
+    with pytest.raises(ConfigError, match=r"rows\.csv is a table") as refused:
+        open_source(SourceSpec(kind="folder", path=str(tmp_path / "rows.csv"))).files()
+    assert "source.kind=table" in str(refused.value)

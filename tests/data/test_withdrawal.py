@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from pydantic import ValidationError
 
 from foundation_core.data.documents import SourceFile, open_source
 from foundation_core.data.shards import ShardDataset
+from foundation_core.data.text_archives import ArchivePart
 from foundation_core.data.withdrawal import Withdrawal
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import SourceSpec
@@ -24,6 +27,8 @@ from tests.support.data_folder import (
     units,
     write_texts,
 )
+from tests.support.malformed import tarred
+from tests.support.written import zipped
 
 
 def left_of(patterns: list[str], *files: SourceFile) -> tuple[list[str], dict[str, int]]:
@@ -73,6 +78,115 @@ def test_of_a_table_only_the_part_that_holds_a_named_row_may_hold_it(tmp_path: P
         assert left_of([name], holder)[1] == {name: 1}
     assert all(part.may_hold("table/texts.jsonl/*7") and part.may_hold("*/texts*") for part in parts)
     assert not any(part.may_hold("table/other.jsonl/*") or part.may_hold("table/texts.jsonl") for part in parts)
+
+
+ARCHIVES: dict[str, Callable[[dict[str, bytes]], bytes]] = {
+    "a.zip": zipped,
+    "a.tgz": lambda members: gzip.compress(tarred(members)),
+}
+every_archive = pytest.mark.parametrize("name", ARCHIVES)
+
+
+def archive_of(folder: Path, name: str, members: dict[str, str]) -> Path:
+    """The folder, with an archive of these members."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(ARCHIVES[name]({member: text.encode() for member, text in members.items()}))
+    return folder
+
+
+@every_archive
+def test_of_an_archive_only_the_part_that_holds_a_named_member_may_hold_it(tmp_path: Path, name: str) -> None:
+    members = {f"x/{number}.txt": little_text(number) for number in range(60)}
+    folder = archive_of(tmp_path / "raw", name, {**members, "./x/7.txt": "a second of its name"})
+    (archive,) = open_source(SourceSpec(kind="folder", path=str(folder))).files()
+    parts = [part for part in archive.parts(2048) if isinstance(part, ArchivePart)]
+    assert len(parts) > 3
+    assert {part.digest() for part in parts} == {archive.digest()}
+    for member in members:
+        document = f"folder/{name}/{member}"
+        (holder,) = [part for part in parts if part.may_hold(document)]
+        assert document in [entry.document for entry in holder.entries()]
+        left, withdrawn = left_of([document], holder)
+        assert withdrawn == {document: 1}
+        assert left == [entry.document for entry in holder.entries() if entry.document != document]
+    at = f"folder/{name}"
+    assert all(part.may_hold(f"{at}/*7.txt") and part.may_hold("*/a*") and part.may_hold(f"{at}/*") for part in parts)
+    wrong = [at, f"{at}/x", f"{at}/x/60.txt", f"{at}/x/*".replace(name, "b.zip"), "folder/x/7.txt", "x/7.txt"]
+    assert not any(part.may_hold(pattern) for part in parts for pattern in wrong)
+
+
+@every_archive
+def test_a_pattern_that_fits_the_name_of_a_part_names_no_document_by_it(tmp_path: Path, name: str) -> None:
+    folder = archive_of(tmp_path / "raw", name, {f"x/{number}.txt": little_text(number) for number in range(60)})
+    (archive,) = open_source(SourceSpec(kind="folder", path=str(folder))).files()
+    rows = "".join(json.dumps({"text": little_text(number)}) + "\n" for number in range(60))
+    (tmp_path / "texts.jsonl").write_text(rows)
+    (table,) = open_source(SourceSpec(kind="table", path=str(tmp_path / "texts.jsonl"))).files()
+    for file, least in ((archive, 60), (table, 54)):
+        for part in file.parts(2048):
+            pattern = f"{file.document}/*{part.document[-1]}"  # no name of a member ends so, and every tenth row
+            fitting = [entry.document for entry in part.entries() if entry.document.endswith(pattern[-1])]
+            left, withdrawn = left_of([pattern], part)
+            assert withdrawn == ({pattern: len(fitting)} if fitting else {})
+            assert not set(fitting) & set(left)
+            assert len(left) == sum(1 for _ in part.entries()) - len(fitting)
+            least -= len(left)
+        assert least <= 0
+
+
+@every_archive
+def test_a_member_is_withdrawn_its_unit_alone_is_read_again_and_its_copy_comes_back(tmp_path: Path, name: str) -> None:
+    members = {f"x/{number:03d}.txt": little_text(number) for number in range(60)}
+    members = {**members, "y/copy.txt": members["x/010.txt"]}
+    raw, folder = archive_of(tmp_path / "raw", name, members), DataFolder(tmp_path / "home")
+    at = f"folder/{name}"
+    source: dict[str, Any] = {"kind": "folder", "path": str(raw)}
+    folder.ingest(little_ingestion(source))
+    before = documents(folder.last)
+    assert f"{at}/y/copy.txt" not in before
+
+    gone = f"{at}/x/010.txt"
+    result = folder.ingest(little_ingestion({**source, "withdrawn": [gone]}))
+    after = documents(folder.last)
+    assert set(before) - set(after) == {gone}
+    assert set(after) - set(before) == {f"{at}/y/copy.txt"}
+    assert result.summary["withdrawn"] == {gone: 1}
+    assert result.summary["documents"]["in"] == 60
+    assert units(result)["read"][1] == 1
+
+    some = folder.ingest(little_ingestion({**source, "withdrawn": [f"{at}/x/02*"]}))
+    assert set(before) - set(documents(folder.last)) == {f"{at}/x/02{digit}.txt" for digit in range(10)}
+    assert some.summary["withdrawn"] == {f"{at}/x/02*": 10}
+    (archive,) = open_source(SourceSpec.model_validate(source)).files()
+    part = next(iter(archive.parts(1024))).document
+    for wrong in (f"{at}/x/060.txt", f"{at}/z/*", part):
+        with pytest.raises(ConfigError, match="names no document"):
+            folder.ingest(little_ingestion({**source, "withdrawn": [wrong]}))
+    with pytest.raises(DataError, match="every document of the source is withdrawn"):
+        folder.ingest(little_ingestion({**source, "withdrawn": [at]}))
+
+
+@every_archive
+def test_a_member_that_is_set_aside_as_its_archive_is_cut_is_withdrawn_by_its_id(tmp_path: Path, name: str) -> None:
+    members = {**{f"x/{number}.txt": little_text(number) for number in range(60)}, "./x/7.txt": "a second of its name"}
+    raw, folder = archive_of(tmp_path / "raw", name, members), DataFolder(tmp_path / "home")
+    source: dict[str, Any] = {"kind": "folder", "path": str(raw)}
+    spec = {"quarantine_fraction": 0.1}
+    first = folder.ingest(little_ingestion(source, **spec))
+    (archive,) = open_source(SourceSpec.model_validate(source)).files()
+    (aside,) = [part.document for part in archive.parts(1024) if not isinstance(part, ArchivePart)]
+    result = folder.ingest(little_ingestion({**source, "withdrawn": [aside]}, **spec))
+    assert result.summary["withdrawn"] == {aside: 1}
+    assert (first.summary["documents"]["quarantined"], result.summary["documents"]["quarantined"]) == (1, 0)
+
+
+def test_archives_of_several_sources_are_read_as_their_own_source_says(tmp_path: Path) -> None:
+    raw = archive_of(tmp_path / "raw", "a.zip", {f"x/{number}.txt": little_text(number) for number in range(30)})
+    folder, results = DataFolder(tmp_path / "home"), []
+    for bytes_ in (10_000, 10_001):
+        part = {"kind": "folder", "path": str(raw), "reading": {"most_document_bytes": bytes_}}
+        results.append(folder.ingest(little_ingestion({"kind": "several", "parts": {"books": part}})))
+    assert units(results[1])["read"][0] == 0
 
 
 def test_a_takedown_gives_what_removing_the_files_would_and_copies_come_back(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ A place is a byte of an unpacked tar file, or a number in the directory of a zip
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,12 +34,14 @@ class Cut(NamedTuple):
         start, stop: places.
         bytes: of its members.
         left_out: places of members within it that are set aside by their names.
+        marks: `mark` of each of its other members, one behind the other.
     """
 
     start: int
     stop: int
     bytes: int
     left_out: frozenset[int]
+    marks: builtins.bytes
 
 
 class Aside(NamedTuple):
@@ -90,6 +93,15 @@ def most_members(path: Place, cut: Cut) -> int:
     return places if archive_kind(path.name) == "zip" else -(-places // _HEADER_BYTES)
 
 
+def mark(name: str) -> bytes:
+    """Four bytes that stand for a member's name in a part: a name that has another's only makes its part be read."""
+    return _digest(name)[:4]
+
+
+def _digest(name: str) -> bytes:
+    return hashlib.blake2b(name.encode(), digest_size=16).digest()
+
+
 def cuts(
     path: Place, limits: ReadingSpec, archive_bytes: int, part_bytes: int, copy: Path | None = None
 ) -> Iterator[Cut | Aside]:
@@ -105,12 +117,12 @@ def cuts(
     known, total = set[bytes](), 0
     start: int | None = None
     stop = size = 0
-    left_out = set[int]()
+    left_out, marks = set[int](), bytearray()
     for member in _members_copied(path, limits, copy, part_bytes):
         if not member.name:
             yield Aside(member.start, "", member.refusal)
             continue
-        name = hashlib.blake2b(member.name.encode(), digest_size=16).digest()
+        name = _digest(member.name)
         twice = name in known
         known.add(name)
         total += 0 if twice or member.refusal else member.bytes
@@ -123,10 +135,12 @@ def cuts(
         if twice:
             yield Aside(member.start, "", f"a second member is called {member.name!r}")
             left_out.add(member.start)
+        else:
+            marks += mark(member.name)
         start = member.start if start is None else start
         stop, size = member.stop, size + (0 if twice or member.refusal else member.bytes)
         if size >= part_bytes:
-            yield Cut(start, stop, size, frozenset(left_out))
-            start, size, left_out = None, 0, set()
+            yield Cut(start, stop, size, frozenset(left_out), bytes(marks))
+            start, size, left_out, marks = None, 0, set(), bytearray()
     if start is not None:
-        yield Cut(start, stop, size, frozenset(left_out))
+        yield Cut(start, stop, size, frozenset(left_out), bytes(marks))
