@@ -15,6 +15,7 @@ from foundation_core.specs import PretrainSpec
 from foundation_core.stages.training_data import TrainingData
 
 _HASHED_SAMPLES = 1_000_000
+"""Samples whose numbers are hashed: more would take longer, and what decides all numbers is hashed beside them."""
 
 
 def order_of(spec: PretrainSpec, rows: Rows) -> SampleOrder:
@@ -36,7 +37,10 @@ def order_of(spec: PretrainSpec, rows: Rows) -> SampleOrder:
 
 
 def order_hash(spec: PretrainSpec, order: SampleOrder, corpus: TrainingData, found: Collection[str] = ()) -> str:
-    """Hex sha256 of what is read and when: the corpus, how rows are made of it, and the numbers of the first million.
+    """Hex sha256 of what is read and when: the corpus, how rows are made of it, and which row is the n-th.
+
+    What decides the order is in it, such as weights that begin with a late step, and the numbers that come of it for
+    the first million samples, so that another way of finding them is seen.
 
     No number of ranks or of rows of a pass is in it.
 
@@ -47,7 +51,7 @@ def order_hash(spec: PretrainSpec, order: SampleOrder, corpus: TrainingData, fou
     groups = [mixed.group for mixed in spec.mixture.groups]
     rows = [corpus.content, len(corpus.train), spec.model.context_tokens, spec.packing, groups]
     rows += [sorted(hidden)] if (hidden := {*spec.quarantined, *found}) else []
-    return sha256_json([*rows, samples, order.digest(min(samples, _HASHED_SAMPLES))])
+    return sha256_json([*rows, samples, order.facts(), order.digest(min(samples, _HASHED_SAMPLES))])
 
 
 def _parts(mixture: MixtureSpec, weights: tuple[float, ...], sizes: Mapping[str, Size]) -> tuple[int, ...]:
