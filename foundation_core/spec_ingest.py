@@ -69,8 +69,8 @@ class SourceSpec(OneSourceSpec):
     """Where the raw items are: one source, or several under names of their own."""
 
     parts: dict[str, OneSourceSpec] = Field({})
-    """Sources of kind=several, by the names that their documents keep. A document without a label gets its source's
-    name as its group, which pretrain.mixture can weigh."""
+    """Sources of kind=several, by the names that their documents keep, and that pretrain.mixture can weigh. A document
+    without a label gets its source's name as its group."""
     withdrawn: tuple[str, ...] = ()
     """Documents that are left out although they are there, by id, in which * and ? may stand for others
     (folder/letters/*), and sources, by their names in parts. What was dropped as a copy of one of them comes back."""

@@ -31,12 +31,21 @@ class ShardStoreSpec(Spec):
 
 
 class MixedGroupSpec(Spec):
-    """One group of the corpus, and its weight."""
+    """One group of the corpus, or one of its sources, and its weight."""
 
-    group: str
-    """Group of the documents, as the ingest result has it."""
+    group: str | None = None
+    """Group of the documents, as the ingest result has it; of whatever source."""
+    source: str | None = None
+    """Source of the documents, in place of a group: a name in ingest.source.parts, with which their ids begin."""
     weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     """Share among the weights, in what `by` says."""
+
+    @model_validator(mode="after")
+    def _names_a_group_or_a_source(self) -> Self:
+        if (self.group is None) == (self.source is None):
+            found = "neither" if self.group is None else f"group {self.group!r} and source {self.source!r}"
+            raise ValueError(f"an entry of a mixture needs a group or a source, one of both; found {found}")
+        return self
 
 
 class WeightChangeSpec(Spec):
@@ -49,10 +58,10 @@ class WeightChangeSpec(Spec):
 
 
 class MixtureSpec(Spec):
-    """Groups of the corpus in given proportions, in place of all documents as they are. Off without groups."""
+    """Groups or sources of the corpus in given proportions, in place of all documents as they are. Off without."""
 
     groups: tuple[MixedGroupSpec, ...] = ()
-    """Groups that are read; others are not. Empty: every document, whatever its group."""
+    """Groups or sources that are read; others are not. Empty: every document, whatever its group."""
     by: Literal["tokens", "documents", "epochs"] = "tokens"
     """What weights are proportions of: of the tokens that are read, of the documents, or of how often a group is."""
     changes: tuple[WeightChangeSpec, ...] = ()
@@ -64,9 +73,9 @@ class MixtureSpec(Spec):
 
     @model_validator(mode="after")
     def _says_each_group_once_and_steps_in_order(self) -> Self:
-        names = [mixed.group for mixed in self.groups]
+        names = [f"{mixed.source}/" if mixed.group is None else mixed.group for mixed in self.groups]
         if len(set(names)) < len(names):
-            raise ValueError(f"a mixture needs each group once, found {names}")
+            raise ValueError(f"a mixture needs each group or source once, found {names}")
         steps = [change.from_step for change in self.changes]
         if any(later <= earlier for earlier, later in pairwise(steps)):
             raise ValueError(f"changes need rising steps, found {steps}")

@@ -16,8 +16,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Mixture(SampleOrder):
     """
 
     def __init__(self, sizes: Mapping[str, int], phases: Sequence[Phase], seed: int) -> None:
-        self.phases = phases
+        self.sizes, self.phases, self.seed = dict(sizes), phases, seed
         self._firsts = [0, *accumulate(sizes.values())]
         self._orders = [Order(size, _seed_of(name, seed)) for name, size in sizes.items()]
         self._periods = [_Period(phase.parts) for phase in phases]
@@ -64,6 +65,11 @@ class Mixture(SampleOrder):
             if first < last:
                 parts.append(self._taken(period, before, first - phase.first, last - phase.first))
         return torch.cat(parts)
+
+    def facts(self) -> Mapping[str, Any]:
+        """Its sources in their order, its phases and its seed."""
+        sizes = [[name, size] for name, size in self.sizes.items()]
+        return {"sizes": sizes, "phases": [asdict(phase) for phase in self.phases], "seed": self.seed}
 
     def counts(self, samples: int) -> Tensor:
         """(K,) how many of the first samples are of each source."""

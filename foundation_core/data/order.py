@@ -12,9 +12,10 @@ from __future__ import annotations
 import hashlib
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,10 @@ class SampleOrder(ABC):
     @abstractmethod
     def take(self, start: int, count: int) -> Tensor:
         """Record indices of samples start, start + 1, ..., (count,) int64."""
+
+    @abstractmethod
+    def facts(self) -> Mapping[str, Any]:
+        """All that decides which record is the n-th, for every n, as JSON."""
 
     def digest(self, count: int) -> str:
         """Hex sha256 of the first `count` record indices."""
@@ -52,6 +57,10 @@ class Order(SampleOrder):
             start += last - first
         return torch.cat(parts)
 
+    def facts(self) -> Mapping[str, Any]:
+        """Its size and seed."""
+        return asdict(self)
+
 
 class Ahead(SampleOrder):
     """The same order, found for many samples at once: that costs hardly more than it costs for a few."""
@@ -66,6 +75,10 @@ class Ahead(SampleOrder):
             ahead = max(count, min(_AHEAD_TAKES * count, _AHEAD_SAMPLES))
             self._first, self._found = start, self.order.take(start, ahead)
         return self._found[start - self._first :][:count]
+
+    def facts(self) -> Mapping[str, Any]:
+        """Those of the order."""
+        return self.order.facts()
 
 
 def _keys(seed: int, epoch: int) -> tuple[int, ...]:

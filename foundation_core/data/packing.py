@@ -13,7 +13,7 @@ Legend: N rows, P pieces of documents, T context tokens.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import cached_property
 from types import ModuleType
 from typing import NamedTuple
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
+from foundation_core.data.chosen import Choice, called, choosable, is_of, require_apart
 from foundation_core.data.pieces import (
     Cut,
     Documents,
@@ -79,7 +80,7 @@ class Windows:
     """Every row of a token data set, by number: group by group, where there are groups, and shard by shard.
 
     Args:
-        groups: those whose documents are read, each in rows of its own. None: all documents, whatever their group.
+        groups: groups, or sources, whose documents are read, each in rows of its own. None: all documents.
         compiled: whether rows are made by machine code, where numba is installed. None: of `COMPILED_FROM_TOKENS` on.
 
     Raises:
@@ -92,12 +93,12 @@ class Windows:
         dataset: ShardDataset,
         context_tokens: int,
         packing: Packing = "cut",
-        groups: Sequence[str] | None = None,
+        groups: Sequence[Choice] | None = None,
         compiled: bool | None = None,
     ) -> None:
         self._is_compiled = dataset.tokens >= COMPILED_FROM_TOKENS if compiled is None else compiled
         self.dataset, self.context_tokens, self.packing, self.groups = dataset, context_tokens, packing, groups
-        self._of: list[str | None] = [None] if groups is None else list(groups)
+        self._of: list[Choice | None] = [None] if groups is None else list(groups)
         if packing == "cut" and groups is None:
             self._counts = self._counted_by_manifest()
         else:
@@ -122,28 +123,23 @@ class Windows:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
-    def sizes(self) -> dict[str | None, Size]:
-        """How much there is of each group, in their order.
+    def sizes(self) -> dict[Choice | None, Size]:
+        """How much there is of each group or source, in their order.
 
         Raises:
-            ConfigError: a group has no row.
+            ConfigError: one has no row, or a group and a source share documents.
         """
         sums = self._counts.view(len(self._of), self.dataset.shards, 4).sum(1)[:, :3].tolist()
         found = {group: Size(*counts) for group, counts in zip(self._of, sums, strict=True)}
-        for group, size in found.items():
-            if not size.rows:
-                known = sorted(
-                    {
-                        name
-                        for shard in range(self.dataset.shards)
-                        for name in pc.unique(self.dataset.unverified(shard)["group"]).to_pylist()
-                    }
-                )
+        choices = [choice for choice in self._of if choice is not None]
+        for choice in choices:
+            if not found[choice].rows:
                 raise ConfigError(
-                    f"{self.dataset.folder} has nothing to predict in the group {group!r}",
-                    allowed=", ".join(map(repr, known[:20])) + (", ..." if len(known) > 20 else ""),
-                    fix="name groups that the ingest result's training split has",
+                    f"{self.dataset.folder} has nothing to predict in the {called(choice)}",
+                    allowed=choosable(self._tables(), choice),
+                    fix="name groups, or sources, that the ingest result's training split has",
                 )
+        require_apart(self._tables(), choices)
         return found
 
     def filled_fraction(self) -> float:
@@ -260,8 +256,15 @@ class Windows:
                 self._unopened += 1
                 self.dataset.close(self._place(cell)[0])
 
-    def _place(self, cell: int) -> tuple[int, str | None]:
-        """Shard and group of a cell: the documents of a shard that are of one group, or all of them."""
+    def _tables(self) -> Iterator[pa.Table]:
+        """Every shard, as it lies there."""
+        for shard in range(self.dataset.shards):
+            yield self.dataset.unverified(shard)
+            if self.dataset.shards > OPEN_SHARDS:
+                self.dataset.close(shard)
+
+    def _place(self, cell: int) -> tuple[int, Choice | None]:
+        """Shard and group of a cell: the documents of a shard that are of one group or source, or all of them."""
         group, shard = divmod(cell, self.dataset.shards)
         return shard, self._of[group]
 
@@ -312,12 +315,12 @@ class Windows:
         return rows, tokens, count, filled
 
 
-def _documents(table: pa.Table, group: str | None) -> tuple[Tensor, Documents]:
-    """A shard's tokens, end to end, and its documents that are of a group."""
+def _documents(table: pa.Table, group: Choice | None) -> tuple[Tensor, Documents]:
+    """A shard's tokens, end to end, and its documents that are of a group or source."""
     column, offsets = table["tokens"].chunk(0), _offsets(table)  # a shard is one record batch
     if group is None:
         return from_dlpack(column.values), Documents(offsets[:-1], offsets)
-    of_group = from_dlpack(pc.indices_nonzero(pc.equal(table["group"], group)).cast(pa.int64()))
+    of_group = from_dlpack(pc.indices_nonzero(is_of(table, group)).cast(pa.int64()))
     bounds = torch.nn.functional.pad(offsets.diff()[of_group].cumsum(0), (1, 0))
     return from_dlpack(column.values), Documents(offsets[:-1][of_group], bounds)
 

@@ -27,7 +27,7 @@ from foundation_core.objectives.base import Objective
 from foundation_core.spec_base import meaning_leaves
 from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
-from foundation_core.stages.sample_order import order_hash, order_of
+from foundation_core.stages.sample_order import chosen_by, order_hash, order_of
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.train.blocks import checkpoint_activations, compile_blocks
 from foundation_core.train.checkpoint import Checkpoints
@@ -77,7 +77,7 @@ class Reading:
 
 def open_corpus(spec: PretrainSpec, inputs: Inputs, context: Context) -> TrainingData:
     """The rows of every split."""
-    groups = [mixed.group for mixed in spec.mixture.groups] or None
+    groups = chosen_by(spec.mixture) or None
     shelf = store_shelf(spec.shards, inputs["corpus"].folder)
     share = (context.local_rank, context.local_world)
     return TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf, share)

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from foundation_core import plugins
+from foundation_core.data.chosen import Choice
 from foundation_core.data.features import load_features
 from foundation_core.data.loader import Rows
 from foundation_core.data.packing import Windows
@@ -47,7 +48,7 @@ class TrainingData:
         corpus: Result,
         context_tokens: int,
         packing: Packing = "cut",
-        groups: Sequence[str] | None = None,
+        groups: Sequence[Choice] | None = None,
         shelf: StoreShelf | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> TrainingData:
@@ -57,7 +58,7 @@ class TrainingData:
             context_tokens: tokens of a row of text; of a caption, at the most.
             packing: how the training's rows are made of texts; those of the other splits are always cut, so that
                 scores can be compared.
-            groups: those that the training's rows are of, each in rows of its own. None: all documents.
+            groups: groups or sources that the training's rows are of, each in rows of its own. None: all documents.
             shelf: a copy of the corpus's folder in a store, which its shards are read from.
             share: (i, n): of n processes of this machine that open it this is the i-th.
 

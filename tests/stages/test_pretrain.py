@@ -282,6 +282,18 @@ def test_a_checkpoint_of_another_spec_is_refused_by_the_name_of_the_field(
 
 
 @pytest.mark.usefixtures("untimed")
+def test_a_checkpoint_whose_order_was_hashed_in_another_way_is_refused_in_words(
+    corpus: Result, tmp_path: Path, serial_context: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(stage.Order, "facts", lambda order: {})
+        with pytest.raises(Stopped):
+            pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path, stop=StopAfter(1)))
+    with pytest.raises(CheckpointError, match=r"belongs to another training: its order is [0-9a-f]{64}"):
+        pretrain(SPEC, {"corpus": corpus}, serial_context(tmp_path))
+
+
+@pytest.mark.usefixtures("untimed")
 def test_a_checkpoint_of_another_tokenizer_is_refused_by_its_name(
     corpus: Result, tmp_path: Path, serial_context: Contexts
 ) -> None:
