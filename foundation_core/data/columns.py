@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import accumulate, pairwise
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -25,7 +26,8 @@ from foundation_core.spec_reading import ReadingSpec
 
 _BATCH_ROWS = 256
 _BATCH_BYTES = 1 << 24
-"""What a batch may take if all of its values are the largest one of a dictionary."""
+"""What a batch may take if its rows are as large as those of its row group, and if all of its values are the largest
+one of a dictionary."""
 _ROW_BYTES = 8
 """What a row counts for at least: that there is none costs no bytes, but a place in memory."""
 
@@ -51,40 +53,92 @@ class Parquet:
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
         """The rows; those from a damaged page on are broken ones."""
-        file, group, place, begin = _opened(stream), 0, 0, cut.start
-        for number in range(file.metadata.num_row_groups):
-            end = place + file.metadata.row_group(number).num_rows
-            if place <= cut.start < end:  # a part lies within one group
-                group, begin = number, place
-            place = end
+        file, group, begin = _opened(stream), 0, cut.start
+        for number, (first, behind) in enumerate(pairwise(_starts(file))):
+            if first <= cut.start < behind:  # a part lies within one group
+                group, begin = number, first
         fields = list(dict.fromkeys(name.split(".")[0] for name in names))
-        try:
-            held = _held(stream, file.metadata.row_group(group), fields, reading.most_expansion)
-            largest = max((pages.largest for pages in held), default=0)
-            packed = sum(pages.packed for pages in held)
-            share = packed * (cut.stop - cut.start) // max(1, file.metadata.row_group(group).num_rows)
-            left = most_unpacked(share, reading.most_expansion)
-            few = max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, largest)))
-            for batch in file.iter_batches(few, [group], fields):
-                if begin + len(batch) > cut.start and begin < cut.stop:
-                    for number, row in _rows_of(batch, begin, cut):
-                        if (left := left - _size(row)) < 0:
-                            yield from _lost(number, cut, _too_much(reading.most_expansion))
-                            return
-                        yield number, row
-                begin += len(batch)
-                if begin >= cut.stop:
-                    return
-        except _Expanding as error:
-            yield from _lost(cut.start + 1, cut, str(error))
-            return
-        except (pa.ArrowException, OSError, MemoryError):
-            pass  # told like rows that are not there
-        yield from _lost(max(begin, cut.start) + 1, cut, _UNREADABLE)
+        yield from _of_group(stream, file, group, cut, fields, reading, (begin, cut.start))
+
+    def rows_from(self, stream: BinaryIO, start: int, fields: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
+        """The rows behind so many, in one pass that begins with the row group of the first.
+
+        Args:
+            fields: the columns that are wanted, each a whole one.
+
+        Raises:
+            ValueError: it is damaged, from here on.
+        """
+        file, behind = _opened(stream), 0
+        for group, (first, behind) in enumerate(pairwise(_starts(file))):
+            if start < behind:
+                cut = Cut(first, behind, first + 1, behind)
+                rows = _of_group(stream, file, group, cut, fields, reading, (first, start))
+                yield from (row for row in rows if row[0] > start)
+        if behind != file.metadata.num_rows:
+            raise ValueError(f"damaged: it states {file.metadata.num_rows} rows, and its groups have {behind}")
+
+    def starts(self, stream: BinaryIO) -> list[int]:
+        """Before which rows reading can begin without those in front of them; at the end how many there are."""
+        return _starts(_opened(stream))
+
+    def schema(self, stream: BinaryIO, reading: ReadingSpec) -> pa.Schema:
+        """Its columns and their types."""
+        return _opened(stream).schema_arrow
 
     def columns(self, stream: BinaryIO, reading: ReadingSpec) -> list[str]:
         """Those of its schema."""
-        return list(_opened(stream).schema_arrow.names)
+        return list(self.schema(stream, reading).names)
+
+
+def _starts(file: pq.ParquetFile) -> list[int]:
+    """Before which row each row group begins, and how many rows they have."""
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    return list(accumulate((group.num_rows for group in groups), initial=0))
+
+
+def _of_group(
+    stream: BinaryIO, file: pq.ParquetFile, group: int, cut: Cut, fields: Sequence[str], reading: ReadingSpec,
+    begins: tuple[int, int],
+) -> Iterator[Row]:  # fmt: skip
+    """The rows of a part of a row group; those from a damaged page on are broken ones.
+
+    Args:
+        begins: rows before the group, and rows before the first that is wanted: batches before it are passed over.
+    """
+    (begin, wanted), facts = begins, file.metadata.row_group(group)
+    try:
+        held = _held(stream, facts, fields, reading.most_expansion)
+        packed = sum(pages.packed for pages in held)
+        left = most_unpacked(packed * (cut.stop - cut.start) // max(1, facts.num_rows), reading.most_expansion)
+        for batch in file.iter_batches(_few(held, facts.num_rows), [group], fields):
+            if begin + len(batch) > wanted and begin < cut.stop:
+                for number, row in _rows_of(batch, begin, cut):
+                    if (left := left - _size(row)) < 0:
+                        yield from _lost(number, cut, _too_much(reading.most_expansion))
+                        return
+                    yield number, row
+            begin += len(batch)
+            if begin >= cut.stop:
+                return
+    except _Expanding as error:
+        yield from _lost(cut.start + 1, cut, str(error))
+        return
+    except (pa.ArrowException, OSError, MemoryError):
+        pass  # told like rows that are not there
+    yield from _lost(max(begin, cut.start) + 1, cut, _UNREADABLE)
+
+
+def _few(held: Sequence[Pages], rows: int) -> int:
+    """How many rows a batch has: fewer of large ones, so that its bytes are bounded."""
+    largest = max((pages.largest for pages in held), default=0)
+    usual = sum(pages.unpacked for pages in held) // max(1, rows)
+    return _rows_within(max(largest, usual))
+
+
+def _rows_within(row_bytes: int) -> int:
+    """How many rows of a size a batch has."""
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes)))
 
 
 class _Expanding(ValueError):
@@ -143,7 +197,7 @@ def _held(stream: BinaryIO, group: Any, fields: Sequence[str], most_expansion: i
         OSError: a header is damaged.
     """
     chunks = [group.column(number) for number in range(group.num_columns)]
-    wanted = [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in fields]
+    wanted = [chunk for chunk in chunks if any(f"{chunk.path_in_schema}.".startswith(f"{name}.") for name in fields)]
     try:
         held = [column_pages(stream, chunk) for chunk in wanted]
     except ValueError as error:
@@ -184,22 +238,48 @@ class Arrow:
 
     def rows(self, stream: BinaryIO, cut: Cut, names: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
         """The rows."""
-        begin = 0
+        begin, fields = 0, list(dict.fromkeys(name.split(".")[0] for name in names))
         for batch, packed in _batches(stream, reading.most_expansion):
             if begin <= cut.start < begin + len(batch):
-                wanted = dict.fromkeys(name.split(".")[0] for name in names)
-                part = batch.select([name for name in wanted if name in batch.schema.names])
-                part = part.slice(cut.start - begin, cut.stop - cut.start)
-                most = most_unpacked(packed * len(part) // len(batch), reading.most_expansion)
-                yield from _bounded(part, cut, most, reading.most_expansion)
+                yield from _of_batch(batch, packed, begin, cut, fields, reading)
                 return
             begin += len(batch)
         yield from _lost(cut.start + 1, cut, _UNREADABLE)
 
+    def rows_from(self, stream: BinaryIO, start: int, fields: Sequence[str], reading: ReadingSpec) -> Iterator[Row]:
+        """As of Parquet, in one pass over the file: of batches before them no row becomes an object."""
+        begin = 0
+        for batch, packed in _batches(stream, reading.most_expansion):
+            behind = begin + len(batch)
+            if start < behind:
+                cut = Cut(begin, behind, begin + 1, behind)
+                rows = _of_batch(batch, packed, begin, cut, fields, reading)
+                yield from (row for row in rows if row[0] > start)
+            begin = behind
+
+    def schema(self, stream: BinaryIO, reading: ReadingSpec) -> pa.Schema:
+        """Its columns and their types; none of a file without rows."""
+        batches = _batches(stream, reading.most_expansion)
+        return next((batch.schema for batch, _ in batches), pa.schema([]))
+
     def columns(self, stream: BinaryIO, reading: ReadingSpec) -> list[str]:
         """Those of its schema."""
-        batches = _batches(stream, reading.most_expansion)
-        return next((list(batch.schema.names) for batch, _ in batches), [])
+        return list(self.schema(stream, reading).names)
+
+
+def _of_batch(
+    batch: pa.RecordBatch, packed: int, begin: int, cut: Cut, fields: Sequence[str], reading: ReadingSpec
+) -> Iterator[Row]:
+    """The rows of a part of a record batch.
+
+    Args:
+        packed: bytes that the batch takes in the file.
+        begin: rows before it.
+    """
+    part = batch.select([name for name in fields if name in batch.schema.names])
+    part = part.slice(cut.start - begin, cut.stop - cut.start)
+    most = most_unpacked(packed * len(part) // len(batch), reading.most_expansion)
+    yield from _bounded(part, cut, most, reading.most_expansion)
 
 
 def _bounded(part: pa.RecordBatch, cut: Cut, most_bytes: int, most_expansion: int) -> Iterator[Row]:
@@ -216,7 +296,7 @@ def _bounded(part: pa.RecordBatch, cut: Cut, most_bytes: int, most_expansion: in
         except pa.ArrowException:
             yield from _lost(cut.start + 1, cut, _UNREADABLE)
             return
-    step = 1 if shared else _BATCH_ROWS
+    step = 1 if shared else _rows_within(part.nbytes // max(1, len(part)))
     for at in range(0, len(part), step):
         for number, row in _rows_of(part.slice(at, step), cut.start + at, cut, validated=shared):
             if shared and (left := left - _size(row)) < 0:

@@ -188,7 +188,7 @@ class Source(Protocol):
     licence: str
 
     def files(self) -> list[SourceFile]:
-        """Every file that is a document, sorted by document id."""
+        """Every file that is a document, sorted by document id; those that bring ids along, as they are found."""
 
 
 PYTHON_FILES = "**/*.py"

@@ -17,6 +17,7 @@ from foundation_core.data.documents import NOT_STATED, SourceFile, files_below, 
 from foundation_core.data.places import Place
 from foundation_core.data.rows import RepairedRow, TableItem, TableSource
 from foundation_core.data.tables import Row, field_of
+from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import SourceSpec
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"})
@@ -35,6 +36,7 @@ class _MediaFolder:
     def __init__(self, spec: SourceSpec) -> None:
         self.licence = spec.licence or NOT_STATED
         self.root, self._pattern, self._label = source_folder(spec), spec.pattern, spec.label_pattern
+        self._reading = spec.reading
         self.description = f"the {self.name.split('_')[0]} files of a folder" + (
             f" that match {spec.pattern}" if spec.pattern else ""
         )
@@ -43,7 +45,7 @@ class _MediaFolder:
         """Every file that matches, or whose name says that it is one of these."""
         found = files_below(self.name, self.root, self._pattern or "**/*")
         wanted = [file for file in found if self._pattern or file.path.suffix.lower() in self.suffixes]
-        return [self._labelled(file) for file in wanted] if self._label else wanted
+        return [_bounded(self._labelled(file) if self._label else file, self._reading) for file in wanted]
 
     def _labelled(self, file: SourceFile) -> SourceFile:
         below = file.document.partition("/")[2]
@@ -51,6 +53,14 @@ class _MediaFolder:
         if label is None:
             return refused(file, f"source.label_pattern finds no label in its path {below}")
         return replace(file, group=label[1])
+
+
+def _bounded(file: SourceFile, reading: ReadingSpec) -> SourceFile:
+    """The file; or, before it is read, a refused one if it is larger than the spec allows."""
+    if file.bytes <= reading.most_document_bytes:
+        return file
+    bound = f"the {reading.most_document_bytes:,} of source.reading.most_document_bytes"
+    return refused(file, f"{file.bytes:,} bytes, more than {bound}")
 
 
 class ImageFolder(_MediaFolder):
@@ -79,11 +89,11 @@ class MediaRow(TableItem):
 
     def read(self) -> builtins.bytes:
         """Its bytes, from the table or from the file that the table names."""
-        return _content(field_of(self.values(), self.field), self.path.parent)
+        return _content(self._value(self.field), self.path.parent)
 
     def caption(self) -> str:
         """Its caption."""
-        text = field_of(self.values(), self.caption_field or "")
+        text = self._value(self.caption_field or "")
         if text is not None and not isinstance(text, str):
             raise ValueError(f"its caption is no text but {type(text).__name__}")
         if text is None or not text.strip():
@@ -93,6 +103,9 @@ class MediaRow(TableItem):
         except UnicodeEncodeError as error:
             raise ValueError(f"its caption is not text: a lone surrogate at character {error.start}") from error
         return text
+
+    def _value(self, name: str) -> Any:
+        return field_of(self.values([self.field, *filter(None, [self.caption_field])]), name)
 
     def digest(self) -> str:
         """Of its bytes, label, licence and caption, and the old encoding of that; of what is missing, that it is."""
@@ -148,10 +161,11 @@ class _MediaTable(TableSource):
         encodings = row.encodings if isinstance(row, RepairedRow) else {}
         caption = self.spec.caption_field or ""
         encoding = encodings.get(caption) or encodings.get(caption.split(".")[0], "")
-        return MediaRow(
+        held = MediaRow(
             document, path, size, self.label(row), *fields,
             reading=self.spec.reading, licence=self.licence_of(row), encoding=encoding,
         )  # fmt: skip
+        return _bounded(held, self.spec.reading)
 
 
 class ImageTable(_MediaTable):

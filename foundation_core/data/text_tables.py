@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from foundation_core.data.columns import Arrow, Parquet
 from foundation_core.data.cuts import UNREADABLE, Broken, Cut, Fields, Format, Lines, Repaired, mentioned
 from foundation_core.data.decoding import decoded, is_utf8
@@ -27,14 +25,13 @@ from foundation_core.data.documents import (
     content_digest,
     entries_of,
     file_bytes,
-    reason_of,
     refused,
 )
 from foundation_core.data.formats.base import check_size
 from foundation_core.data.frames import copy_of
 from foundation_core.data.ids import id_of
 from foundation_core.data.records import Csv
-from foundation_core.data.rows import TableSource
+from foundation_core.data.rows import TableSource, why_broken
 from foundation_core.data.table_files import copied_table, open_table, table_format
 from foundation_core.data.tables import field_of
 from foundation_core.errors import ConfigError
@@ -144,7 +141,7 @@ class TextTable(SourceFile):
                         licence=self.licence, table=self, cut=cut, copy=copy,
                     )  # fmt: skip
         except UNREADABLE as error:
-            reason = f"{_why(error)}; how many rows are lost is not known"
+            reason = f"{why_broken(error)}; how many rows are lost is not known"
             yield refused(replace(self, document=f"{self.document}/rest"), reason)
 
     def entries(self) -> Iterator[SourceFile]:
@@ -192,7 +189,7 @@ class TablePart(SourceFile):
                 for number, row in self.table.format.rows(stream, self.cut, columns.names, reading):
                     yield self._entry(number, row)
         except UNREADABLE as error:
-            yield refused(self._named(number + 1), _why(error))
+            yield refused(self._named(number + 1), why_broken(error))
 
     def _named(self, number: int) -> SourceFile:
         return SourceFile(
@@ -222,14 +219,6 @@ class TablePart(SourceFile):
             document.document, self.path, len(data), label, source=self.source, licence=licence or self.licence,
             encoding=encoding, place=document.place, data=data,
         )  # fmt: skip
-
-
-def _why(error: Exception) -> str:
-    """Why a table breaks off, in words that name no place on this machine."""
-    if isinstance(error, OSError) and error.strerror:
-        return reason_of(error)
-    told = isinstance(error, ValueError) and not isinstance(error, pa.ArrowException)
-    return str(error) if told else "the table ends too early, or is damaged here"
 
 
 def _text(value: Any, repair: bool) -> tuple[bytes, str]:
