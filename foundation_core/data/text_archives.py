@@ -15,7 +15,7 @@ from pathlib import Path
 
 from foundation_core.data.archives.listing import Aside, Cut, cuts, members, most_members
 from foundation_core.data.archives.members import Member
-from foundation_core.data.documents import SourceFile, content_digest, entries_of, reason_of, refused
+from foundation_core.data.documents import SourceFile, entries_of, reason_of, refused
 from foundation_core.data.frames import copy_of
 from foundation_core.data.text_entries import text_entry
 from foundation_core.plugins import find, names
@@ -30,9 +30,9 @@ class TextArchive(SourceFile):
 
     reading: ReadingSpec
 
-    def digest(self) -> str:
-        """Hex sha256 of its bytes and of what texts are taken out by; or why it cannot be read."""
-        return content_digest(self.path, _libraries())
+    def decided_by(self) -> str:
+        """What texts are taken out by."""
+        return _libraries()
 
     def parts(self, unit_bytes: int, copies: Path | None = None) -> Iterator[SourceFile]:
         """Parts of its members, and what is set aside while they are listed."""
