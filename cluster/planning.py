@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from foundation_core.files import sha256_json
 from foundation_core.identity import ActionKey, action_key, differences
 from foundation_core.specs import PipelineSpec
-from foundation_core.store import Result, Store
+from foundation_core.store import UNITS_FOLDER, Result, Store
 
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "ingest": (),
@@ -60,8 +61,11 @@ def stage_key(recipe: PipelineSpec, stage: str, inputs: Mapping[str, Result], so
     return action_key(stage, getattr(recipe, stage), contents)
 
 
-def source_content_of(recipe: PipelineSpec) -> str:
+def source_content_of(recipe: PipelineSpec, results: Path | None = None) -> str:
     """The content hash of the recipe's raw files.
+
+    Args:
+        results: folder of results, where digests of files are kept: only what is new is read. None: all is read.
 
     Raises:
         ConfigError, DataError: the source is missing or empty.
@@ -69,7 +73,7 @@ def source_content_of(recipe: PipelineSpec) -> str:
     from foundation_core.data.digests import source_content
     from foundation_core.data.documents import open_source
 
-    return source_content(open_source(recipe.ingest.source).files())
+    return source_content(open_source(recipe.ingest.source).files(), results and results / UNITS_FOLDER)
 
 
 def plan(recipe: PipelineSpec, store: Store, source_content: str) -> list[Step]:

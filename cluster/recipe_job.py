@@ -49,7 +49,7 @@ def _run(path: Path, words: Sequence[str]) -> None:
         os.environ["FOUNDATION_RAY_ADDRESS"] = surrounding_cluster()
     settings = Settings.from_environment()
     preflight(recipe, settings)
-    content = source_content_of(recipe)
+    content = source_content_of(recipe, settings.results)
     steps, _ = checked_plan(recipe, settings, content, recipe.last)
     preflight_cluster(recipe, settings, steps)
     results: dict[str, Result] = {}

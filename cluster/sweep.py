@@ -171,7 +171,8 @@ def plan_sweep(recipe: PipelineSpec, over: str, values: Sequence[str], last: str
     for text in values:
         varied = with_field(recipe, over, text)
         preflight(varied, settings)
-        points.append(Point(_written(dict(leaves(varied))[over], text), varied, source_content_of(varied)))
+        content = source_content_of(varied, settings.results)
+        points.append(Point(_written(dict(leaves(varied))[over], text), varied, content))
     sweep = Sweep(over, last, tuple(points))
     sweep.check_that_points_differ(values)
     return sweep

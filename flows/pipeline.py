@@ -117,7 +117,8 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 @contextmanager
 def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
-    settings, content = Settings.from_environment(), source_content or source_content_of(recipe)
+    settings = Settings.from_environment()
+    content = source_content or source_content_of(recipe, settings.results)
     steps, found = checked_plan(recipe, settings, content, last)
     preflight_cluster(recipe, settings, steps)
     show_plan(recipe, steps, found)

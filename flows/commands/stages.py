@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.environ.update(Stack(Settings.from_environment()).environment())
     recipe, settings = load_recipe(find_recipe(arguments.recipe), arguments.overrides), Settings.from_environment()
     preflight(recipe, settings)
-    content = source_content_of(recipe)
+    content = source_content_of(recipe, settings.results)
     last = recipe.last if flow_name == "pipeline" else flow_name
     steps, _ = checked_plan(recipe, settings, content, last)
     done = all(step.result is not None and step.result.ids for step in steps)

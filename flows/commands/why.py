@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _project(arguments)
     recipe, settings = load_recipe(find_recipe(arguments.recipe), arguments.overrides), Settings.from_environment()
     preflight(recipe, settings)
-    steps, found = checked_plan(recipe, settings, source_content_of(recipe), recipe.last)
+    steps, found = checked_plan(recipe, settings, source_content_of(recipe, settings.results), recipe.last)
     if arguments.json:
         print(plan_json(steps, found))
         return 0

@@ -94,8 +94,14 @@ class SourceFile:
         """
         raise ValueError(f"{type(self).__name__} has no captions")
 
+    def decided_by(self) -> str | None:
+        """What decides its digest beside the bytes of its file; None: how it is read does, or other files do."""
+        return "" if type(self).read is SourceFile.read else None
+
     def digest(self) -> str:
         """Hex sha256 of all that decides the document beside its id; or why it cannot be read."""
+        if (said := self.decided_by()) is not None:
+            return content_digest(self.path, said)
         try:
             return hashlib.sha256(self.read()).hexdigest()
         except OSError as error:  # the read quarantines it for the same reason, so the reason is its content

@@ -12,9 +12,10 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
@@ -166,8 +167,11 @@ def below(root: Place, path: Place) -> PurePosixPath:
 
 
 class _Known(NamedTuple):
+    """What a store knows of a file; `version` names its content, where the store has such a name."""
+
     st_size: int
     st_mtime_ns: int = 0
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,7 @@ class Remote:
     Args:
         key: bucket and key, or the whole address for HTTP.
         size: bytes, where a listing has said so.
+        modified_ns, version: what it has said beside.
         options: what else of its address says where it is, as host and port, for fsspec.
     """
 
@@ -184,6 +189,8 @@ class Remote:
     key: str
     size: int | None = field(default=None, compare=False)
     options: tuple[tuple[str, Any], ...] = ()
+    modified_ns: int = field(default=0, compare=False)
+    version: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return self.key if self.protocol.startswith("http") else f"{self.protocol}://{self.key}"
@@ -214,6 +221,11 @@ class Remote:
     def _store(self) -> Any:
         return _store(self.protocol, self.options)
 
+    @property
+    def where(self) -> str:
+        """Its address with that of its store: the environment may lead to another store of the same names."""
+        return f"{_endpoint(self.protocol)} {self} {self.options!r}"
+
     def exists(self) -> bool:
         """Whether there is something.
 
@@ -242,14 +254,19 @@ class Remote:
         wanted = f"{self.key.rstrip('/')}/{pattern}"
         with _asked(self):
             found = _found(self._store, self.key, wanted)
-        for key, size in found:
-            yield Remote(self.protocol, key, size, self.options)
+        for key, size, modified_ns, version in found:
+            yield Remote(self.protocol, key, size, self.options, modified_ns, version)
 
     def stat(self) -> _Known:
-        """What is known of it."""
+        """What is known of it: by the listing that found it, or its store is asked."""
+        return self.stat_now() if self.size is None else _Known(self.size, self.modified_ns, self.version)
+
+    def stat_now(self) -> _Known:
+        """What its store says of it at this moment."""
+        anew = {"refresh": True} if self.protocol == "hf" else {}  # which else repeats what a listing has said
         with _told():
-            size = self.size if self.size is not None else self._store.size(self.key)
-        return _Known(size or 0)
+            size, modified_ns, version = _facts(self._store.info(self.key, **anew))
+        return _Known(size or 0, modified_ns, version)
 
     def read_bytes(self) -> bytes:
         """What the file holds."""
@@ -313,8 +330,21 @@ def _asked(place: Remote) -> Iterator[None]:
         ) from error
 
 
-def _found(store: Any, root: str, pattern: str) -> Iterator[tuple[str, int | None]]:
-    """Key and size of the files below a root that match a pattern.
+def _facts(said: Mapping[str, Any]) -> tuple[int | None, int, str]:
+    """Bytes, time of modification and version of what a store says of a file; None, 0 and "" where it does not.
+
+    A web server's ETag is none: it may be a time in seconds.
+    """
+    return said.get("size"), _whole_seconds(said.get("mtime")), said.get("blob_id") or ""
+
+
+def _whole_seconds(moment: Any) -> int:
+    """A store's time in nanoseconds: whole seconds, as some tell parts of them in listings alone."""
+    return int(moment.timestamp()) * 10**9 if isinstance(moment, datetime) else 0
+
+
+def _found(store: Any, root: str, pattern: str) -> Iterator[tuple[str, int | None, int, str]]:
+    """Key, size, time of modification and version of the files below a root that match a pattern.
 
     pyarrow's stores are listed at once: folder by folder, Google's shows only those that somebody made as such.
     """
@@ -323,18 +353,23 @@ def _found(store: Any, root: str, pattern: str) -> Iterator[tuple[str, int | Non
 
     if not isinstance(store, ArrowFSWrapper):
         files = store.glob(pattern, detail=True)
-        return ((key, facts.get("size")) for key, facts in files.items() if facts["type"] == "file")
+        return ((key, *_facts(facts)) for key, facts in files.items() if facts["type"] == "file")
     from pyarrow.fs import FileSelector
 
     matches = re.compile(glob_translate(pattern)).match
     listed = store.fs.get_file_info(FileSelector(root, recursive=True))
-    return ((each.path, each.size) for each in listed if each.is_file and matches(each.path))
+    fitting = (each for each in listed if each.is_file and matches(each.path))
+    return ((each.path, each.size, _whole_seconds(each.mtime), "") for each in fitting)
 
 
 def _store(protocol: str, options: tuple[tuple[str, Any], ...] = ()) -> Any:
     """The fsspec file system of a protocol, at the endpoint that the environment names for it now."""
-    named = next(filter(None, map(os.environ.get, _ENDPOINTS.get(protocol, ()))), "")
-    return _connected(protocol, named, options)
+    return _connected(protocol, _endpoint(protocol), options)
+
+
+def _endpoint(protocol: str) -> str:
+    """Where the environment leads the tools of a store; "": to its own place."""
+    return next(filter(None, map(os.environ.get, _ENDPOINTS.get(protocol, ()))), "")
 
 
 @cache

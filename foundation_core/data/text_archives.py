@@ -16,7 +16,7 @@ from pathlib import Path
 
 from foundation_core.data.archives.listing import Aside, Cut, cuts, mark, members, most_members
 from foundation_core.data.archives.members import Member
-from foundation_core.data.documents import SourceFile, before_wildcards, content_digest, entries_of, reason_of, refused
+from foundation_core.data.documents import SourceFile, before_wildcards, entries_of, reason_of, refused
 from foundation_core.data.frames import copy_of
 from foundation_core.data.text_entries import text_entry
 from foundation_core.plugins import find, names
@@ -31,9 +31,9 @@ class TextArchive(SourceFile):
 
     reading: ReadingSpec
 
-    def digest(self) -> str:
-        """Hex sha256 of its bytes and of what texts are taken out by; or why it cannot be read."""
-        return content_digest(self.path, _libraries())
+    def decided_by(self) -> str:
+        """What texts are taken out by."""
+        return _libraries()
 
     @cached_property
     def known_digest(self) -> str:

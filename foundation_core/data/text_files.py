@@ -14,7 +14,6 @@ from foundation_core.data.archives.names import is_archive
 from foundation_core.data.documents import (
     NOT_STATED,
     SourceFile,
-    content_digest,
     files_below,
     one_file,
     patterns_of,
@@ -62,10 +61,10 @@ class TextFile(SourceFile):
         """One."""
         return 1
 
-    def digest(self) -> str:
-        """Hex sha256 of its bytes and of what its text is taken out by; or why it cannot be read."""
+    def decided_by(self) -> str:
+        """What its text is taken out by."""
         libraries = sorted(format_of(unpacked_name(self.path.name)).libraries)
-        return content_digest(self.path, "".join(f"{library} {version(library)}\n" for library in libraries))
+        return "".join(f"{library} {version(library)}\n" for library in libraries)
 
 
 class Folder:

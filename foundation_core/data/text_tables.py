@@ -22,7 +22,6 @@ from foundation_core.data.documents import (
     Entry,
     SourceFile,
     before_wildcards,
-    content_digest,
     entries_of,
     file_bytes,
     refused,
@@ -85,9 +84,9 @@ class TextTable(SourceFile):
         """How it holds rows."""
         return Csv(self.delimiter) if self.delimiter else CUT[table_format(self.path)[0]]
 
-    def digest(self) -> str:
-        """Hex sha256 of its bytes and of the names of what is read of it; or why it cannot be read."""
-        return content_digest(self.path, repr(self.columns))
+    def decided_by(self) -> str:
+        """The names of what is read of it."""
+        return repr(self.columns)
 
     def required(self) -> TextTable:
         """The table, with what stands between its values. One that cannot be read lacks no column.

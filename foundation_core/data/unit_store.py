@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from foundation_core.data.kept_digests import FOLDER as KEPT_DIGESTS
 from foundation_core.data.units import UNIT_FILE
 from foundation_core.errors import SetupError
 from foundation_core.files import PARTIAL, own_bytes
@@ -39,7 +40,7 @@ class Pruned(NamedTuple):
 
 
 def prune(root: Path, before: float, remove: bool = True) -> Pruned:
-    """Remove the units that nobody has used since a moment, and what killed writers left.
+    """Remove the units and kept digests that nobody has used since a moment, and what killed writers left.
 
     Args:
         before: in seconds since the epoch.
@@ -67,4 +68,7 @@ def prune(root: Path, before: float, remove: bool = True) -> Pruned:
                     shutil.rmtree(folder)
             else:
                 found = found._replace(left=found.left + 1, left_bytes=found.left_bytes + size)
+        for path in (root / KEPT_DIGESTS).glob("*") if remove else ():
+            if path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)
     return found

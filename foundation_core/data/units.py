@@ -25,6 +25,7 @@ import pyarrow as pa
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.encoding import encode_texts
 from foundation_core.data.ids import PLACES_FILE, FirstOfEach
+from foundation_core.data.kept_digests import Hashed, hashed
 from foundation_core.data.modalities import LANGUAGE, Reader, read_files
 from foundation_core.data.shards import arrow_bytes, read_arrow
 from foundation_core.data.stopwatch import Stopwatch
@@ -192,9 +193,9 @@ class FilesPiece:
         return f"digests of {_names([file.document for file in self.files])}"
 
 
-def digests_of(piece: FilesPiece) -> list[tuple[str, str]]:
+def digests_of(piece: FilesPiece) -> list[Hashed]:
     """Each file's document id and its digest."""
-    return [(file.document, file.digest()) for file in piece.files]
+    return [hashed(file) for file in piece.files]
 
 
 def _names(documents: Sequence[str]) -> str:
