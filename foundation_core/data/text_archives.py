@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -112,6 +112,7 @@ class ArchivePart(SourceFile):
             return refused(document, reason_of(error))
 
 
+@cache
 def _libraries() -> str:
     """Those of every format, as any may be in an archive."""
     needed = {library for name in names("formats") for library in find("formats", name).libraries}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 from foundation_core.data.archives.names import is_archive
@@ -64,7 +65,12 @@ class TextFile(SourceFile):
     def decided_by(self) -> str:
         """What its text is taken out by."""
         libraries = sorted(format_of(unpacked_name(self.path.name)).libraries)
-        return "".join(f"{library} {version(library)}\n" for library in libraries)
+        return "".join(f"{library} {_installed(library)}\n" for library in libraries)
+
+
+@cache  # each look is a millisecond, and a folder may have a million pages
+def _installed(library: str) -> str:
+    return version(library)
 
 
 class Folder:
