@@ -90,7 +90,7 @@ def dropped(part: Any, side: int | None = None) -> pa.Table:
     rows = part.index.select(["document", "group"])
     if side is not None:
         rows = rows.take(list(range(side, len(rows), 2)))
-    for name, value in (("rule", "r"), ("value", 0.0), ("kept", "")):
+    for name, value in (("rule", "r"), ("value", 0.0), ("kept", ""), ("text", "how it begins")):
         rows = rows.append_column(name, pa.repeat(value, len(rows)))
     return rows
 
