@@ -13,6 +13,7 @@ import pytest
 
 from cluster.losses import MOST_TRIES
 from cluster.pools import ProcessPool
+from foundation_core.data import digests as digests_of_files
 from foundation_core.errors import DataError
 from foundation_core.specs import IngestSpec, SourceSpec, TokenizerSpec
 from foundation_core.stages import ingest_digests
@@ -163,7 +164,7 @@ def test_digests_that_a_pool_takes_are_those_of_one_process(
     digests: Digests, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(ingest_digests, "ALONE_BYTES", 0)
-    monkeypatch.setattr(ingest_digests, "_PIECE_BYTES", 50_000)
+    monkeypatch.setattr(digests_of_files, "_PIECE_BYTES", 50_000)
     context = serial_context(tmp_path / "again", pool=ProcessPool())
     result = ingest(spec, {}, context)
     assert '"digests"' in context.events.path.read_text(), "the pool was not asked"
