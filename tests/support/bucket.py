@@ -38,4 +38,8 @@ def bucket() -> Iterator[Bucket]:
         client = boto3.client("s3")
         client.create_bucket(Bucket=NAME)
         yield Bucket(f"s3://{NAME}", client)
+        # the servers of one process share what they hold
+        for object_ in client.list_objects_v2(Bucket=NAME).get("Contents", ()):
+            client.delete_object(Bucket=NAME, Key=object_["Key"])
+        client.delete_bucket(Bucket=NAME)
     server.stop()
