@@ -43,9 +43,7 @@ def evaluation_texts(spec: EvaluationSetSpec) -> Iterator[str]:
 
 def _column(spec: EvaluationSetSpec, path: Place, name: str) -> Iterator[str]:
     """The texts that a field of a table holds."""
-    table = TextTable(
-        str(path), path, file_bytes(path), "", columns=Columns(name), reading=_READING, below=path.name
-    )  # fmt: skip
+    table = TextTable(str(path), path, file_bytes(path), "", columns=Columns(name), reading=_READING, below=path.name)
     for row in table.required().entries():
         number = row.document.rpartition("/")[2]  # it names a row, or the rest that cannot be read
         with _reading(spec, f"row {int(number)} of {path}, {name!r}" if number.isdecimal() else str(path)):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
-from foundation_core.data.chosen import Choice, called, choosable, is_of, require_apart
+from foundation_core.data.mixture_entries import Choice, called, choosable, is_of, require_apart
 from foundation_core.data.pieces import (
     Cut,
     Documents,

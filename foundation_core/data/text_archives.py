@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from foundation_core.data.archives.listing import Aside, Cut, cuts, mark, members, most_members
 from foundation_core.data.archives.members import Member
 from foundation_core.data.documents import SourceFile, before_wildcards, entries_of, reason_of, refused
+from foundation_core.data.formats.base import versions_of
 from foundation_core.data.frames import copy_of
 from foundation_core.data.text_entries import text_entry
 from foundation_core.plugins import find, names
@@ -115,12 +115,4 @@ class ArchivePart(SourceFile):
 @cache
 def _libraries() -> str:
     """Those of every format, as any may be in an archive."""
-    needed = {library for name in names("formats") for library in find("formats", name).libraries}
-    return "".join(f"{library} {_version(library)}\n" for library in sorted(needed))
-
-
-def _version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "not installed"
+    return versions_of({library for name in names("formats") for library in find("formats", name).libraries})

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import version
 
 from foundation_core.data.archives.names import is_archive
 from foundation_core.data.documents import (
@@ -22,7 +20,7 @@ from foundation_core.data.documents import (
     refused,
     source_folder,
 )
-from foundation_core.data.formats.base import check_size
+from foundation_core.data.formats.base import check_size, versions_of
 from foundation_core.data.formats.extract import format_of
 from foundation_core.data.places import Place
 from foundation_core.data.table_files import is_table
@@ -64,13 +62,7 @@ class TextFile(SourceFile):
 
     def decided_by(self) -> str:
         """What its text is taken out by."""
-        libraries = sorted(format_of(unpacked_name(self.path.name)).libraries)
-        return "".join(f"{library} {_installed(library)}\n" for library in libraries)
-
-
-@cache  # each look is a millisecond, and a folder may have a million pages
-def _installed(library: str) -> str:
-    return version(library)
+        return versions_of(format_of(unpacked_name(self.path.name)).libraries)
 
 
 class Folder:

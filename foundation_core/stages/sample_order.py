@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from foundation_core.data.chosen import Choice, OfSource, called
 from foundation_core.data.loader import Rows
 from foundation_core.data.mixture import Mixture, Phase
+from foundation_core.data.mixture_entries import Choice, OfSource, called
 from foundation_core.data.order import Order, SampleOrder
 from foundation_core.data.packing import Size, Windows
 from foundation_core.errors import ConfigError

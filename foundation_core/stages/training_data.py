@@ -9,9 +9,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from foundation_core import plugins
-from foundation_core.data.chosen import Choice
 from foundation_core.data.features import load_features
 from foundation_core.data.loader import Rows
+from foundation_core.data.mixture_entries import Choice
 from foundation_core.data.packing import Windows
 from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset

@@ -20,9 +20,9 @@ from foundation_core.specs import DecontaminationSpec, EvaluationSetSpec, Ingest
 from tests.support.bucket import NAME
 from tests.support.bucket import bucket as made_bucket
 
-ROWS = [{"data": {"q": f"question {number}?", "a": f"answer {number}"}, "id": number} for number in range(30)]
+QUESTIONS, ANSWERS = ([f"{what} {number}" for number in range(30)] for what in ("question", "answer"))
+ROWS = [{"data": {"q": question, "a": answer}} for question, answer in zip(QUESTIONS, ANSWERS, strict=True)]
 LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-QUESTIONS, ANSWERS = ([row["data"][name] for row in ROWS] for name in "qa")  # type: ignore[index]
 
 
 def one(path: Path | str, text_field: Any = "text", **fields: Any) -> EvaluationSetSpec:

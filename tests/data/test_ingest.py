@@ -20,7 +20,8 @@ from foundation_core.specs import FilterSpec, IngestSpec, SourceSpec, SplitSpec,
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import StageResult
-from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, finished_units, killed_at_renames
+from tests.support.faults import StopAfter
+from tests.support.ingestion import ProcessPool, ShuffledPool, finished_units, killed_at_renames
 
 Build = Callable[..., Context]
 BuildSpec = Callable[..., IngestSpec]
@@ -143,7 +144,7 @@ def test_stopped_it_keeps_finished_units_and_continues_to_the_same_bytes(
     folder, finished = tmp_path / "stopped", dict[Path, int]()
     for _ in range(3):
         with pytest.raises(Stopped, match="run the same command again"):
-            ingest(little_spec(), {}, serial_context(folder, stop=StopAfter(3)))
+            ingest(little_spec(), {}, serial_context(folder, stop=StopAfter(4)))
         done = finished_units(folder)
         assert len(done) > len(finished)
         assert {path: done[path] for path in finished} == finished  # none was done again

@@ -22,7 +22,8 @@ from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import StageResult
-from tests.support.ingestion import ProcessPool, ShuffledPool, StopAfter, finished_units, killed_at_renames
+from tests.support.faults import StopAfter
+from tests.support.ingestion import ProcessPool, ShuffledPool, finished_units, killed_at_renames
 from tests.support.raw_items import CASES, Case, picture, tone
 
 Build = Callable[..., Context]
@@ -106,7 +107,7 @@ def test_stopped_it_keeps_finished_units_and_continues_to_the_same_bytes(
     reference: Reference, tmp_path: Path, serial_context: Build, digests: Digests
 ) -> None:
     with pytest.raises(Stopped, match="run the same command again"):
-        ingest(reference.spec(), {}, serial_context(tmp_path, stop=StopAfter(1)))
+        ingest(reference.spec(), {}, serial_context(tmp_path, stop=StopAfter(2)))
     finished = finished_units(tmp_path)
     assert finished
     assert not (tmp_path / "samples").exists()

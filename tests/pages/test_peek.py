@@ -175,9 +175,9 @@ def test_a_document_that_broke_a_rule_is_shown_by_what_is_kept_of_its_text(shown
     page = peek_page(harmful, ids=False)
     assert "<script" not in page
     assert str(escape(HARMFUL)) in page
-    console = Console(file=io.StringIO(), width=500)
-    console.print(screen(harmful, ids=False))
-    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    terminal = io.StringIO()
+    Console(file=terminal, width=500).print(screen(harmful, ids=False))
+    printed = terminal.getvalue()
     assert HARMFUL in printed
     assert not {"\x1b", "\x07", "\x9b"} & set(page + printed)
     _replaced(copied, dropped.drop_columns(["text"]))  # of an earlier version

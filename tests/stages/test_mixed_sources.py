@@ -11,7 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from foundation_core.data.chosen import OfSource
+from foundation_core.data.mixture_entries import OfSource
 from foundation_core.data.packing import Size, Windows
 from foundation_core.data.shards import ShardDataset, ShardWriter
 from foundation_core.data.units import TOKENS

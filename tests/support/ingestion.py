@@ -130,17 +130,6 @@ class LossyPool:
         return self.pool.map(replace(self.dying, function=function), pieces, workers)
 
 
-class StopAfter:
-    """A stop signal that comes at the n-th question."""
-
-    def __init__(self, questions: int) -> None:
-        self.left = questions
-
-    def requested(self) -> bool:
-        self.left -= 1
-        return self.left < 0
-
-
 def finished_units(folder: Path, phase: str = "*") -> dict[Path, int]:
     """When the units of a phase were made, in nanoseconds, by the paths of their `unit.json`."""
     found = folder.glob(f"units/{phase}/*/*/unit.json")

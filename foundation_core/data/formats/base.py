@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple, Protocol
 
 from foundation_core.data.decoding import normalised
@@ -71,3 +73,16 @@ def check_size(size: int, limits: ReadingSpec, what: str) -> None:
 def shown(text: str) -> str:
     r"""What a library read out of a document as a text like those of `decoded`, without what cannot be written."""
     return normalised(_UNSHOWN.sub("", text))
+
+
+def versions_of(libraries: Iterable[str]) -> str:
+    """The versions of libraries that are installed, a line each, in the order of their names."""
+    return "".join(f"{library} {_version(library)}\n" for library in sorted(libraries))
+
+
+@cache  # each look takes milliseconds, and a folder may have a million pages
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
