@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +115,35 @@ def write_units(folder: Path, documents: int) -> None:
             QUARANTINED_FILE: QUARANTINED.empty_table(),
             SKETCHES_FILE: pa.table({"keys": sketches}),
         }
-        unit = Unit(folder / "units" / f"{number:06d}", "read")
+        unit = Unit(folder / "units" / f"{number:06d}", f"read {number}")
         unit.commit({name: arrow_bytes(table) for name, table in tables.items()}, documents=len(rows), changes={})
+
+
+class _Found:
+    """Keeps what steps find; paragraphs, which workers look at, are not asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def found(self, step: str, decides: Any) -> Unit:
+        """The unit of what a step finds."""
+        return Unit.of(self._folder, step, decides)
+
+    def unit(self, phase: str, number: int, documents: Sequence[str]) -> Unit:
+        """None is asked for."""
+        raise NotImplementedError
+
+    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
+        """None is asked for."""
+        raise NotImplementedError
 
 
 def _measured(folder: Path, memory_bytes: int) -> dict[str, float]:
     spec = IngestSpec(fuzzy_dedup=_NEAR, work_memory_bytes=memory_bytes, split=SplitSpec())
-    units = [Unit(path, "read") for path in sorted((folder / "units").iterdir())]
+    units = [Unit(path, f"read {int(path.name)}") for path in sorted((folder / "units").iterdir())]
     before, start = _peak(), time.perf_counter()
-    no_work: Any = None  # only paragraphs are looked at by workers
-    corpus = split(spec, chosen(spec, units, None, no_work, folder / "choice"), [])
+    with tempfile.TemporaryDirectory(dir=folder) as found:
+        corpus = split(spec, chosen(spec, units, None, _Found(Path(found)), folder / "choice"), [])
     seconds = time.perf_counter() - start
     return {"peak": _peak() - before, "kept": sum(map(len, corpus.parts)), "seconds": seconds}
 

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from foundation_core.data.corpus import Part
 from foundation_core.data.encoding import encode_texts
+from foundation_core.data.losses import without_copies
 from foundation_core.data.minhash import Sketch, similarity
-from foundation_core.data.near import without_near_copies
+from foundation_core.data.near import near_copies, near_rule
 from foundation_core.data.shards import arrow_bytes
 from foundation_core.data.spill import Scratch
 from foundation_core.data.tokenizer import encode_document, load_tokenizer
@@ -45,7 +46,9 @@ def report(texts: list[str]) -> list[bool]:
         unit = Unit(Path(name) / "read", "read")
         sketches = pa.table({"keys": sketch(column)})
         unit.commit({KEPT_FILE: arrow_bytes(pa.table(rows)), SKETCHES_FILE: arrow_bytes(sketches)})
-        (part,) = without_near_copies([Part.of(unit, Path(name) / "part")], spec, scratch)
+        parts, found = [Part.of(unit, Path(name) / "part")], Unit(Path(name) / "found", "near copies")
+        near_copies(parts, spec, scratch).commit(found)
+        (part,) = without_copies(parts, found, "near", near_rule(spec))
         gone = {int(row["document"]): int(row["kept"]) for row in part.dropped().to_pylist()}
     seconds = time.perf_counter() - start
     shingles = [sketch.shingles(text) for text in texts]

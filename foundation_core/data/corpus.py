@@ -9,7 +9,7 @@ of it is read from them. Only one part, or the losses of a few, are looked at at
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,13 +25,10 @@ import pyarrow.compute as pc
 from foundation_core.data.filters import DROPPED
 from foundation_core.data.modalities import QUARANTINED
 from foundation_core.data.shards import read_arrow
-from foundation_core.data.spill import Scratch
 from foundation_core.data.units import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, Unit, kept_documents
 from foundation_core.files import full_disk_said
 
 _MERGED_ROWS = 4096
-LOSS = pa.schema({"row": pa.int64(), "survivor": pa.int64(), "value": pa.float64()})
-"""A document that is dropped as a copy: its row among all documents, that of the one that stays, and the value."""
 
 
 @dataclass(frozen=True)
@@ -196,48 +193,6 @@ class Places:
 
     def _names(self, part: Part, inside: pa.Array) -> pa.ChunkedArray:
         return part.read.table(KEPT_FILE)["document"].take(part.rows().take(inside))
-
-
-class Losses:
-    """The documents that a step drops as copies of others, on disk until all are known."""
-
-    def __init__(self, places: Places, scratch: Scratch, step: str) -> None:
-        count = min(len(places.parts), scratch.parts_of(places.documents, LOSS)) or 1
-        self._places, self._step = places, step
-        self._firsts = [len(places.parts) * number // count for number in range(count)]
-        self._records = scratch.partitions(f"{step}-losses", LOSS, count)
-
-    def add(self, losses: pa.Table) -> None:
-        """Some of them, as rows of `LOSS`."""
-        bounds = [self._places.starts[first] for first in self._firsts[1:]]
-        numbers = [bisect_right(bounds, row) for row in losses["row"].to_pylist()]
-        self._records.add(losses, pa.array(numbers, pa.int64()))
-
-    def dropped(self, rule: str) -> list[Part]:
-        """The parts without them."""
-        parts = []
-        for number, (first, behind) in enumerate(pairwise([*self._firsts, len(self._places.parts)])):
-            lost = self._records.held(number).sort_by("row")
-            lost = lost.append_column("kept", self._places.names(lost["survivor"]))
-            rows = lost["row"].to_pylist()
-            cuts = [bisect_left(rows, start) for start in self._places.starts[first : behind + 1]]
-            for part, (start, stop) in zip(range(first, behind), pairwise(cuts), strict=True):
-                parts.append(self._without(part, lost.slice(start, stop - start), rule))
-            self._records.remove(number)
-        return parts
-
-    def _without(self, number: int, lost: pa.Table, rule: str) -> Part:
-        part, start = self._places.parts[number], self._places.starts[number]
-        if not len(lost):
-            return part
-        places = pc.subtract(lost["row"], start).combine_chunks()
-        gone = pc.is_in(pa.array(range(len(part)), pa.int64()), places)
-        dropped = part.index.select(["document", "group"]).take(places)
-        none = pa.nulls(len(lost), DROPPED.field("text").type)  # what stays has it
-        columns = {"rule": pa.repeat(rule, len(lost)), "value": lost["value"], "kept": lost["kept"], "text": none}
-        for name, column in columns.items():
-            dropped = dropped.append_column(name, column)
-        return part.without(self._step, gone, dropped)
 
 
 class Removed(NamedTuple):

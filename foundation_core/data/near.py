@@ -1,7 +1,7 @@
 """Fuzzy deduplication: a text that says nearly the same as one that stays is dropped.
 
     sketches --by band and range of keys--> keys that several texts have --by rank--> texts that rather stay first
-    texts in this order --lists of those that stay, by key--> candidates --shingle by shingle--> dropped | stays too
+    texts in this order --lists of those that stay, by key--> candidates --shingle by shingle--> a loss | stays too
 
 No two texts that stay are copies of each other, as far as their keys tell, and each dropped one is a copy of a text
 that stays: a chain of small changes does not take its far end along.
@@ -23,7 +23,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from foundation_core.data.corpus import LOSS, Losses, Part, Places
+from foundation_core.data.corpus import Part, Places
+from foundation_core.data.losses import LOSS, Losses
 from foundation_core.data.minhash import Sketch, similarity
 from foundation_core.data.repetition import Hashes
 from foundation_core.data.spill import Lists, Partitions, Scratch, repeats
@@ -50,8 +51,8 @@ class Copy(NamedTuple):
     similarity: float
 
 
-def without_near_copies(parts: Sequence[Part], spec: FuzzyDedupSpec, scratch: Scratch) -> list[Part]:
-    """The parts without near copies, which are dropped and name what stays in their place.
+def near_copies(parts: Sequence[Part], spec: FuzzyDedupSpec, scratch: Scratch) -> Losses:
+    """The near copies in parts, each with the document that stays in its place.
 
     Args:
         parts: in the order of document ids; their units hold sketches and texts.
@@ -60,11 +61,11 @@ def without_near_copies(parts: Sequence[Part], spec: FuzzyDedupSpec, scratch: Sc
     places = Places(parts)
     ranks = Ranks.of(places, spec)
     shared, lengths = _shared_keys(_keys(places, ranks, spec, scratch), scratch)
-    losses = Losses(places, scratch, "near")
+    losses = Losses(places, scratch)
     copies = _copies(spec, _by_rank(shared, scratch), lengths, ranks, Texts(places, spec, scratch))
     while some := list(islice(copies, _COPIES_AT_ONCE)):
         losses.add(pa.table(list(map(pa.array, zip(*some, strict=True))), schema=LOSS))
-    return losses.dropped(near_rule(spec))
+    return losses
 
 
 class Ranks(NamedTuple):

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from foundation_core.data.corpus import Part, Removed
 from foundation_core.data.filters import DROPPED, beginnings
 from foundation_core.data.shards import arrow_bytes, read_arrow
-from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit
+from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit, Work
 from foundation_core.specs import ParagraphDedupSpec
 
 DIGESTS_FILE, LENGTHS_FILE, REPEATS_FILE, GONE_FILE = (
@@ -41,16 +41,6 @@ _BETWEEN = re.compile(r"(\n(?:[^\S\n]*\n)+)")
 _PARAGRAPHS_PER_MATCH = 1 << 21
 """Paragraphs that are compared at once."""
 _ROW_BITS = 32
-
-
-class Work(Protocol):
-    """How the stage does pieces of work: named, committed, by any number of workers."""
-
-    def unit(self, phase: str, number: int, documents: Sequence[str]) -> Unit:
-        """A unit of work of a phase."""
-
-    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
-        """Do every piece whose unit is not finished yet."""
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,22 @@
 """Ids that documents of several units bring along: the first document stays, the others are quarantined.
 
-places of all units --by a range of digests--> ids that are there twice --by unit--> set aside, with both places
+places of all units --by a range of digests--> ids that are there twice --> losses --by part--> set aside
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.corpus import LOSS, Part, Places
+from foundation_core.data.corpus import Part, Places
 from foundation_core.data.ids import PLACES, PLACES_FILE, said_of_same_id
+from foundation_core.data.losses import Losses, lost
 from foundation_core.data.spill import Scratch, repeats
+from foundation_core.data.units import Unit
 
 _DIGEST = pa.schema({"key": pa.binary(32), "row": pa.int64()})
 _FIRST_BITS = struct.Struct(">I28x")
@@ -37,8 +37,8 @@ def _places(part: Part) -> pa.Table:
     return part.read.table(PLACES_FILE) if there else PLACES.empty_table()
 
 
-def without_same_ids(parts: Sequence[Part], scratch: Scratch) -> list[Part]:
-    """The parts without documents whose id an earlier one has; these are quarantined.
+def same_ids(parts: Sequence[Part], scratch: Scratch) -> Losses:
+    """The documents of parts whose id an earlier one has, each with this one.
 
     Args:
         parts: as their units were read, in the order of units; of each, ids are different ones already.
@@ -51,39 +51,28 @@ def without_same_ids(parts: Sequence[Part], scratch: Scratch) -> list[Part]:
         keys = pa.FixedSizeBinaryArray.from_buffers(_DIGEST.field("key").type, len(rows), [None, pa.py_buffer(data)])
         ranges = [first * digests.count >> 32 for (first,) in _FIRST_BITS.iter_unpack(data)]
         digests.add(pa.table([keys, rows], schema=_DIGEST), pa.array(ranges, pa.int64()))
-    count = min(len(parts), scratch.parts_of(places.documents, LOSS)) or 1
-    firsts = [len(parts) * number // count for number in range(count)]
-    bounds = [places.starts[first] for first in firsts[1:]]
-    losses = scratch.partitions("same-ids", LOSS, count)
+    losses = Losses(places, scratch)
     for number in range(digests.count):
         for some in repeats(digests, number, "row")[1]:
             same = pa.table({"row": some.records["row"], "survivor": some.first,
                              "value": pc.cast(some.count, pa.float64())})  # fmt: skip
-            same = same.filter(pc.not_equal(same["row"], same["survivor"]))
-            numbers = [bisect_right(bounds, row) for row in same["row"].to_pylist()]
-            losses.add(same, pa.array(numbers, pa.int64()))
+            losses.add(same.filter(pc.not_equal(same["row"], same["survivor"])))
         digests.remove(number)
-    stay = list(parts)
-    for number, (first, behind) in enumerate(pairwise([*firsts, len(parts)])):
-        lost = losses.held(number).sort_by("row")
-        earlier, rows = places.names(lost["survivor"]), lost["row"].to_pylist()
-        for at in range(first, behind):
-            start, stop = (bisect_left(rows, places.starts[end]) for end in (at, at + 1))
-            if start < stop:
-                inside = pa.array([row - places.starts[at] for row in rows[start:stop]], pa.int64())
-                stay[at] = _without(parts[at], inside, earlier.slice(start, stop - start).to_pylist())
-        losses.remove(number)
-    return stay
+    return losses
 
 
-def _without(part: Part, inside: pa.Array, earlier: Sequence[str]) -> Part:
-    """A part without some of the documents that brought ids along.
+def without_same_ids(parts: Sequence[Part], unit: Unit) -> list[Part]:
+    """The parts without documents whose id an earlier one has; these are quarantined, with both places.
 
     Args:
-        inside: which of them these are.
-        earlier: the place of the first document that has the id of each.
+        parts: the same as when they were found.
+        unit: what was found.
     """
-    gone = _places(part).take(inside)
-    documents = gone["document"].combine_chunks()
-    reasons = [said_of_same_id(name, first) for name, first in zip(documents.to_pylist(), earlier, strict=True)]
-    return part.set_aside("same-ids", documents, pa.table({"document": gone["place"], "reason": reasons}))
+    stay = list(parts)
+    for found in lost(_Brought(parts), unit):
+        gone = _places(parts[found.number]).take(found.inside)
+        documents = gone["document"].combine_chunks()
+        pairs = zip(documents.to_pylist(), found.kept.to_pylist(), strict=True)
+        reasons = pa.table({"document": gone["place"], "reason": [said_of_same_id(*pair) for pair in pairs]})
+        stay[found.number] = parts[found.number].set_aside("same-ids", documents, reasons)
+    return stay

@@ -13,11 +13,11 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 import pyarrow as pa
@@ -101,17 +101,21 @@ class Unit:
                 )
             time.sleep(0.1)
 
-    def commit(self, files: Mapping[str, Any], **facts: Any) -> None:
-        """Write the files, given as bytes by name, and facts about them; the folder gets its name when all are there.
+    def commit(self, files: Mapping[str, Any] | Iterable[tuple[str, Any]], **facts: Any) -> None:
+        """Write the files and facts about them; the folder gets its name when all are there.
 
         Others may do the same work at the same time: whoever is first gives the name.
+
+        Args:
+            files: names and bytes; of an iterator, one file is held at a time.
         """
         made = self.folder.with_name(f"{self.folder.name}-{uuid4().hex}{PARTIAL}")
         try:
-            for name, data in files.items():
+            digests = {}
+            for name, data in files.items() if isinstance(files, Mapping) else files:
                 with committed(made / name) as sink:
                     sink.write(data)
-            digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+                digests[name] = hashlib.sha256(data).hexdigest()
             write_json(made / UNIT_FILE, {"identity": self.identity, "files": digests, "facts": facts})
             self._name(made)
         finally:
@@ -140,6 +144,19 @@ class Unit:
     def table(self, name: str) -> pa.Table:
         """One of the unit's tables, memory-mapped."""
         return read_arrow(self.folder / name)
+
+
+class Work(Protocol):
+    """How the stage does pieces of work: named, committed, by any number of workers."""
+
+    def unit(self, phase: str, number: int, documents: Sequence[str]) -> Unit:
+        """A unit of work of a phase."""
+
+    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
+        """Do every piece whose unit is not finished yet."""
+
+    def found(self, step: str, decides: Any) -> Unit:
+        """The unit of what a step finds among all documents; it may be finished already."""
 
 
 @dataclass(frozen=True)

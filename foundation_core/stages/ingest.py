@@ -113,7 +113,6 @@ def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     shutil.rmtree(copies, ignore_errors=True)
     withdrawn += withdrawn_by(reads)
     withdrawal.require(withdrawn)
-    context.events.phase("copies")
     with job.watch.of("deduplication"):
         corpus = chosen(spec, reads, _sketch(job), job, context.folder / _CHOICE)
     corpus = split(spec, corpus, items)

@@ -2,33 +2,38 @@
 
     read units --exact copies--> --repeated paragraphs--> --near copies--> corpus --by id--> splits
 
-What it needs to know of all documents at once lies on disk, in partitions that fit `ingest.work_memory_bytes`.
+What it needs to know of all documents at once lies on disk, in partitions that fit `ingest.work_memory_bytes`. What a
+step found is kept as a unit, named by the documents that came to it: no copy is looked for twice.
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pyarrow as pa
 
 from foundation_core.data.corpus import Corpus, Part
-from foundation_core.data.dedup import without_copies
+from foundation_core.data.dedup import RULE, exact_copies
 from foundation_core.data.documents import SourceFile
 from foundation_core.data.ids import PLACES_FILE
+from foundation_core.data.losses import Losses, without_copies
+from foundation_core.data.shards import arrow_bytes
 from foundation_core.data.spill import Scratch
 from foundation_core.data.split import SPLITS, split_of
-from foundation_core.data.units import Unit
+from foundation_core.data.units import Unit, Work
 from foundation_core.errors import DataError
 from foundation_core.files import full_disk_said
 from foundation_core.specs import IngestSpec
 
-if TYPE_CHECKING:
-    from foundation_core.data.paragraphs import Work
+_SAME_IDS, _EXACT, _NEAR = "same ids", "exact copies", "near copies"
+"""Steps that compare all documents."""
 
 
 def chosen(
@@ -47,24 +52,30 @@ def chosen(
     """
     _empty(folder)
     parts, removed = [Part.of(read, folder / f"{number:06d}") for number, read in enumerate(reads)], None
-    scratch = Scratch(folder / "copies", spec.work_memory_bytes)
-    if any((read.folder / PLACES_FILE).exists() for read in reads):
-        from foundation_core.data.same_ids import without_same_ids  # few documents bring ids along
 
-        with scratch.opened():
-            parts = without_same_ids(parts, scratch)
+    def found(step: str, find: Callable[[Scratch], Losses], *decides: Any) -> Unit:
+        unit = work.found(step, [*decides, *map(_named, parts)])
+        if not unit.finished():
+            with Scratch(folder / "copies", spec.work_memory_bytes).opened() as scratch:
+                find(scratch).commit(unit)
+        return unit
+
+    if any((read.folder / PLACES_FILE).exists() for read in reads):
+        from foundation_core.data.same_ids import same_ids, without_same_ids  # few documents bring ids along
+
+        parts = without_same_ids(parts, found(_SAME_IDS, partial(same_ids, parts)))
     if spec.exact_dedup:
-        with scratch.opened():
-            parts = without_copies(parts, scratch)
+        parts = without_copies(parts, found(_EXACT, partial(exact_copies, parts)), "exact", RULE)
     if spec.paragraph_dedup.use:
         from foundation_core.data.paragraphs import without_repeats  # numpy, which few ingestions need
 
         parts, removed = without_repeats(parts, spec.paragraph_dedup, sketch, work, spec.dropped_text_characters)
-    if spec.fuzzy_dedup.use:
-        from foundation_core.data.near import without_near_copies  # compiled code, which few ingestions need
+    near = spec.fuzzy_dedup
+    if near.use:
+        from foundation_core.data.near import near_copies, near_rule  # compiled code, which few ingestions need
 
-        with scratch.opened():
-            parts = without_near_copies(parts, spec.fuzzy_dedup, scratch)
+        unit = found(_NEAR, partial(near_copies, parts, near), near.model_dump(mode="json"))
+        parts = without_copies(parts, unit, "near", near_rule(near))
     documents, cleaned, languages = 0, Counter[str](), Counter[str]()
     for facts in (read.facts() for read in reads):
         documents += facts["documents"]
@@ -73,6 +84,11 @@ def chosen(
     corpus = Corpus(parts, reads, removed, dict(sorted(cleaned.items())), languages)
     _check(spec, corpus, documents)
     return corpus
+
+
+def _named(part: Part) -> list[str]:
+    """What says which documents a part has, and what they hold."""
+    return [part.read.identity, hashlib.sha256(arrow_bytes(pa.table({"row": part.rows()}))).hexdigest()]
 
 
 def _empty(folder: Path) -> None:

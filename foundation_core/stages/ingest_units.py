@@ -87,6 +87,15 @@ class Job:
         """A unit of work of a phase that depends on all documents: another ingestion has no use for it."""
         return Unit.of(self.context.units, phase, [self.key.digest, number, documents])
 
+    def found(self, step: str, decides: Any) -> Unit:
+        """The unit of what a step finds among all documents: any ingestion of the same documents has a use for it."""
+        self.context.events.phase(step)
+        unit = Unit.of(self.context.units, step, [_code(self.key), decides])
+        there = unit.claimed()
+        self.count(step, int(there), int(not there))
+        self.stop_if_asked(f"{step} are not looked for yet; all that was read is kept")
+        return unit
+
     def finish(
         self, phase: str, function: Callable[[Any], Any], pieces: Sequence[Any], *,
         heard: Callable[[Any], None] | None = None, found: Callable[[Unit], None] | None = None,

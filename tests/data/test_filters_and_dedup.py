@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation_core.data import filters
-from foundation_core.data.dedup import without_copies
+from foundation_core.data.dedup import RULE, exact_copies
 from foundation_core.data.modalities import Reader, Text
 from foundation_core.errors import ConfigError
 from foundation_core.specs import FilterSpec, IngestSpec
-from tests.support.deduplication import ROOM, Dropped, dropped_of, exact_copies_in_memory, scratch_parts
+from tests.support.deduplication import ROOM, Dropped, dropped_of, exact_copies_in_memory, scratch_parts, without
 
 
 def documents(texts: list[str]) -> pa.Table:
@@ -94,7 +94,7 @@ def test_an_unknown_measure_is_refused_with_the_known_ones() -> None:
 
 def copies(texts: list[str], per_part: int = 4, memory_bytes: int = ROOM) -> Dropped:
     with scratch_parts(texts, per_part, memory_bytes=memory_bytes) as (parts, scratch):
-        return dropped_of(without_copies(parts, scratch))
+        return dropped_of(without(parts, exact_copies(parts, scratch), RULE, scratch))
 
 
 @given(

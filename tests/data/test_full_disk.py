@@ -22,7 +22,7 @@ from foundation_core.stages.ingest import ingest
 from tests.support.ingestion import ProcessPool
 
 Build = Callable[..., Any]
-PHASES = ("read", "copies", "tokenizer", "encode", "write")
+PHASES = ("read", "exact copies", "near copies", "tokenizer", "encode", "write")
 NEEDS = r"no room left on the disk.*\(\d+\.\d MB free\).*\n.*takes about \d+\.\d MB; \d+\.\d MB are there"
 
 

@@ -284,7 +284,7 @@ def test_progress_metrics_and_the_data_set_are_reported(reference: tuple[Path, S
     events = [event for _, event in read_events(folder)]
     assert [event["name"] for event in events if event["kind"] == "phase"] == [
         "read",
-        "copies",
+        "exact copies",
         "tokenizer",
         "encode",
         "write",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -16,8 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foundation_core.data.shards import ShardDataset
+from foundation_core.errors import Stopped
 from foundation_core.events import read_events
-from foundation_core.specs import IngestSpec
+from foundation_core.specs import IngestSpec, TokenizerSpec
+from foundation_core.stages.ingest import ingest
 from tests.support.data_folder import (
     DataFolder,
     folder_source,
@@ -214,6 +217,41 @@ def test_units_of_a_killed_ingestion_are_found_by_another_spec(
     folder = DataFolder(tmp_path / "12")
     assert units(folder.ingest(little_ingestion(base.raw, tokenizer=OTHER)))["read"][0] == left
     assert digests(folder.last) == digests(other)
+
+
+class _Behind:
+    """A stop that is asked for as soon as a unit of a phase is finished."""
+
+    def __init__(self, root: Path, phase: str) -> None:
+        self._units, self._phase = root, phase
+
+    def requested(self) -> bool:
+        return bool(finished_units(self._units, self._phase))
+
+
+def test_copies_are_looked_for_once_whoever_ends_and_as_long_as_the_documents_are_the_same(
+    tmp_path: Path, digests: Digests
+) -> None:
+    texts = {**little_texts(), "copy.txt": little_text(7), "near.txt": " ".join(little_text(9).split()[1:])}
+    raw, folder, new = write_texts(tmp_path / "raw", texts), DataFolder(tmp_path / "home"), DataFolder(tmp_path / "new")
+    spec = little_ingestion(raw, fuzzy_dedup={"use": True, "shingle_words": 2, "similarity": 0.5})
+    with pytest.raises(Stopped):
+        ingest(spec, {}, replace(folder.context(), stop=_Behind(folder.root, "near-copies")))
+    assert not finished_units(folder.root, "tokenizer")
+    fresh = new.ingest(spec)
+    assert sum(count for rule, count in fresh.summary["dropped_by_rule"].items() if "similarity" in rule) == 1
+    for again in (spec, spec.model_copy(update={"tokenizer": TokenizerSpec.model_validate(OTHER)})):
+        result = folder.ingest(again)
+        assert units(result)["exact copies"] == units(result)["near copies"] == (1, 0)
+        assert result.summary["dropped_by_rule"] == fresh.summary["dropped_by_rule"]
+        if again is spec:
+            assert digests(folder.last) == digests(new.last)
+    write_texts(raw, {**texts, "other.txt": little_text("other")})  # the negative control
+    result = folder.ingest(spec)
+    assert units(result)["exact copies"] == units(result)["near copies"] == (0, 1)
+    other = folder.ingest(little_ingestion(raw, fuzzy_dedup={"use": True, "shingle_words": 2, "similarity": 0.99}))
+    assert units(other)["near copies"] == (0, 1)
+    assert not any("similarity" in rule for rule in other.summary["dropped_by_rule"])
 
 
 def test_two_ingestions_of_one_data_folder_at_once_do_no_harm(

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from foundation_core.data.corpus import Places
 from foundation_core.data.minhash import Sketch, similarity
-from foundation_core.data.near import Ranks, without_near_copies
+from foundation_core.data.near import Ranks, near_copies, near_rule
 from foundation_core.data.shards import ShardDataset
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import FuzzyDedupSpec, SourceSpec
 from foundation_core.stages.ingest import ingest
-from tests.support.deduplication import ROOM, Dropped, dropped_of, near_copies_in_memory, scratch_parts
+from tests.support.deduplication import ROOM, Dropped, dropped_of, near_copies_in_memory, scratch_parts, without
 
 Build = Callable[..., Any]
 SPEC = FuzzyDedupSpec(use=True)
@@ -35,7 +35,7 @@ def column(texts: list[str]) -> pa.Array:
 def found(texts: list[str], spec: FuzzyDedupSpec = SPEC, per_part: int = 50, memory_bytes: int = ROOM) -> Dropped:
     """Of each dropped text the one that stays in its place, and their similarity."""
     with scratch_parts(texts, per_part, spec, memory_bytes) as (parts, scratch):
-        return dropped_of(without_near_copies(parts, spec, scratch))
+        return dropped_of(without(parts, near_copies(parts, spec, scratch), near_rule(spec), scratch))
 
 
 def varied(text: str, share: float, seed: int) -> str:

@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 import pyarrow as pa
 
 from foundation_core.data.corpus import Part
+from foundation_core.data.losses import Losses, without_copies
 from foundation_core.data.minhash import Sketch, similarity
 from foundation_core.data.shards import arrow_bytes
 from foundation_core.data.spill import Scratch
@@ -62,6 +63,13 @@ def scratch_parts(
         Scratch(Path(folder) / "copies", memory_bytes).opened() as scratch,
     ):
         yield parts_of(Path(folder), texts, per_part, spec), scratch
+
+
+def without(parts: Sequence[Part], losses: Losses, rule: str, scratch: Scratch) -> list[Part]:
+    """The parts without what a step found, by way of the unit that keeps it."""
+    unit = Unit(scratch.folder / "found", "found")
+    losses.commit(unit)
+    return without_copies(parts, unit, "copies", rule)
 
 
 def dropped_of(parts: Sequence[Part]) -> Dropped:
