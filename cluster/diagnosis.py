@@ -99,7 +99,9 @@ def _multiplies_bf16() -> bool:
 
 def _gpu(_: Settings) -> Iterable[Finding]:
     if shutil.which("nvidia-smi"):
-        yield Finding("gpu", "note", "there is one; this version trains on CPUs")
+        yield Finding(
+            "gpu", "note", "there is one; a torch that is built for it trains there, unless pretrain.device is cpu"
+        )
     else:
         yield Finding("gpu", "ok", "none: CPUs train")
 

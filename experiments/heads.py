@@ -115,16 +115,21 @@ def _similarity(model: EncoderDecoder, pairs: Pairs) -> dict[str, float]:
 
 
 def _draw_losses(lost: dict[str, list[dict[str, float]]]) -> None:
-    rows = [[100 * head["faulty_fraction"] for head in heads] for heads in lost.values()]
-    with picture("heads_removed", size=(7, 4)) as axes:
-        axes.imshow(rows, cmap="Blues", vmin=0, vmax=100, aspect="auto")
-        for y, row in enumerate(rows):
-            for x, share in enumerate(row):
-                axes.text(x, y, f"{share:.1f}", ha="center", va="center", color="white" if share > 50 else INK)
-        axes.set_xticks(range(len(rows[0])), [*(f"head {head}" for head in range(1, len(rows[0]))), "all four"])
-        axes.set_yticks(range(len(rows)), list(lost))
-        axes.set(title="% of faulty translations without these heads")
-        axes.grid(visible=False)
+    faulty = [[100 * head["faulty_fraction"] for head in heads] for heads in lost.values()]
+    nats = [[head["added_nats"] for head in heads] for heads in lost.values()]
+    shown = {"nats per word that are added without these heads": (nats, 0.1, ".3f"),
+             "% of faulty translations without these heads": (faulty, 100.0, ".1f")}  # fmt: skip
+    with picture("heads_removed", columns=2, size=(14, 4)) as grid:
+        for axes, (title, (rows, most, digits)) in zip(grid, shown.items(), strict=True):
+            axes.imshow(rows, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+            for y, row in enumerate(rows):
+                for x, cost in enumerate(row):
+                    color = "white" if cost > most / 2 else INK
+                    axes.text(x, y, format(cost, digits), ha="center", va="center", color=color)
+            axes.set_xticks(range(len(rows[0])), [*(f"head {head}" for head in range(1, len(rows[0]))), "all four"])
+            axes.set_yticks(range(len(rows)), list(lost))
+            axes.set(title=title)
+            axes.grid(visible=False)
 
 
 @torch.no_grad()

@@ -12,13 +12,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.train import ablation
+from benchmarks.train import ablation, bare
 from benchmarks.train.quality import RECIPES, summed_nats, witten_bell
 from benchmarks.train.rival import WARM_UP_STEPS, Rival, Shape
 from benchmarks.train.speed import flops_per_token, steady_tokens_per_second
+from cluster.job import Job
 from foundation_core.data.book import TEST_FRACTION
 from foundation_core.events import EventLog
 from foundation_core.recipe import load_recipe
+from foundation_core.specs import ModelSpec, PretrainSpec, TrunkSpec
+from tests.support.tasks import ingested
 
 VOCABULARY, CONTEXT = 5, 8
 
@@ -101,3 +104,18 @@ def test_every_choice_of_the_ablation_is_one_that_the_recipe_made(choice: str) -
     fields = [(f"pretrain.{name}", value) for name, value in ablation.CHOICES[choice].items()]
     undone, whole = load_recipe(recipe, fields).pretrain, load_recipe(recipe).pretrain
     assert (undone == whole) == (not fields)
+
+
+def test_the_bare_step_is_that_of_the_job_and_counts_the_tokens_behind_the_warm_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, clock = ingested(tmp_path / "ingested"), iter([10.0, 12.0])
+    monkeypatch.setattr(bare, "load_result", lambda path: corpus)
+    monkeypatch.setattr(bare, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    model = ModelSpec(trunk=TrunkSpec(width=16, depth=1, heads=2), context_tokens=32)
+    spec = PretrainSpec(
+        model=model, steps=WARM_UP_STEPS + 2, batch_rows=4, precision="float32", workers=1, engine="torch",
+        validation_rows=4,
+    )  # fmt: skip
+    job = Job("pretrain", spec.model_dump(mode="json"), {"corpus": "corpus"}, str(tmp_path), {})
+    assert bare.tokens_per_second(job, tmp_path / "bare") == 2 * 4 * 32 / 2.0

@@ -21,6 +21,7 @@ from foundation_core.model.positions import Learned
 from foundation_core.model.stems import Borrowed, TokenStem
 from foundation_core.model.transformer import EncoderDecoder, Model, Reader
 from foundation_core.objectives.base import IGNORE, Example, SpecialTokens
+from foundation_core.objectives.experts import BALANCE, BalancedNextToken, Z
 from foundation_core.objectives.language import NextToken, Prefix
 from foundation_core.objectives.masked import MaskedToken, SpanCorruption
 from foundation_core.shape import SampleShape
@@ -119,6 +120,19 @@ def llama(name: str, size: Size) -> Pair:
     )  # fmt: skip
 
 
+def balanced_loss(model: Any, example: Example) -> Tensor:
+    """(3,) the loss of Mixtral, and what it takes for experts that are visited evenly by routers of small logits."""
+    seen = model.model(example.inputs["inputs"], use_cache=False, output_router_logits=True)
+    logits_LMN = torch.stack(seen.router_logits).float()
+    chosen_LMC = logits_LMN.topk(model.num_experts_per_tok, dim=-1).indices
+    visits_LN = F.one_hot(chosen_LMC, model.num_experts).sum(dim=(1, 2))
+    share_LN = visits_LN / visits_LN.sum(dim=1, keepdim=True)
+    balance = model.num_experts * (share_LN * logits_LMN.softmax(dim=-1).mean(dim=1)).sum() / len(logits_LMN)
+    z = logits_LMN.logsumexp(dim=-1).square().mean()
+    loss = cross_entropy(model.lm_head(seen.last_hidden_state), example.labels)
+    return torch.stack([loss, BALANCE * balance, Z * z])
+
+
 def experts(name: str, size: Size) -> Pair:
     """Four experts, two of them for each token."""
     config = transformers.MixtralConfig(
@@ -126,8 +140,8 @@ def experts(name: str, size: Size) -> Pair:
     )
     ours = our_model(size, "mixture", tied=False, feed="swiglu", experts=4)
     return Pair(
-        name, transformers.MixtralForCausalLM(config), ours, mixtral(4), NextToken(), batch(size), causal_loss,
-        lambda model, example: model.model(example.inputs["inputs"], use_cache=False).last_hidden_state,
+        name, transformers.MixtralForCausalLM(config), ours, mixtral(4), BalancedNextToken(), batch(size),
+        balanced_loss, lambda model, example: model.model(example.inputs["inputs"], use_cache=False).last_hidden_state,
     )  # fmt: skip
 
 

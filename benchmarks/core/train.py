@@ -58,7 +58,7 @@ class Pair:
 
     Args:
         table: their weights under our names.
-        their_loss: (model, example) -> mean loss of a label.
+        their_loss: (model, example) -> mean loss of a label; if there are penalties, (1 + penalties,) with these.
         their_layers: (model, example) -> what `our_layers` gives.
     """
 
@@ -126,8 +126,8 @@ def measure(pair: Pair, pairs: int, clock: Clock) -> Row:
 
     def theirs() -> StepReport:
         example = pair.objective.prepare(pair.batch, SEED)
-        loss = pair.their_loss(pair.theirs, example)
-        loss.backward()
+        loss, *_ = losses = pair.their_loss(pair.theirs, example).view(-1)
+        losses.sum().backward()
         norm = nn.utils.clip_grad_norm_(pair.theirs.parameters(), OPTIMIZER.clip_norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

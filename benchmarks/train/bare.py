@@ -34,7 +34,7 @@ def tokens_per_second(job: Job, folder: Path) -> float:
     assert isinstance(spec, PretrainSpec)
     inputs = {role: load_result(Path(path)) for role, path in job.inputs.items()}
     context = replace(alone(folder), engine=engine_factory(spec.engine, spec.zero_stage))
-    corpus = open_corpus(spec, inputs)
+    corpus = open_corpus(spec, inputs, context)
     learner = build_learner(spec, corpus, context)
     loader = open_reading(spec, corpus, context, learner).loader
     batches = [loader.micro_batches(step) for step in range(spec.steps)]

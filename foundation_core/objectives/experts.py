@@ -12,7 +12,7 @@ from foundation_core.model.layout import PADDING, Layout
 from foundation_core.objectives.base import ALONE, Example, Ranks, Request
 from foundation_core.objectives.language import NextToken
 
-_BALANCE, _Z = 0.01, 0.001
+BALANCE, Z = 0.01, 0.001
 """Weights of the two penalties. Source: Fedus et al. 2022, Switch Transformers, section 2.2; Zoph et al. 2022, ST-MoE,
 section 3.1."""
 
@@ -47,7 +47,7 @@ class BalancedNextToken(NextToken):
         balance = experts * (share_LN * routing.probability / tokens).sum() / layers
         z = (routing.squared_logsumexp / tokens).sum() / layers
         labels = ranks.sum_over_ranks(example.count)
-        return labels * (_BALANCE * balance + _Z * z)
+        return labels * (BALANCE * balance + Z * z)
 
 
 @dataclass(frozen=True)

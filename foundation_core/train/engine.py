@@ -108,8 +108,11 @@ class TorchEngine:
         loss.backward()  # type: ignore[no-untyped-call]
 
     def step(self, lr: float) -> float:
-        """Clip, update, forget the gradients."""
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        """Clip, update, forget the gradients. One that nothing made is zeros, as on many ranks."""
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
         norm = float(nn.utils.clip_grad_norm_(parameters, self.clip_norm))
         if not math.isfinite(norm):
             self.discard()

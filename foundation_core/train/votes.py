@@ -14,8 +14,8 @@ import torch
 
 from foundation_core.objectives.base import Ranks
 
-MOST_RANKS = 1024
-"""Ranks up to which each may have an entry of its own in the votes."""
+MOST_RANKS = 16_384
+"""Ranks up to which each may have an entry of its own in the votes: 128 kB, beside the gradients of a model."""
 
 
 def agree(ranks: Ranks, votes: Mapping[str, float], device: torch.device | None = None) -> dict[str, float]:

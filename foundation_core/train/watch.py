@@ -17,7 +17,7 @@ from foundation_core.spec_watch import WatchSpec
 from foundation_core.train.energy import EnergyLog, meters
 from foundation_core.train.engine import Engine
 from foundation_core.train.stragglers import OwnWork, Stragglers
-from foundation_core.train.votes import agree, of_each_rank
+from foundation_core.train.votes import MOST_RANKS, agree, of_each_rank
 from foundation_core.train.watchdog import Watchdog
 
 OWN_SECONDS = "own_seconds"
@@ -73,6 +73,9 @@ class Watched:
         self._energy = EnergyLog(folder, engine.rank, engine.world, mine)
         self.own = OwnWork(engine.device)
         factor = spec.straggler_factor if engine.world > 1 else None
+        if factor is not None and engine.world > MOST_RANKS:
+            events.say(f"no straggler is named: of {engine.world} workers, at most {MOST_RANKS} are compared")
+            factor = None
         self._stragglers = None if factor is None else Stragglers(factor, spec.straggler_steps, spec.straggler_seconds)
         self._slow_since: dict[int, float] = {}
 

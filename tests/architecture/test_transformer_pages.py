@@ -30,6 +30,7 @@ PROSE: Sequence[tuple[str, str | None]] = (
     ("100%", None),  # what two equal maps would have in common
     ("1%", None),  # the bound that is in the name of the key below
     ("11.8%", f"{_REMOVED}/decoder 1 reads/0/faulty_fraction"),
+    ("0.05", f"{_REMOVED}/decoder 1 reads/0/added_nats"),
     ("88.2%", f"{_REMOVED}/decoder 1 reads/4/faulty_fraction"),
     ("98.8%", f"{_REMOVED}/decoder 2 reads/4/faulty_fraction"),
     ("133.4", "prefixes/times_as_long/256"),

@@ -20,7 +20,7 @@ from foundation_core.spec_watch import WatchSpec
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.stragglers import LOOKS
-from foundation_core.train.votes import agree
+from foundation_core.train.votes import MOST_RANKS, agree
 from foundation_core.train.watch import Watched
 from tests.support.training import tiny_model
 
@@ -141,3 +141,16 @@ def test_a_rank_that_really_has_more_to_do_is_named_and_the_other_is_not(
     assert {(event["failure"], event["rank"], event["host"]) for event in told} == {
         ("straggler", slow, socket.gethostname())
     }
+
+
+def test_more_ranks_than_are_compared_are_told_so(tmp_path: Path) -> None:
+    class Many(TorchEngine):
+        world = MOST_RANKS
+
+    log = EventLog(tmp_path)
+    engine = Many(tiny_model(), EngineRequest(OptimizerSpec()))
+    assert Watched(tmp_path, WatchSpec(), engine, log).votes()
+    assert not [event for _, event in read_events(tmp_path) if "no straggler" in str(event.get("text"))]
+    Many.world = MOST_RANKS + 1
+    assert Watched(tmp_path, WatchSpec(), engine, log).votes() == {}
+    assert [event for _, event in read_events(tmp_path) if "no straggler is named" in str(event.get("text"))]
