@@ -34,13 +34,13 @@ class _Piece(NamedTuple):
     name: str
     shape: tuple[int, ...]
     start: int
-    count: int
+    length: int
     master: Tensor
     offset: int
 
     def of(self, like_master: Tensor) -> Tensor:
         """(count,) this piece of the master, or of what the optimizer keeps beside it; no copy."""
-        return like_master.detach().view(-1).narrow(0, self.offset, self.count)
+        return like_master.detach().view(-1).narrow(0, self.offset, self.length)
 
 
 def state_of(module: nn.Module, optimizer: Any, zero_stage: int) -> EngineState:
@@ -114,13 +114,13 @@ class EngineState(ABC):
         master = pieces[0].master
         kept: dict[str, Any] = {}
         for piece in pieces:
-            piece.of(master).copy_(source.read(piece.name, WEIGHT, piece.start, piece.count))
+            piece.of(master).copy_(source.read(piece.name, WEIGHT, piece.start, piece.length))
             for kind in source.kinds(piece.name):
                 if kind == STEP:  # pieces of one master moved together; one that never had a gradient counted none
                     kept[STEP] = max(kept.get(STEP, 0.0), float(source.read(piece.name, STEP)))
                 elif kind != WEIGHT:
                     values = kept.setdefault(kind, torch.zeros_like(master))
-                    piece.of(values).copy_(source.read(piece.name, kind, piece.start, piece.count))
+                    piece.of(values).copy_(source.read(piece.name, kind, piece.start, piece.length))
         if STEP in kept:
             kept[STEP] = self._count(kept[STEP], master)
         self._moves.state.pop(master, None)
@@ -197,7 +197,8 @@ class _Masters(_Whole):
         self.optimizer.zero_grad(set_to_none=True)
 
     def _master(self, parameter: nn.Parameter) -> Tensor:
-        return self._of.get(id(parameter), parameter)
+        master: Tensor = self._of.get(id(parameter), parameter)
+        return master
 
     def _show(self) -> None:
         with torch.no_grad():

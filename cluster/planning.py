@@ -95,4 +95,7 @@ def plan(recipe: PipelineSpec, store: Store, source_content: str) -> list[Step]:
 def _reasons(key: ActionKey, store: Store) -> tuple[str, ...]:
     """What differs from the earlier result that is most like this one."""
     candidates = [differences(old.parts, key.parts) for old in store.history(key.stage)]
-    return tuple(min(candidates, key=len)) if candidates else ("never run in this data folder",)
+    if not candidates:
+        return ("never run in this data folder",)
+    fewest: list[str] = min(candidates, key=len)
+    return tuple(fewest)

@@ -22,9 +22,9 @@ from flows.sweep import run_sweep
 from foundation_core.recipe import load_recipe, parse_overrides
 from foundation_core.specs import PipelineSpec
 
-Recipe = StrEnum("Recipe", {name: name for name in recipe_names() or ["none"]})
+Recipe = StrEnum("Recipe", [(name, name) for name in recipe_names() or ["none"]])  # type: ignore[misc]
 """The recipes there were when the runner started."""
-LastStage = StrEnum("LastStage", {name: name for name in LAST_STAGES})
+LastStage = StrEnum("LastStage", [(name, name) for name in LAST_STAGES])  # type: ignore[misc]
 
 Count = Annotated[int, Field(ge=0)]
 Rate = Annotated[float, Field(ge=0, le=1)]
@@ -141,7 +141,7 @@ def publish(recipe: Recipe, model_name: str = "", others: str = "") -> None:
 def sweep(
     recipe: Recipe,
     learning_rates: str = "0.001 0.002 0.004",
-    last: LastStage = LastStage.pretrain,
+    last: LastStage = LastStage["pretrain"],
     steps: Count = 0,
     max_seconds: Seconds = 0.0,
     others: str = "",

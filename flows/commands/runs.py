@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +56,9 @@ def _runs(settings: Settings, last: int, *, as_json: bool) -> int:
     from cluster.runs import look, stage_folders
     from foundation_core.errors import FoundationError
 
-    alive: list[str] = []
+    alive: Collection[str] = ()
     try:
-        alive = live_jobs(settings.ray_dashboard) if settings.ray_dashboard else []
+        alive = live_jobs(settings.ray_dashboard) if settings.ray_dashboard else ()
     except FoundationError as away:
         print(f"foundation: {away.found}: jobs that nobody follows are not seen", file=sys.stderr)
 
