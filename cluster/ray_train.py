@@ -32,7 +32,6 @@ from cluster.stop import StopFile
 from foundation_core.errors import FoundationError, SetupError, Stopped, TransientError, as_foundation_error
 from foundation_core.events import EventLog, SilentLog
 from foundation_core.failures import FAILURES, Budgets
-from foundation_core.files import read_json, write_json
 from foundation_core.specs import PretrainSpec
 from foundation_core.store import RESULT_FILE, commit_result
 
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
     from foundation_core.train.precision import Precision
 
 LOOK_SECONDS = 1.0
-PRECISION_FILE = "precision.json"
-"""In the stage's folder: the number format that the first attempt decided for."""
 
 
 def run_ranks(job: Job) -> None:
@@ -269,14 +266,11 @@ def _choose_together(folder: Path, device: torch.device, asked: str) -> Precisio
     """What rank 0 decides, once for all attempts: two ranks, or two nodes, that time for themselves could disagree."""
     from torch import distributed
 
-    from foundation_core.train.precision import Precision, choose_precision
+    from foundation_core.train.precision import keep_precision
 
     decision: list[Precision | None] = [None]
     if distributed.get_rank() == 0:
-        path = folder / PRECISION_FILE
-        chosen = Precision(**read_json(path)) if path.exists() else choose_precision(asked, device)
-        write_json(path, chosen._asdict())
-        decision = [chosen]
+        decision = [keep_precision(folder, asked, device)]
     distributed.broadcast_object_list(decision)
     assert decision[0] is not None
     return decision[0]

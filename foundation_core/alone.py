@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from foundation_core.events import EventLog
 from foundation_core.stages.contract import Context
 from foundation_core.tracking.base import EventTracker
 from foundation_core.train.engine import TorchEngine
+from foundation_core.train.precision import keep_precision
 
 Piece = TypeVar("Piece")
 Done = TypeVar("Done")
@@ -39,4 +41,7 @@ class NeverStop:
 def alone(folder: Path) -> Context:
     """The context of a stage that writes to a folder and runs in this process alone."""
     events = EventLog(folder)
-    return Context(folder, EventTracker(events), events, stop=NeverStop(), pool=SerialPool(), engine=TorchEngine)
+    return Context(
+        folder, EventTracker(events), events, stop=NeverStop(), pool=SerialPool(), engine=TorchEngine,
+        choose_precision=partial(keep_precision, folder),
+    )  # fmt: skip

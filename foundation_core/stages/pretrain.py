@@ -22,6 +22,7 @@ from foundation_core.data.loader import Loader
 from foundation_core.data.order import Order
 from foundation_core.data.prefetch import Prefetched
 from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.errors import DataError, Stopped
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.speed import matmul_flops_per_second
@@ -37,6 +38,7 @@ from foundation_core.stages.pretrain_setup import (
     open_checkpoints,
     open_corpus,
     open_reading,
+    recall_findings,
 )
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import StageResult
@@ -69,10 +71,11 @@ def pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResul
 def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResult:
     context.events.phase("pretrain")
     corpus = open_corpus(spec, inputs, context)
+    recall_findings(spec, inputs, context)
     learner = build_learner(spec, corpus, context)
     reading = open_reading(spec, corpus, context, learner)
     checkpoints = open_checkpoints(spec, inputs, context, corpus, learner, reading)
-    _introduce(spec, inputs, context, corpus, learner, reading)
+    checkpoints.when_restored = partial(_introduce, spec, inputs, context, corpus, learner, reading)
     engine, objective = learner.engine, learner.objective
     plan = Plan(
         spec.steps, spec.optimizer, spec.seed, spec.validate_every_steps, spec.checkpoint_every_steps,
@@ -92,12 +95,16 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
     start = time.perf_counter()
     with watch:
         with checkpoints, Prefetched(reading.loader, spec.prefetch_steps) as batches, watch.leaving():
-            progress = train(engine, objective, batches, plan, checkpoints, around)
+            try:
+                progress = train(engine, objective, batches, plan, checkpoints, around)
+            except Stopped:  # its last step is saved: what is left here is where the next try begins
+                _tell_model(f"left after step {checkpoints.step}", context, reading, _named(engine))
+                raise
         speed = _speed(engine, spec, corpus, progress, learner.precision)
     engine.barrier()  # all ranks have told what energy they took
     trained = weights_hash(engine.weights())
     context.tracker.tags({"model_hash_end": trained})
-    context.events.say(f"ended after step {progress.step}: order {reading.order_hash[:12]}, model {trained[:12]}")
+    _tell_model(f"ended after step {progress.step}", context, reading, trained)
     context.events.phase("done")
     if engine.rank == 0:
         write_json(
@@ -134,21 +141,36 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
 
 
 def _introduce(
-    spec: PretrainSpec, inputs: Inputs, context: Context, corpus: TrainingData, learner: Learner, reading: Reading
-) -> None:
-    """Say what is about to be trained, and on what."""
+    spec: PretrainSpec, inputs: Inputs, context: Context, corpus: TrainingData, learner: Learner, reading: Reading,
+    step: int,
+) -> None:  # fmt: skip
+    """Say what is about to be trained, from which step on, and on what."""
     context.tracker.dataset("corpus", {**inputs["corpus"].summary, "digest": corpus.content})
     hashes = {"order_hash": reading.order_hash, "model_hash_start": learner.born}
+    begins = learner.born
+    if step:
+        begins = hashes["model_hash_continued"] = _named(learner.engine)
     context.tracker.tags({**hashes, **reading.quarantine.tags()})
     epochs = spec.batch_rows / len(corpus.train) * spec.steps
     size = size_told(learner.parameters, learner.active)
     context.events.say(
         f"{size} parameters, {learner.engine.world} workers, {spec.steps} steps of {spec.batch_rows} rows"
         f" ({epochs:.2f} epochs), {learner.precision.name}: {learner.precision.reason};"
-        f" order {reading.order_hash[:12]}, model {learner.born[:12]}"
+        f" order {reading.order_hash[:12]}, model {begins[:12]}"
     )
     if spec.packing != "cut" and corpus.filled_fraction is not None:  # `cut` pads the last row of a shard alone
         context.events.say(f"{spec.packing}: {corpus.filled_fraction:.1%} of the places of the rows hold a token")
+
+
+def _named(engine: Engine) -> str:
+    """The hash of the weights as they are, on rank 0, whose word it is; a collective call."""
+    weights = engine.weights()
+    return weights_hash(weights) if engine.rank == 0 else ""
+
+
+def _tell_model(when: str, context: Context, reading: Reading, model: str) -> None:
+    """Say which model there is, by the words that the next try says it with if it goes on from it."""
+    context.events.say(f"{when}: order {reading.order_hash[:12]}, model {model[:12]}")
 
 
 def _reads_tokens(model: nn.Module) -> bool:
@@ -229,4 +251,9 @@ def _balance(context: Context, progress: Progress) -> dict[str, Any]:
 
 
 def _outputs(folder: Path) -> dict[str, str]:
+    if not (folder / WEIGHTS_FILE).exists():
+        raise DataError(
+            f"{folder / WEIGHTS_FILE} is not there: the best weights were removed while the training ran",
+            fix="run the same command again: it goes on from the newest checkpoint that has them",
+        )
     return {name: sha256_file(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE)}

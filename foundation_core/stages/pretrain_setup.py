@@ -13,6 +13,7 @@ from functools import partial
 
 import torch
 
+from foundation_core.adapt.transfer import WEIGHTS_FILE
 from foundation_core.cost.size import size_of
 from foundation_core.data.loader import Batch, Loader
 from foundation_core.data.quarantine import Quarantine
@@ -29,6 +30,7 @@ from foundation_core.specs import PretrainSpec
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.sample_order import chosen_by, order_hash, order_of
 from foundation_core.stages.training_data import TrainingData
+from foundation_core.train.beside import Beside, newest_first, recall
 from foundation_core.train.blocks import checkpoint_activations, compile_blocks
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.copies import store_copies
@@ -38,6 +40,8 @@ from foundation_core.train.ledger import Ledger
 from foundation_core.train.precision import Precision
 from foundation_core.train.retention import Retention
 from foundation_core.weights import weights_hash
+
+CHECKPOINTS_FOLDER = "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,20 @@ def open_corpus(spec: PretrainSpec, inputs: Inputs, context: Context) -> Trainin
     return TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf, share)
 
 
+def recall_findings(spec: PretrainSpec, inputs: Inputs, context: Context) -> None:
+    """Know what the training found out before, here or elsewhere: it decides how the rest is built. Rank 0 does.
+
+    Raises:
+        TransientError: the store of its checkpoints does not answer.
+    """
+    copies = store_copies(spec.checkpoints, Retention(), context.events)
+    if context.rank != 0:
+        return
+    in_store = copies.manifests() if copies is not None else []
+    own = newest_first(context.folder / CHECKPOINTS_FOLDER, in_store, _asked(spec, inputs))
+    recall(context.folder, own)
+
+
 def build_learner(spec: PretrainSpec, corpus: TrainingData, context: Context) -> Learner:
     """A fresh model in an engine, on this rank's device; its numbers are drawn on the CPU and the same everywhere."""
     objective = corpus.objective(spec)
@@ -117,6 +135,7 @@ def _check_reading(spec: PretrainSpec, objective: Objective, model: Reader) -> N
 def open_reading(spec: PretrainSpec, corpus: TrainingData, context: Context, learner: Learner) -> Reading:
     """The order of the rows, without the documents that are hidden."""
     engine, order = learner.engine, order_of(spec, corpus.train)
+    engine.barrier()  # rank 0 has recalled what the ledger reads
     ledger = Ledger(context.folder, corpus.train, order, spec.batch_rows)
     quarantine = Quarantine(corpus.train, {*spec.quarantined, *ledger.documents})
     change = partial(_augmented, spec) if spec.augment.changes else None
@@ -138,25 +157,30 @@ def open_checkpoints(
         check = OutputCheck(learner.engine, learner.objective, row, learner.precision.name, compiled=spec.compile)
     policy = Retention(spec.keep_checkpoints, asked.keep_best, asked.keep_each_minutes)
     return Checkpoints(
-        context.folder / "checkpoints",
+        context.folder / CHECKPOINTS_FOLDER,
         learner.engine,
         _identity(spec, inputs, reading.asked_hash, learner.precision),
         policy,
         context.events,
         check,
         store_copies(asked, policy, context.events),
+        Beside(context.folder, WEIGHTS_FILE),
     )
 
 
 def _identity(spec: PretrainSpec, inputs: Inputs, order: str, precision: Precision) -> dict[str, str]:
     """What a checkpoint must share with a training to be continued by it, by name.
 
-    The fields of the spec stand before what follows from them, so that the first name that differs is the cause.
+    What is asked for stands before what follows from it, so that the first name that differs is the cause.
     """
+    return _asked(spec, inputs) | {"order": order, "precision": precision.name}
+
+
+def _asked(spec: PretrainSpec, inputs: Inputs) -> dict[str, str]:
+    """Of that, what is known before anything is built: the fields of the spec, and what they are applied to."""
     corpus = inputs["corpus"]
     fields = {f"pretrain.{name}": json.dumps(value) for name, value in meaning_leaves(spec)}
-    data = {"tokenizer": corpus.outputs.get(TOKENIZER_FILE, ""), "corpus": corpus.content}
-    return fields | data | {"order": order, "precision": precision.name}
+    return fields | {"tokenizer": corpus.outputs.get(TOKENIZER_FILE, ""), "corpus": corpus.content}
 
 
 def _augmented(spec: PretrainSpec, batch: Batch) -> Batch:

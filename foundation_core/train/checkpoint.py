@@ -1,6 +1,7 @@
 """Checkpoints: saved beside the training, and there only when every rank's file is on disk and hashed.
 
     save      copy the state (the training waits for that alone) -> a thread writes step-8.partial/rank-1
+              rank 0 gives the best weights so far a second name there, and the manifest what was found out
     votes     each step: is everybody's part on disk?
     commit    rank 0, a thread: manifest.json, then the folder gets its name step-8, then old ones go
     restore   the newest one that is whole and gives the outputs that were saved with it
@@ -27,11 +28,13 @@ from foundation_core.errors import CheckpointError, DataError, DivergedError, El
 from foundation_core.events import EventLog, SilentLog
 from foundation_core.files import PARTIAL, committed, read_json, write_json
 from foundation_core.train import manifest
+from foundation_core.train.beside import Beside
 from foundation_core.train.collective import of_rank_0, together
 from foundation_core.train.copies import StoreCopies
 from foundation_core.train.engine import Engine
 from foundation_core.train.example import OutputCheck, to_bytes
 from foundation_core.train.manifest import (
+    BEST_FILE,
     HASH,
     MANIFEST_FILE,
     MANIFEST_VERSION,
@@ -53,12 +56,17 @@ _PART_FILE = "rank-{rank:05d}.json"
 
 @dataclass(frozen=True)
 class _Save:
-    """A checkpoint that is being saved."""
+    """A checkpoint that is being saved.
+
+    Args:
+        files: those of this rank, by their names.
+    """
 
     step: int
     partial: Path
     final: Path
     body: dict[str, Any]
+    files: tuple[str, ...]
 
 
 class Checkpoints:
@@ -69,6 +77,10 @@ class Checkpoints:
         policy: what stays.
         check: asks the model that was read what the saved one was asked. None: files alone are compared.
         copies: a store that they are copied to, and read from where this machine has none.
+        beside: what travels with them. None: the state alone.
+
+    `step` is that of the last one that was saved or restored; `when_restored` is told it on every rank, once the
+    engine holds what the training begins with.
     """
 
     def __init__(
@@ -80,9 +92,11 @@ class Checkpoints:
         events: EventLog | None = None,
         check: OutputCheck | None = None,
         copies: StoreCopies | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.folder, self.engine, self.identity, self.policy = folder, engine, dict(identity), policy
-        self.events, self.check, self.copies = events or SilentLog(), check, copies
+        self.events, self.check, self.copies, self.beside = events or SilentLog(), check, copies, beside
+        self.step, self.when_restored = 0, _told_nobody
         self.ownership = Ownership(Depot(folder))
         self._token = 0
         self._staging = Staging()
@@ -144,12 +158,14 @@ class Checkpoints:
             "loss": loss if loss is not None and isfinite(loss) else None,
             "ephemeral": ephemeral,
             "example": self.check.circumstances() if self.check else None,
+            "found": self.beside.found() if self.beside and self.engine.rank == 0 else {},
         }
+        best = self.beside.keep(partial) if self.beside and self.engine.rank == 0 and state.get("best_step") else list
         staged = self._staging.copy(self.engine.fragments)
         outputs = to_bytes(self.check.outputs()) if self.check else b""
-        self._save = save = _Save(step, partial, self.folder / folder_name(step), body)
-        self._part = self._background.start(lambda: self._write_part(save, staged, outputs))
-        self._settled = False
+        self._save = save = _Save(step, partial, self.folder / folder_name(step), body, self._names(partial))
+        self._part = self._background.start(lambda: self._write_part(save, staged, outputs, best))
+        self._settled, self.step = False, step
 
     def votes(self) -> dict[str, float]:
         """What the ranks must agree on each step: whether a rank's part is not on disk yet, and whether one failed."""
@@ -201,9 +217,11 @@ class Checkpoints:
         self._agree()
         self._settled = True
 
-    def _write_part(self, save: _Save, staged: Staged, outputs: bytes) -> bytes | None:
+    def _write_part(
+        self, save: _Save, staged: Staged, outputs: bytes, best: Callable[[], list[dict[str, Any]]]
+    ) -> bytes | None:
         """Write this rank's files; the manifest's bytes if there is no other rank, and so the checkpoint is whole."""
-        rank, files = self.engine.rank, []
+        rank, files = self.engine.rank, best()
         save.partial.mkdir(parents=True, exist_ok=True)
         path = save.partial / STATE_FILE.format(rank=rank)
         files.append({"file": path.name, "bytes": staged.size, HASH: write_hashed(path, staged)})
@@ -241,24 +259,35 @@ class Checkpoints:
             CheckpointError: none is whole, or they belong to another training or another version of this program.
         """
         self.finish()
-        return Restorer(self.folder, self.engine, self.identity, self.events, self.check, self.copies).restore()
+        found = Restorer(
+            self.folder, self.engine, self.identity, self.events, self.check, self.copies, self.beside
+        ).restore()
+        self.step = found[0] if found is not None else 0
+        self.when_restored(self.step)
+        return found
 
     def forget(self, allows: Callable[[int, Mapping[str, Any]], bool]) -> None:
         """Remove the checkpoints that may not be continued, on disk and in the store; a collective call.
 
         Args:
             allows: whether a checkpoint may be, by its steps and the loop's state.
+
+        Raises:
+            CheckpointError: `allows` refuses to say.
         """
         self.finish()
-        if self.engine.rank == 0:
-            for folder, body in self._readable().values():
-                if not allows(body["step"], body["state"]):
-                    manifest.remove(folder)
-            self._forget_damaged(allows)
-            for step in self.copies.steps() if self.copies is not None else []:
-                if self.copies is not None and not allows(step, self.copies.manifest(step).get("state", {})):
-                    self.copies.discard(step)
-        self.engine.barrier()
+        together(self.engine, lambda: self._forget(allows))
+
+    def _forget(self, allows: Callable[[int, Mapping[str, Any]], bool]) -> None:
+        if self.engine.rank != 0:
+            return
+        for folder, body in self._readable().values():
+            if not allows(body["step"], body["state"]):
+                manifest.remove(folder)
+        self._forget_damaged(allows)
+        for step in self.copies.steps() if self.copies is not None else []:
+            if self.copies is not None and not allows(step, self.copies.manifest(step).get("state", {})):
+                self.copies.discard(step)
 
     def _forget_damaged(self, allows: Callable[[int, Mapping[str, Any]], bool]) -> None:
         """Give those that were set aside and may not be continued a name by which nobody asks for them back."""
@@ -286,16 +315,22 @@ class Checkpoints:
 
     def _opened(self, save: _Save) -> list[tuple[str, BinaryIO]]:
         """This rank's files, which rank 0 may be renaming now."""
-        names = [STATE_FILE.format(rank=self.engine.rank)]
-        names += [OUTPUTS_FILE] if self.engine.rank == 0 and self.check is not None else []
         files: list[tuple[str, BinaryIO]] = []
-        for name in names:
+        for name in save.files:
             try:
                 file = open(save.partial / name, "rb")  # noqa: SIM115  # whoever uploads it closes it
             except FileNotFoundError:
                 file = open(save.final / name, "rb")  # noqa: SIM115  # the same
             files.append((name, file))
         return files
+
+    def _names(self, partial: Path) -> tuple[str, ...]:
+        """The files that this rank has in a checkpoint that begins."""
+        names = [STATE_FILE.format(rank=self.engine.rank)]
+        if self.engine.rank == 0:
+            names += [OUTPUTS_FILE] if self.check is not None else []
+            names += [BEST_FILE] if (partial / BEST_FILE).exists() else []
+        return tuple(names)
 
     def _prune(self) -> None:
         there = self._readable()
@@ -328,3 +363,7 @@ class Checkpoints:
 
     def _agree(self) -> None:
         self.hear(agree(self.engine, self.votes(), self.engine.device))
+
+
+def _told_nobody(step: int) -> None:
+    """Nobody asked to be told."""

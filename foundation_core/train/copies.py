@@ -115,6 +115,16 @@ class StoreCopies:
         """The steps of the checkpoints that are there, as rank 0 knows them."""
         return sorted(self._known)
 
+    def manifests(self) -> list[dict[str, Any]]:
+        """Of all checkpoints that are there, the oldest first; it may be asked before the store is opened.
+
+        Raises:
+            TransientError: it does not answer.
+        """
+        found = self._patiently("be listed", self._files)
+        there = (self.manifest(step) for step in sorted(found) if MANIFEST_FILE in found[step])
+        return [body for body in there if body]
+
     def begin(self, step: int, files: Sequence[tuple[str, BinaryIO]], manifest: Future[bytes] | None) -> None:
         """Upload a checkpoint once those before it are done; one that still waits is left out for it."""
         upload = _Upload(step, files, manifest)
@@ -265,14 +275,18 @@ class StoreCopies:
             except OSError:  # the store is away: it is tried again with the next
                 return
 
-    def _look(self) -> None:
-        """Read the manifests that are there; files without one are left of an upload or a removal that broke off."""
+    def _files(self) -> dict[int, set[str]]:
+        """The files of each step."""
         found: dict[int, set[str]] = {}
         for name in self.depot.names():
             folder, _, file = name.partition("/")
             if file and (step := step_of(folder)) is not None:
                 found.setdefault(step, set()).add(file)
-        for step, names in found.items():
+        return found
+
+    def _look(self) -> None:
+        """Read the manifests that are there; files without one are left of an upload or a removal that broke off."""
+        for step, names in self._files().items():
             if MANIFEST_FILE in names and (body := self.manifest(step)):
                 self._known[step] = _known(body)
             else:

@@ -4,7 +4,8 @@
                                                                          the first one that read any of them
 
 Entries are only added, and a checkpoint says how many its training knew. One that knew fewer is of use if it is from
-before the first step that read a document of the others: it cannot tell that they were there.
+before the first step that read a document of the others: it cannot tell that they were there. One that knew more is
+refused.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from foundation_core.data.order import SampleOrder
 from foundation_core.data.quarantine import NamedRows, first_sample
+from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json, write_json
 
 LEDGER_FILE = "quarantine.json"
@@ -84,8 +86,17 @@ class Ledger:
         write_json(self._path, {"version": 1, "entries": [asdict(known) for known in [*self.entries, entry]]})
 
     def allows(self, step: int, state: Mapping[str, Any]) -> bool:
-        """Whether a checkpoint is like one of a training that knew all entries from its start."""
+        """Whether a checkpoint is like one of a training that knew all entries from its start.
+
+        Raises:
+            CheckpointError: it knew entries that are lost: their documents would be read again.
+        """
         known = int(state.get("faults", {}).get("quarantines", 0))
+        if known > len(self.entries):
+            raise CheckpointError(
+                f"the checkpoint of step {step} knew {known} entries of {self._path}, which has {len(self.entries)}",
+                fix=f"bring {LEDGER_FILE} back, or remove the checkpoints to train anew",
+            )
         return all(step <= entry.rewind_to for entry in self.entries[known:])
 
     def least_micro_batch(self) -> int:

@@ -24,6 +24,8 @@ from foundation_core.train.writer import hash_file
 MANIFEST_FILE = "manifest.json"
 MANIFEST_VERSION = 3
 STATE_FILE = "rank-{rank:05d}.safetensors"
+BEST_FILE = "best.safetensors"
+"""The weights that were best on validation so far: of all ranks, written by rank 0."""
 OUTPUTS_FILE = "example.f32"
 """What the model said of a small example, float32."""
 HASH = "xxh3_128"
@@ -32,9 +34,9 @@ one could change the manifest beside it. It costs the training a tenth of what s
 DAMAGED = ".damaged-"
 _REPLACED = ".replaced"
 _FIELDS = ("step", "world", "identity", "state", "seconds", "loss", "ephemeral", "example", "files")
-_STATE_SUFFIX = ".safetensors"
+_STATE_NAME = re.compile(r"rank-\d+\.safetensors")
 _NAME = re.compile(r"step-(\d{8,})")
-FAULTS = ("whole", "missing", "truncated", "changed", "manifest", "outputs")
+FAULTS = ("whole", "missing", "truncated", "changed", "manifest", "outputs", "best")
 """What a checkpoint can be: whole, or the first thing that is wrong with it."""
 _WORDS = {
     "missing": "{file} is not there",
@@ -42,6 +44,7 @@ _WORDS = {
     "changed": "{file} is not what was saved",
     "manifest": "its manifest is no manifest",
     "outputs": "the model that was read from it does not say what the model that was saved said",
+    "best": "the best weights so far are neither in it nor in the folder of the training",
 }
 
 
@@ -116,7 +119,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def state_files(body: Mapping[str, Any]) -> list[str]:
     """The names of the files that hold the ranks' parts."""
-    return sorted(entry["file"] for entry in body["files"] if entry["file"].endswith(_STATE_SUFFIX))
+    return sorted(entry["file"] for entry in body["files"] if _STATE_NAME.fullmatch(entry["file"]))
 
 
 def saved_of(body: Mapping[str, Any]) -> Saved:

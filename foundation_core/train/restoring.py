@@ -1,6 +1,6 @@
 """The newest checkpoint that is whole, on disk or in the store, as all ranks see it.
 
-newest -> manifest, sizes, hashes (each rank a share of the files) -> the engine -> outputs of the example
+newest -> manifest, sizes, hashes (each rank a share of the files) -> the engine -> example's outputs -> best weights
    |                                  a fault, on any rank
    +-- the one before <---------------------+            none left: an error, if there ever was one
 """
@@ -18,6 +18,7 @@ from foundation_core.errors import CheckpointError, DataError
 from foundation_core.events import EventLog
 from foundation_core.files import PARTIAL, write_json
 from foundation_core.train import manifest
+from foundation_core.train.beside import Beside
 from foundation_core.train.collective import of_rank_0, together
 from foundation_core.train.copies import StoreCopies
 from foundation_core.train.engine import Engine
@@ -44,9 +45,10 @@ class Restorer:
         events: EventLog,
         check: OutputCheck | None,
         copies: StoreCopies | None,
+        beside: Beside | None = None,
     ) -> None:
         self.folder, self.engine, self.identity = folder, engine, identity
-        self.events, self.check, self.copies = events, check, copies
+        self.events, self.check, self.copies, self.beside = events, check, copies, beside
 
     def restore(self) -> tuple[int, dict[str, Any]] | None:
         """Load the newest one that is whole: (steps done, the loop's state), or None if there never was one."""
@@ -54,9 +56,7 @@ class Restorer:
         while (found := self._candidate(damaged)) is not None:
             body, wrong = self._load(found)
             if body is not None and not wrong.code:
-                if damaged and self.engine.rank == 0:
-                    self._set_aside(damaged, found.step, began)
-                self.engine.barrier()
+                self._settle(body, damaged, began)
                 return body["step"], body["state"]
             damaged[found] = wrong, wrong.said(body)
         had_one = of_rank_0(self.engine, int(any(self.folder.glob(f"step-*{DAMAGED}*"))))
@@ -103,7 +103,8 @@ class Restorer:
             if body is None or wrong.code:
                 return body, wrong
             self.engine.restore(StateFiles(folder / name for name in manifest.state_files(body)))
-            return body, self._first(self._wrong_outputs(folder, body))
+            wrong = self._first(self._wrong_outputs(folder, body))
+            return body, wrong if wrong.code else self._first(self._wrong_best(body))
 
     def _check_identity(self, place: str, body: Mapping[str, Any], fix: str) -> None:
         for name, expected in self.identity.items():
@@ -119,6 +120,22 @@ class Restorer:
             return Fault()
         differs = self.check.differs(from_file(folder / OUTPUTS_FILE), body["example"])
         return fault("outputs") if differs else Fault()
+
+    def _wrong_best(self, body: Mapping[str, Any]) -> Fault:
+        """A checkpoint without them is from before they travelled, or somebody removed them while training."""
+        lacks = self.beside is not None and self.engine.rank == 0 and self.beside.lacks_best(body)
+        return fault("best") if lacks else Fault()
+
+    def _settle(self, body: Mapping[str, Any], damaged: Mapping[_Candidate, tuple[Fault, str]], began: float) -> None:
+        """Leave the folder as that of the training that goes on."""
+
+        def settle() -> None:
+            if damaged and self.engine.rank == 0:
+                self._set_aside(damaged, body["step"], began)
+            if self.beside is not None and self.engine.rank == 0:
+                self.beside.bring_back(self.folder / folder_name(body["step"]), body)
+
+        together(self.engine, settle)
 
     def _bring(self, step: int) -> None:
         """Copy a checkpoint out of the store, each rank a share of its files, as if it had been saved here."""
