@@ -11,7 +11,8 @@ class CheckpointSpec(Spec):
     every_minutes: float | None = placement(None, gt=0, allow_inf_nan=False)
     """Save after so many minutes of training since the last checkpoint, too. Empty: by steps alone."""
     keep_best: int = placement(0, ge=0)
-    """How many checkpoints with the least validation loss stay too; those saved at a step that is validated count."""
+    """How many checkpoints with the least validation loss stay too; those saved behind the validation of
+    their step count."""
     keep_each_minutes: float | None = placement(None, gt=0, allow_inf_nan=False)
     """Of each so many minutes of training the first checkpoint stays too. Empty: none for that."""
     verify_outputs: bool = placement(True)
