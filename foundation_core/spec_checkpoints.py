@@ -23,3 +23,11 @@ class CheckpointSpec(Spec):
     alone."""
     store_patience_minutes: float = placement(10.0, gt=0, allow_inf_nan=False)
     """How long the store may not answer: then a start is refused, and a checkpoint stays on disk alone."""
+    stop_seconds: float = placement(300.0, gt=0, allow_inf_nan=False)
+    """How long a training that was asked to stop may be silent before it is killed: each step, validation and save that
+    it reports begins the time anew. Where there is a store, store_patience_minutes come to it."""
+
+    @property
+    def silent_stop_seconds(self) -> float:
+        """`stop_seconds`, with the time that the last copy may need, about which nothing is said."""
+        return self.stop_seconds + (60 * self.store_patience_minutes if self.store is not None else 0.0)

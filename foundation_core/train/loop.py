@@ -87,7 +87,7 @@ class Progress:
         ended_by: the budget that ended the training before its last step, or empty.
         faults: what went wrong so far.
         saved_seconds: what `seconds` was at the last checkpoint.
-        owes_validation: whether `step` is to be validated and is not yet: somebody asked to stop, and saving came first.
+        owes_validation: whether `step` is still to be validated: somebody asked to stop, and saving came first.
     """
 
     step: int = 0

@@ -175,7 +175,7 @@ def test_a_stop_at_a_step_to_be_validated_saves_at_once_and_validates_when_it_go
 def test_a_stop_between_validations_owes_none_and_an_owed_one_that_is_forgotten_is_missed(
     token_corpus: Path, tmp_path: Path, uninterrupted: Trained
 ) -> None:
-    """The controls to the test above: nothing is validated twice or where it is not due, and the debt is what does it."""
+    """The controls to the test above: nothing is validated where it is not due, and the debt is what does it."""
     between, forgotten = (Training(tmp_path / name, token_corpus, steps=STEPS) for name in ("between", "forgotten"))
     with pytest.raises(Stopped):
         between.run(_from_step(4))
@@ -190,7 +190,9 @@ def test_a_stop_between_validations_owes_none_and_an_owed_one_that_is_forgotten_
     assert uninterrupted.validations.keys() - forgotten.run().validations.keys() == {6}
 
 
-def test_the_best_weights_are_found_by_an_owed_validation_too(token_corpus: Path, tmp_path: Path, wild: Trained) -> None:
+def test_the_best_weights_are_found_by_an_owed_validation_too(
+    token_corpus: Path, tmp_path: Path, wild: Trained
+) -> None:
     best = wild.progress.best_step
     training = Training(tmp_path, token_corpus, optimizer=WILD, validate_every_steps=2)
     with pytest.raises(Stopped):
