@@ -40,8 +40,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "CUDA_VISIBLE_DEVICES": "",  # this version trains on CPUs; half of the parts would take a GPU that they find
 }
-JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "60"}
-"""For a Ray head: a job's save takes longer than the 3 s after which Ray would kill it."""
+JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "300"}
+"""For a Ray head: the rest of a job's step and its save take longer than the 3 s after which Ray would kill it."""
 
 
 class Part:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from cluster.embedded import TRAIN, Part
 from cluster.job import Job
+from cluster.patience import STOP_SECONDS, Patience
 from cluster.ray_jobs import connect, inherited_environment, live_jobs
 from cluster.settings import Settings
 from cluster.stop import RequeueInterrupt, StopFile
@@ -31,8 +32,6 @@ LOOK_SECONDS = 1.0
 AGENT_SECONDS = 60.0
 NO_AGENT = "No available agent"
 """In Ray's words, which has no type for it."""
-STOP_SECONDS = 45.0
-"""How long a stage may take to save its work after it was asked to stop."""
 
 
 KEEP_MEMORY = {
@@ -203,7 +202,7 @@ def follow(launcher: Launcher, job: Job, report: Callable[[Event], None]) -> str
     except BaseException as asked:
         stop.request(requeue=isinstance(asked, RequeueInterrupt))
         with contextlib.suppress(FoundationError):
-            log.follow(launcher, job_id, report, time.monotonic() + STOP_SECONDS)
+            log.follow(launcher, job_id, report, Patience.with_job(job))
         launcher.kill(job_id)
         raise
 
@@ -215,17 +214,23 @@ class _LogReader:
         self._folder, self._offset = folder, offset
 
     def follow(
-        self, launcher: Launcher, job_id: str, report: Callable[[Event], None], deadline: float = float("inf")
+        self, launcher: Launcher, job_id: str, report: Callable[[Event], None], patience: Patience | None = None
     ) -> str:
-        """Report events until the one that ends the job; the job's id."""
+        """Report events until the one that ends the job; the job's id.
+
+        Args:
+            patience: with a job that was asked to stop.
+        """
         next_look = time.monotonic() + LOOK_SECONDS
-        while time.monotonic() < deadline:
+        while patience is None or not patience.is_over:
             alive = True
             if time.monotonic() > next_look:  # before reading: what a job said last is read after it was seen dead
                 next_look = time.monotonic() + LOOK_SECONDS
                 alive = launcher.is_alive(job_id)
             for behind, event in read_events(self._folder, self._offset):
                 self._offset = behind
+                if patience is not None:
+                    patience.hear(event)
                 report(event)
                 if event["kind"] == "end":
                     return _ended(event, job_id)
@@ -235,7 +240,7 @@ class _LogReader:
                 fix = "run the same command again: it continues from what was saved"
                 raise TransientError(f"{job_id} died without a word", fix=fix)
             time.sleep(POLL_SECONDS)
-        raise TransientError(f"{job_id} did not stop within {STOP_SECONDS:.0f} s")
+        raise TransientError(f"{job_id} was asked to stop and silent for {patience.seconds:.0f} s")
 
 
 def _ended(event: Event, job_id: str) -> str:

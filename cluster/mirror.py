@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from foundation_core.errors import FoundationError
 from foundation_core.events import EventLog, last_event, read_events
@@ -100,9 +100,7 @@ class Mirror:
             self._away_since = now
         elif not self._is_away and now - self._away_since >= AWAY_SECONDS and self._job_speaks():
             self._is_away = True
-            EventLog(self._folder).write(
-                "failure", failure="tracking_away", step=None, attempt=None, budget_left=None, what=away.found
-            )
+            self._write("failure", attempt=None, budget_left=None, what=away.found)
 
     def _job_speaks(self) -> bool:
         """Whether the attempt goes on: the last word of one that is over is its event `end`."""
@@ -110,6 +108,8 @@ class Mirror:
 
     def _tell_back(self) -> None:
         if self._is_away and self._away_since is not None and self._job_speaks():
-            seconds = round(time.monotonic() - self._away_since, 3)
-            EventLog(self._folder).write("recovered", failure="tracking_away", step=None, seconds=seconds)
+            self._write("recovered", seconds=round(time.monotonic() - self._away_since, 3))
         self._away_since, self._is_away = None, False
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        EventLog(self._folder).write(kind, failure="tracking_away", service="MLflow", step=None, **fields)

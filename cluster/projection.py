@@ -71,7 +71,8 @@ class Choice:
         memory: of one card, beside what is reserved.
         host_bytes: of the optimizer's state that is kept in the memory of the card's host.
         free_bytes: that a card would have left; below 0 it does not fit.
-        days: of all steps, without saves and interruptions.
+        steps: until the recipe's are done, or one of its budgets is used up.
+        days: of these steps, without saves and interruptions.
         utilisation: of the peak, by the FLOPs that the model needs; what is computed again does not count.
         checkpoint_seconds: until it is written, by all nodes at once.
     """
@@ -86,6 +87,7 @@ class Choice:
     free_bytes: int
     step: StepTime
     tokens_per_second: float
+    steps: int
     days: float
     utilisation: float
     checkpoint_bytes: int
@@ -95,6 +97,11 @@ class Choice:
     def fits(self) -> bool:
         """Whether a card has the memory."""
         return self.free_bytes >= 0
+
+    @property
+    def leaving_seconds(self) -> float:
+        """From being asked to leave until a checkpoint is written, at the most: the save begins behind a step."""
+        return self.step.total + self.checkpoint_seconds
 
     @property
     def name(self) -> str:
@@ -119,7 +126,7 @@ def project(
     step = step_time(cluster, spec, size, memory(False), places, recomputed=recomputed)
     trained_per_second = spec.batch_rows * places / step.total
     peak = cluster.card.peak_flops_per_second[spec.precision] * cluster.ranks
-    saved = checkpoint_bytes(spec, size)
+    saved, steps = checkpoint_bytes(spec, size), _steps(spec, places, step.total)
     return Choice(
         engine=engine,
         zero_stage=zero_stage,
@@ -131,7 +138,8 @@ def project(
         free_bytes=cluster.card.memory_bytes - cluster.card.reserved_bytes - needed.total,
         step=step,
         tokens_per_second=trained_per_second,
-        days=trained_tokens(spec, places) / trained_per_second / 86_400,
+        steps=steps,
+        days=steps * step.total / 86_400,
         utilisation=trained_per_second * training_flops(size, places) / peak,
         checkpoint_bytes=saved,
         checkpoint_seconds=saved / cluster.store_bytes_per_second,
@@ -199,6 +207,12 @@ def _on(spec: PretrainSpec, cluster: ClusterSpec) -> PretrainSpec:
     if precision == "auto":
         precision = "bf16" if "bf16" in cluster.card.peak_flops_per_second else "float32"
     return spec.model_copy(update={"workers": cluster.ranks, "precision": precision})
+
+
+def _steps(spec: PretrainSpec, places: int, step_seconds: float) -> int:
+    """Steps until the first end: a budget ends a training behind the step that uses it up."""
+    steps = ceil(trained_tokens(spec, places) / (spec.batch_rows * places))
+    return steps if spec.max_seconds is None else min(steps, ceil(spec.max_seconds / step_seconds))
 
 
 def _check(spec: PretrainSpec, cluster: ClusterSpec) -> None:

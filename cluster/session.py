@@ -209,7 +209,7 @@ class Session:
             environment=environment,
             on_ray=on_ray,
         )
-        self._report(stage, {"kind": "launch"})
+        self._report(stage, {"kind": "launch", "folder": str(folder)})
         launcher = self._ray.result() if on_ray and self._ray else self._local
         if stage == "finetune":
             self._local.warm("evaluate")

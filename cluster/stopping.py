@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cluster.launch import POLL_SECONDS, STOP_SECONDS, RayLauncher
+from cluster.launch import POLL_SECONDS, RayLauncher
 from cluster.leases import is_held
+from cluster.patience import Patience
 from cluster.ray_jobs import live_jobs
 from cluster.settings import Settings
 from cluster.stop import StopFile
@@ -32,9 +33,9 @@ def stop_stage(folder: Path, settings: Settings) -> dict[str, Any]:
     """Ask a running stage to stop; its event `end`, once it and the command that follows it are through.
 
     Raises:
-        TransientError: it died without a word, or did not save in time; a Ray job is killed then.
+        TransientError: it died without a word, or was silent for too long; a Ray job is killed then.
     """
-    offset, deadline = (folder / EVENTS_FILE).stat().st_size, time.monotonic() + STOP_SECONDS
+    offset, patience = (folder / EVENTS_FILE).stat().st_size, Patience.with_stage(folder)
     stop, end = StopFile(folder), dict[str, Any]()
     while not end:
         alive = is_running(folder, settings)  # before reading: what it said last is read after it was seen dead
@@ -42,22 +43,23 @@ def stop_stage(folder: Path, settings: Settings) -> dict[str, Any]:
             stop.request()
         for behind, event in read_events(folder, offset):
             offset, end = behind, event if event["kind"] == "end" else end
+            patience.hear(event)
         if not end and not alive:
             raise TransientError(f"{folder.name} died without a word", fix="run it again: it continues")
-        if not end and time.monotonic() > deadline:
-            raise _unwilling(folder, settings)
+        if not end and patience.is_over:
+            raise _unwilling(folder, settings, patience.seconds)
         time.sleep(POLL_SECONDS)
-    while is_held(folder) and time.monotonic() < deadline:  # the command closes the MLflow run
+    while is_held(folder) and not patience.is_over:  # the command closes the MLflow run
         time.sleep(POLL_SECONDS)
     return end
 
 
-def _unwilling(folder: Path, settings: Settings) -> FoundationError:
+def _unwilling(folder: Path, settings: Settings, seconds: float) -> FoundationError:
     job_id = job_of(folder, settings)
     if job_id:
         RayLauncher(settings.ray_dashboard).kill(job_id)
-        return TransientError(f"{job_id} did not stop within {STOP_SECONDS:.0f} s and was killed")
+        return TransientError(f"{job_id} was asked to stop, silent for {seconds:.0f} s, and killed")
     return TransientError(
-        f"{folder.name} did not stop within {STOP_SECONDS:.0f} s",
+        f"{folder.name} was asked to stop and silent for {seconds:.0f} s",
         fix="it stops as soon as it asks; `foundation logs` shows what it does",
     )

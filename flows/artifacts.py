@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -21,7 +21,6 @@ from prefect.artifacts import (
     create_table_artifact,
     update_progress_artifact,
 )
-from prefect.events import emit_event
 
 from cluster.forecast import Forecast
 from cluster.planning import Step
@@ -30,7 +29,6 @@ from cluster.sweep import Outcome
 from flows.planned import plan_markdown
 from flows.summary import failure_rows, summary_row, sweep_rows
 from foundation_core.events import read_events
-from foundation_core.failures import told
 from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
@@ -150,16 +148,6 @@ def show_failures(stage: str, folder: Path) -> None:
         create_table_artifact(
             rows, key=f"{stage}-failures", description=f"What went wrong in {stage}, and what was done"
         )
-
-
-def emit_failure(stage: str, event: Mapping[str, Any], run_id: str) -> None:
-    """Tell Prefect's event feed, for automations that wait for `foundation.failure.<class>` or `.recovered.<class>`."""
-    emit_event(
-        f"foundation.{event['kind']}.{event['failure']}",
-        resource={"prefect.resource.id": f"foundation.stage.{run_id}.{stage}", "prefect.resource.name": stage},
-        related=[{"prefect.resource.id": f"prefect.flow-run.{run_id}", "prefect.resource.role": "flow-run"}],
-        payload={**event, "told": told(event)},
-    )
 
 
 def show_sweep(outcomes: Sequence[Outcome], name: str) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from logging import INFO, WARNING
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -20,7 +21,6 @@ from cluster.session import Report, Session
 from cluster.settings import Settings
 from flows.artifacts import (
     ProgressBars,
-    emit_failure,
     show_card,
     show_failures,
     show_links,
@@ -29,8 +29,8 @@ from flows.artifacts import (
     show_results,
 )
 from flows.console import current_console
+from flows.mirror import PrefectMirror
 from flows.pauses import pausable
-from foundation_core.failures import told
 from foundation_core.specs import PipelineSpec
 from foundation_core.store import Result
 
@@ -77,12 +77,12 @@ def publish(recipe: PipelineSpec, source_content: str = "") -> None:
 
 def run_until(recipe: PipelineSpec, source_content: str, last: str) -> None:
     """Run the stages in order up to one of them."""
-    with open_session(recipe, source_content, last) as session:
-        results = run_stages(session, last)
-    show_results(results.values())
+    with open_session(recipe, source_content, last) as (session, mirror):
+        results = run_stages(session, mirror, last)
+        mirror.show(partial(show_results, results.values()))
 
 
-def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result]:
+def run_stages(session: Session, mirror: PrefectMirror, last: str, label: str = "") -> dict[str, Result]:
     """The results of the stages up to one of them, by role.
 
     Args:
@@ -96,13 +96,16 @@ def run_stages(session: Session, last: str, label: str = "") -> dict[str, Result
             results[ROLES[stage]] = task_run(session, stage, **{role: results[role] for role in roles})
         except Exception:
             if session.at_work is not None:
-                with suppress(Exception):  # Prefect may be what failed; the error that is told is the stage's own
-                    show_failures(stage, session.at_work)
+                mirror.show(partial(show_failures, stage, session.at_work))
             raise
-        show_links(results[ROLES[stage]], session.settings)  # here: what a task shows stands far down on the run's page
-        show_pictures(results[ROLES[stage]], session.settings)
-        show_card(results[ROLES[stage]])
-        show_failures(stage, results[ROLES[stage]].folder)
+        made = results[ROLES[stage]]
+        for show in (  # here: what a task shows stands far down on the run's page
+            partial(show_links, made, session.settings),
+            partial(show_pictures, made, session.settings),
+            partial(show_card, made),
+            partial(show_failures, stage, made.folder),
+        ):
+            mirror.show(show)
         if stage == last:
             break
     return results
@@ -115,34 +118,39 @@ def run_stage(session: Session, stage: str, **inputs: Result) -> Result:
 
 
 @contextmanager
-def open_session(recipe: PipelineSpec, source_content: str, last: str = "publish") -> Iterator[Session]:
+def open_session(
+    recipe: PipelineSpec, source_content: str, last: str = "publish"
+) -> Iterator[tuple[Session, PrefectMirror]]:
     """The parts that a run up to a stage needs, tied to this Prefect flow run."""
     settings = Settings.from_environment()
     content = source_content or source_content_of(recipe, settings.results)
     steps, found = checked_plan(recipe, settings, content, last)
     preflight_cluster(recipe, settings, steps)
-    show_plan(recipe, steps, found)
     run_id = str(flow_run.id)
     with (
         owning(settings, run_id),
-        ProgressBars() as bars,
-        Session(recipe, settings, content, reporter(bars), last, run_id) as session,
+        reporting() as (mirror, report),
+        Session(recipe, settings, content, report, last, run_id) as session,
         pausable(UUID(run_id), session.stop) if deployment.id else nullcontext(),  # nobody would resume another run
     ):
-        yield session
+        mirror.show(partial(show_plan, recipe, steps, found))
+        yield session, mirror
 
 
-def reporter(bars: ProgressBars) -> Report:
-    """Tells the terminal, Prefect's log and the bars on the run's page of every event of a stage."""
-    log, console, run_id = get_run_logger(), current_console(), str(flow_run.id)
+@contextmanager
+def reporting() -> Iterator[tuple[PrefectMirror, Report]]:
+    """What tells the terminal, the bars on the run's page and Prefect's log of every event of a stage."""
+    log, console = get_run_logger(), current_console()
+    with PrefectMirror(console.report) as mirror, ProgressBars() as bars:
 
-    def report(stage: str, event: dict[str, Any]) -> None:
-        console.report(stage, event)
-        bars.report(stage, event)
-        if event["kind"] == "say":
-            log.info("%s: %s", stage, event["text"])
-        elif event["kind"] in ("failure", "recovered"):
-            log.log(WARNING if event["kind"] == "failure" else INFO, "%s: %s", stage, told(event))
-            emit_failure(stage, event, run_id)
+        def report(stage: str, event: dict[str, Any]) -> None:
+            console.report(stage, event)
+            bars.report(stage, event)
+            if event["kind"] == "launch":
+                mirror.begin(stage, Path(event["folder"]))
+            elif event["kind"] == "reused":
+                mirror.catch_up(stage, Path(event["folder"]))
+            elif event["kind"] == "say" and "time" not in event:  # the session's own word; the record has a time
+                log.info("%s: %s", stage, event["text"])
 
-    return report
+        yield mirror, report

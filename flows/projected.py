@@ -33,8 +33,11 @@ def fact_rows(training: Training, cluster: ClusterSpec, best: Choice) -> list[tu
     notice, save = cluster.preemption_notice_seconds, best.checkpoint_seconds
     verdict = "no notice of preemption to save in" if not notice else f"notice of preemption: {duration(notice)}"
     if notice:
-        verdict += ", enough" if save <= notice else ", TOO SHORT: what was done since the last save is lost"
-    tokens, rows_each = spec.steps * spec.batch_rows * training.places, spec.batch_rows / cluster.ranks
+        enough = "enough" if best.leaving_seconds <= notice else "TOO SHORT"
+        verdict += f", {enough} for the rest of a step and the save, up to {best.leaving_seconds:.3g} s"
+        verdict += "" if enough == "enough" else ": what was done since the last save is lost"
+    tokens, rows_each = best.steps * spec.batch_rows * training.places, spec.batch_rows / cluster.ranks
+    ended = f" of {spec.steps:,}, until a budget is used up," if best.steps < spec.steps else ""
     offloaded = (
         f"{best.host_bytes / 1e9:,.3g} GB of a card's optimizer state in its host's memory; the time to move it is"
     )
@@ -42,7 +45,8 @@ def fact_rows(training: Training, cluster: ClusterSpec, best: Choice) -> list[tu
     return [
         ("cluster", f"{cluster.name}: {cluster.ranks:,} x {cluster.card.name}"),
         ("parameters", size_told(best.parameters, best.active_parameters)),
-        ("trained on", f"{tokens:,} tokens: {spec.steps:,} steps of {spec.batch_rows:,} rows, {rows_each:.4g} a card"),
+        ("trained on", f"{tokens:,} tokens: {best.steps:,} steps{ended} of {spec.batch_rows:,} rows,"
+         f" {rows_each:.4g} a card"),
         ("recommended", f"{best.name}: the fastest that fits"),
         ("step", f"{step.products:.3g} s products + {step.memory:.3g} s memory + {step.waiting:.3g} s waiting for the"
          f" exchange ({step.exchange:.3g} s{hidden})"),
@@ -57,7 +61,7 @@ def projection_json(found: Sequence[Choice], best: Choice, cluster: ClusterSpec)
     """All ways to train, for a script; sizes in bytes, times in seconds."""
 
     def body(choice: Choice) -> dict[str, object]:
-        names = {"name": choice.name, "fits": choice.fits}
+        names = {"name": choice.name, "fits": choice.fits, "leaving_seconds": choice.leaving_seconds}
         return names | asdict(choice) | {"memory": choice.memory._asdict(), "step": choice.step._asdict()}
 
     return json.dumps({"cluster": cluster.model_dump(), "recommended": best.name, "ways": [body(one) for one in found]})

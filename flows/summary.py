@@ -79,13 +79,18 @@ def sweep_rows(outcomes: Sequence[Outcome]) -> list[dict[str, str]]:
 def failure_rows(events: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The rows of a stage's failures by column, in the order of time."""
     rows: list[dict[str, str]] = []
+    last: dict[tuple[str, str], dict[str, str]] = {}
     for event in events:
+        if event["kind"] not in ("failure", "recovered"):
+            continue
+        which = event["failure"], event.get("service", "")  # MLflow may come back while Prefect stays away
         if event["kind"] == "failure":
-            rows.append(
-                {"failure": event["failure"], "step": str(event["step"]), "what": event["what"], "went on after": ""}
-            )
-        elif event["kind"] == "recovered" and rows:
-            rows[-1]["went on after"] = f"{event['seconds']:.0f} s"
+            last[which] = {
+                "failure": event["failure"], "step": str(event["step"]), "what": event["what"], "went on after": ""
+            }  # fmt: skip
+            rows.append(last[which])
+        elif which in last:
+            last[which]["went on after"] = f"{event['seconds']:.0f} s"
     return rows
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prefect import flow
 from prefect.runtime import flow_run
 
@@ -10,8 +12,9 @@ from cluster.planning import ROLES
 from cluster.session import Report, Session
 from cluster.settings import Settings
 from cluster.sweep import OpenSweep, Outcome, Point, Sweep, plan_sweep
-from flows.artifacts import ProgressBars, show_sweep
-from flows.pipeline import reporter, run_stages
+from flows.artifacts import show_sweep
+from flows.mirror import PrefectMirror
+from flows.pipeline import reporting, run_stages
 from foundation_core.errors import FoundationError, Stopped
 from foundation_core.specs import PipelineSpec
 from foundation_core.tracking.lineage import result_tags
@@ -39,23 +42,24 @@ def run_sweep(planned: Sweep, settings: Settings) -> None:
     this_run = str(flow_run.id)
     with (
         owning(settings, this_run),
-        ProgressBars() as bars,
+        reporting() as (mirror, report),
         OpenSweep(planned, settings, this_run) as opened,
     ):
-        report = reporter(bars)
-        outcomes = [_run_point(planned, point, opened, settings, report) for point in planned.points]
-        show_sweep(outcomes, f"{planned.over}, sweep {planned.id}")
+        outcomes = [_run_point(planned, point, opened, settings, mirror, report) for point in planned.points]
+        mirror.show(partial(show_sweep, outcomes, f"{planned.over}, sweep {planned.id}"))
         opened.record(outcomes)
 
 
-def _run_point(planned: Sweep, point: Point, opened: OpenSweep, settings: Settings, report: Report) -> Outcome:
+def _run_point(
+    planned: Sweep, point: Point, opened: OpenSweep, settings: Settings, mirror: PrefectMirror, report: Report
+) -> Outcome:
     name = planned.name(point)
     report("sweep", {"kind": "say", "text": f"{name}, {planned.points.index(point) + 1} of {len(planned.points)}"})
     try:
         with Session(
             point.recipe, settings, point.source_content, report, planned.last, str(flow_run.id), opened.point(point)
         ) as session:
-            results = run_stages(session, planned.last, name)
+            results = run_stages(session, mirror, planned.last, name)
             outcome = Outcome.of(point.value, results[ROLES["pretrain"]])
             tags = result_tags(results)
             assert outcome.best is not None

@@ -170,10 +170,15 @@ class Budgets:
 def told(event: Mapping[str, Any]) -> str:
     """An event `failure` or `recovered` in words."""
     if event["kind"] == "recovered":
-        return f"recovered from {event['failure']} after {event['seconds']:.0f} s{_at(event)}"
+        return f"recovered from {_name(event)} after {event['seconds']:.0f} s{_at(event)}"
     left = event.get("budget_left")
     budget = "" if left is None else f"; {left} more in a row would be borne"
-    return f"{event['failure']}{_at(event)}: {event['what']}{budget}"
+    return f"{_name(event)}{_at(event)}: {event['what']}{budget}"
+
+
+def _name(event: Mapping[str, Any]) -> str:
+    """The class, and which service it was if it can be one of two."""
+    return f"{event['failure']} ({event['service']})" if "service" in event else str(event["failure"])
 
 
 def _at(event: Mapping[str, Any]) -> str:

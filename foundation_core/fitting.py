@@ -5,10 +5,16 @@ A name that is not in these tables is of another package, and is not judged here
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 Kind = Literal["text", "image", "audio", "series"]
+
+TEXT_FRACTION = 0.15
+"""Of a text's tokens so many are hidden where a recipe does not say. Source: Devlin et al. 2019, BERT, section 3.1."""
+PATCH_FRACTION = 0.75
+"""Of a sample's patches. Source: He et al. 2022, Masked Autoencoders Are Scalable Vision Learners, section 3."""
 
 
 class Family(NamedTuple):
@@ -18,11 +24,15 @@ class Family(NamedTuple):
         reads: text or values.
         objectives: that its outputs answer.
         tasks: that go on with its own decoder.
+        trunks: that it is built of.
+        experts: whether its objectives have the routers of experts use all of them.
     """
 
     reads: Literal["text", "values"]
     objectives: tuple[str, ...]
     tasks: tuple[str, ...] = ()
+    trunks: Literal[1, 2] = 1
+    experts: bool = False
 
 
 class Task(NamedTuple):
@@ -30,12 +40,14 @@ class Task(NamedTuple):
 
     Args:
         needs_decoder: whether it goes on with a family's own decoder.
-        answers: where an answer of text stands that a text asks for: in a row of its own, or behind what was asked.
+        answers: where an answer of text stands: in a row of its own, or behind what was asked.
+        kind: of the only values that it is about; None: any.
     """
 
     reads: Literal["text", "values"]
     needs_decoder: bool = False
     answers: Literal["none", "apart", "behind"] = "none"
+    kind: Kind | None = None
 
 
 class Source(NamedTuple):
@@ -43,10 +55,12 @@ class Source(NamedTuple):
 
     Args:
         captioned: None: where the spec names a column of captions.
+        groups: that its items have; None: other corpora have others.
     """
 
     kind: Kind
     captioned: bool | None = False
+    groups: int | None = None
 
 
 class Spans(NamedTuple):
@@ -72,6 +86,23 @@ class Spans(NamedTuple):
         return cls(cut, min(max(1, round(cut / span_tokens)), cut, tokens - cut))
 
 
+class Patches(NamedTuple):
+    """What masked patches show of a sample, and what they hide of it."""
+
+    visible: int
+    hidden: int
+
+    @classmethod
+    def of(cls, patches: int, fraction: float) -> Patches:
+        """Those of a sample of so many patches.
+
+        Args:
+            fraction: share of the patches that are hidden.
+        """
+        visible = max(1, round(patches * (1 - fraction)))
+        return cls(visible, patches - visible)
+
+
 class Choice(NamedTuple):
     """What a recipe chooses.
 
@@ -84,6 +115,10 @@ class Choice(NamedTuple):
         context_tokens: of a row of text.
         sentinels: that the tokenizer has.
         spans: what span corruption cuts out of a row; None where it is not the objective.
+        hidden_fraction: share of its patches that masked patches hide.
+        experts: of the first trunk.
+        second_experts: of the second trunk; None where the recipe says nothing of one.
+        class_names: that go into the templates of an evaluation; None where there are none, or no evaluation.
     """
 
     source: str
@@ -99,24 +134,26 @@ class Choice(NamedTuple):
     context_tokens: int = 0
     sentinels: int = 0
     spans: Spans | None = None
+    hidden_fraction: float = PATCH_FRACTION
+    experts: int = 0
+    second_experts: int | None = None
+    class_names: int | None = None
 
 
 FAMILIES: Mapping[str, Family] = {
     "decoder": Family("text", ("next_token", "prefix"), ("complete_function", "continue_text")),
-    "mixture": Family("text", ("balanced_next_token", "next_token", "prefix"), ("complete_function", "continue_text")),
+    "mixture": Family("text", ("balanced_next_token",), ("complete_function", "continue_text"), experts=True),
     "encoder": Family("text", ("masked_token",)),
-    "encoder_decoder": Family("text", ("span_corruption",), ("docstring_of_function",)),
-    "masked_autoencoder": Family("values", ("masked_patches",), ("next_values",)),
-    "dual_encoder": Family("values", ("contrastive",)),
-    "captioner": Family("values", ("captioning",), ("caption_of_sample", "caption_naming_class")),
+    "encoder_decoder": Family("text", ("span_corruption",), ("docstring_of_function",), trunks=2),
+    "masked_autoencoder": Family("values", ("masked_patches",), ("next_values",), trunks=2),
+    "dual_encoder": Family("values", ("contrastive",), trunks=2),
+    "captioner": Family("values", ("captioning",), ("caption_of_sample", "caption_naming_class"), trunks=2),
 }
 NEEDED_TOKENS: Mapping[str, tuple[str, ...]] = {
     "masked_token": ("mask",),
     "span_corruption": ("start", "sentinels"),
     "captioning": ("start",),
 }
-TEXT_FRACTION = 0.15
-"""Of a text's tokens so many are hidden where a recipe does not say. Source: Devlin et al. 2019, BERT, section 3.1."""
 READ_A_PREFIX_WHOLE = ("prefix", "complete_function")
 """Objectives and tasks in which a causal trunk reads a part of its row both ways."""
 NEED_CAPTIONS = ("contrastive", "captioning", "caption_of_sample", "caption_naming_class")
@@ -127,17 +164,17 @@ TASKS: Mapping[str, Task] = {
     "complete_function": Task("text", needs_decoder=True, answers="behind"),
     "continue_text": Task("text", needs_decoder=True, answers="behind"),
     "class_of_sample": Task("values"),
-    "caption_of_sample": Task("values", needs_decoder=True),
-    "caption_naming_class": Task("values", needs_decoder=True),
-    "next_values": Task("values", needs_decoder=True),
+    "caption_of_sample": Task("values", needs_decoder=True, answers="apart"),
+    "caption_naming_class": Task("values", needs_decoder=True, answers="apart"),
+    "next_values": Task("values", needs_decoder=True, kind="series"),
 }
 SOURCES: Mapping[str, Source] = {
     "python_stdlib": Source("text"),
     "folder": Source("text"),
     "table": Source("text"),
     "book": Source("text"),
-    "digits": Source("image"),
-    "digits_with_captions": Source("image", captioned=True),
+    "digits": Source("image", groups=10),
+    "digits_with_captions": Source("image", captioned=True, groups=10),
     "image_folder": Source("image"),
     "image_table": Source("image", captioned=None),
     "audio_folder": Source("audio"),
@@ -154,10 +191,9 @@ def misfits(choice: Choice) -> Iterator[str]:
     family, source = FAMILIES.get(choice.family), SOURCES.get(choice.source)
     known = {name for each in FAMILIES.values() for name in each.objectives}
     if family is not None and choice.objective in known and choice.objective not in family.objectives:
-        yield (
-            f"pretrain.objective={choice.objective} asks what the family {choice.family} cannot answer:"
-            f" {_why(choice.objective)}; allowed: {', '.join(family.objectives)}"
-        )
+        yield f"pretrain.objective={choice.objective} {_why(choice, family)}; allowed: {', '.join(family.objectives)}"
+    if family is not None:
+        yield from _of_trunks(choice, family)
     if missing := [name for name in NEEDED_TOKENS.get(choice.objective, ()) if name not in choice.special]:
         yield (
             f"pretrain.objective={choice.objective} needs a tokenizer with {' and '.join(missing)};"
@@ -189,6 +225,21 @@ def span_misfits(spans: Spans, context_tokens: int, sentinels: int) -> Iterator[
         )
 
 
+def patch_misfits(patches: int, fraction: float) -> Iterator[str]:
+    """Why masked patches have nothing to ask of a sample of so many patches, in a sentence.
+
+    Args:
+        fraction: share of the patches that are to be hidden.
+    """
+    if patches < 2:
+        yield "masked_patches shows patches and hides others, and a sample is one patch; lower pretrain.model.patch"
+    elif not Patches.of(patches, fraction).hidden:
+        yield (
+            f"pretrain.masking.fraction={fraction:g} hides none of the {patches} patches of a sample;"
+            f" raise it to {math.ceil(1000 / patches) / 1000:g} or more"
+        )
+
+
 def prefix_misfit(position: str) -> str | None:
     """Why a causal trunk whose tokens know their places so cannot read a prefix whole; None where it can."""
     if position != "relative":
@@ -205,9 +256,14 @@ def reads_text(source: str) -> bool:
 
 
 def room_for_answer(task: str, context_tokens: int, fragment_tokens: int) -> int | None:
-    """Tokens that an answer may have; None where there is none, or where captions have a room of their own."""
+    """Tokens that an answer may have; None where there is none."""
     answers = TASKS[task].answers if task in TASKS else "none"
     return {"none": None, "apart": context_tokens, "behind": context_tokens - fragment_tokens}[answers]
+
+
+def is_about_captions(task: str) -> bool:
+    """Whether the answers of a task are texts beside values."""
+    return task in TASKS and TASKS[task].reads == "values" and TASKS[task].answers != "none"
 
 
 def _of_source(choice: Choice, source: Source, family: Family | None) -> Iterator[str]:
@@ -225,11 +281,54 @@ def _of_source(choice: Choice, source: Source, family: Family | None) -> Iterato
         if name in NEED_CAPTIONS and not captioned:
             yield f"{name} needs captions, and the source {choice.source} has none"
     if family is not None and family.reads == holds == "values":
-        height, width = choice.sizes[source.kind]
-        if height % choice.patch[0] or width % choice.patch[1]:
+        yield from _of_patches(choice, source)
+    asked = choice.class_names is not None and choice.family == "dual_encoder"
+    if asked and source.groups is not None and choice.class_names != source.groups:
+        yield (
+            f"evaluate.class_names has {choice.class_names} names, and the source {choice.source} has"
+            f" {source.groups} groups; name each of them, in the order of the groups' own names"
+        )
+
+
+def _of_patches(choice: Choice, source: Source) -> Iterator[str]:
+    (height, width), (h, w) = choice.sizes[source.kind], choice.patch
+    if height % h or width % w:
+        yield (
+            f"pretrain.model.patch={h} x {w} does not divide the samples of"
+            f" {height} x {width} that ingest.{source.kind} makes"
+        )
+        return
+    patches = (height // h) * (width // w)
+    if choice.objective == "masked_patches":
+        yield from patch_misfits(patches, choice.hidden_fraction)
+    if choice.task == "next_values" and source.kind == "series" and patches < 2:
+        yield (
+            f"finetune.task=next_values draws the last patch from those before it, and pretrain.model.patch={h} x {w}"
+            f" takes the whole sample of {height} x {width}; lower it, or raise ingest.series.window"
+        )
+
+
+def _of_trunks(choice: Choice, family: Family) -> Iterator[str]:
+    if choice.second_experts is not None and family.trunks == 1:
+        other = ", ".join(name for name, each in FAMILIES.items() if each.trunks == 2)
+        yield (
+            f"pretrain.model.second_trunk is set, and the family {choice.family} has one trunk; remove it, or choose a"
+            f" family with two: {other}"
+        )
+    if family.experts and not choice.experts:
+        yield (
+            f"pretrain.model.trunk.experts=0, and the family {choice.family} passes each token through some of several"
+            " experts; set it, such as 4, or choose the family decoder"
+        )
+    if family.experts:
+        return
+    able = ", ".join(name for name, each in FAMILIES.items() if each.experts)
+    second = choice.second_experts if family.trunks == 2 else None
+    for trunk, experts in (("trunk", choice.experts), ("second_trunk", second)):
+        if experts:
             yield (
-                f"pretrain.model.patch={choice.patch[0]} x {choice.patch[1]} does not divide the samples of"
-                f" {height} x {width} that ingest.{source.kind} makes"
+                f"pretrain.model.{trunk}.experts={experts}: no objective of the family {choice.family} has its routers"
+                f" use all their experts; set it to 0, or choose a family of experts: {able}"
             )
 
 
@@ -241,22 +340,34 @@ def _of_task(choice: Choice, name: str, family: Family | None, source: Source | 
     if holds is not None and task.reads != holds:
         other = ", ".join(other for other, each in TASKS.items() if each.reads == holds)
         yield f"finetune.task={name} is about {task.reads}, and the source {choice.source} holds {holds}; try {other}"
+    elif source is not None and task.kind is not None and task.kind != source.kind:
+        other = ", ".join(other for other, each in TASKS.items() if each.reads == holds and not each.needs_decoder)
+        yield (
+            f"finetune.task={name} is about {_said(task.kind)}, and the source {choice.source} holds"
+            f" {_said(source.kind)}; try {other}"
+        )
     elif family is not None and task.needs_decoder and name not in family.tasks:
         able = ", ".join(other for other, each in FAMILIES.items() if name in each.tasks)
         yield f"finetune.task={name} goes on with the decoder of {able}, and the family is {choice.family}"
 
 
-def _why(objective: str) -> str:
-    return {
+def _why(choice: Choice, family: Family) -> str:
+    if family.experts and choice.objective in ("next_token", "prefix"):
+        return (
+            f"leaves the routers of the family {choice.family} unbalanced: they would soon send all tokens to a few of"
+            " the experts"
+        )
+    reason = {
         "masked_token": "a trunk that reads only backwards cannot be asked what stands on both sides",
         "next_token": "a trunk that reads both ways has seen the answer",
         "prefix": "a trunk that reads both ways has seen the answer",
-        "balanced_next_token": "there are no experts to balance",
+        "balanced_next_token": "it balances the experts that the family mixture has",
         "span_corruption": "it needs an encoder and a decoder of text",
         "masked_patches": "it needs a decoder that draws patches",
         "contrastive": "it needs two sides in one space",
         "captioning": "it needs a decoder that reads values",
-    }[objective]
+    }[choice.objective]
+    return f"asks what the family {choice.family} cannot answer: {reason}"
 
 
 def _said(kind: Kind) -> str:

@@ -6,11 +6,20 @@ imports torch: a command line or a form loads in a blink.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, model_validator
 
-from foundation_core.fitting import TEXT_FRACTION, Choice, Spans, misfits, reads_text, room_for_answer
+from foundation_core.fitting import (
+    PATCH_FRACTION,
+    TEXT_FRACTION,
+    Choice,
+    Spans,
+    is_about_captions,
+    misfits,
+    reads_text,
+    room_for_answer,
+)
 from foundation_core.spec_base import Role, Spec, described_leaves, leaves, placement, presentation
 from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.spec_decontamination import DecontaminationSpec, EvaluationSetSpec
@@ -69,6 +78,11 @@ class MaskingSpec(Spec):
     def of_text(self) -> float:
         """The share of a text's tokens that is hidden."""
         return TEXT_FRACTION if self.fraction is None else self.fraction
+
+    @property
+    def of_patches(self) -> float:
+        """The share of a sample's patches that is hidden."""
+        return PATCH_FRACTION if self.fraction is None else self.fraction
 
 
 class AugmentSpec(Spec):
@@ -187,6 +201,9 @@ class PretrainSpec(Spec):
 # --------------------------------------------------------------------------------------------------------- finetune
 
 
+LEAST_ANSWER_TOKENS, USUAL_ANSWER_TOKENS = 4, 48
+
+
 class FinetuneSpec(Spec):
     """Transfer learning: the pretrained trunk and a fresh one, with few labels and with all, on one task."""
 
@@ -202,8 +219,8 @@ class FinetuneSpec(Spec):
     """Training files that a group needs to become a class."""
     fragment_tokens: int = Field(64, ge=8)
     """Tokens of a fragment; of a task that writes, those that are read, at the most."""
-    answer_tokens: int = Field(48, ge=4)
-    """Tokens of an answer, at the most, for tasks that write."""
+    answer_tokens: int = Field(USUAL_ANSWER_TOKENS, ge=LEAST_ANSWER_TOKENS)
+    """Tokens of an answer, at the most, for tasks that write. Not named: of a caption no more than context_tokens."""
     beams: int = Field(1, ge=1)
     """Candidates that tasks that write keep side by side, to find the most probable answer as a whole; 1: the most
     probable token each time."""
@@ -310,21 +327,32 @@ class PipelineSpec(Spec):
     """The last stage of a whole run. A corpus without labels ends with pretrain, or is fine-tuned on continue_text,
     which needs none."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _captions_have_the_length_of_the_context(cls, body: Any) -> Any:
+        """Who names no length of an answer has captions of the length that pretraining cuts them to."""
+        match body:
+            case {"pretrain": {"model": {"context_tokens": int(room)}}, "finetune": {"task": str(task), **named}}:
+                collides = LEAST_ANSWER_TOKENS <= room < USUAL_ANSWER_TOKENS and is_about_captions(task)
+                if collides and "answer_tokens" not in named:
+                    return {**body, "finetune": {**body["finetune"], "answer_tokens": room}}
+        return body
+
     @model_validator(mode="after")
     def _stages_fit_together(self) -> Self:
         problems = list(misfits(self._choice()))
         context = self.pretrain.model.context_tokens
-        if reads_text(self.ingest.source.kind_of_items):
-            fragment, answer = self.finetune.fragment_tokens, self.finetune.answer_tokens
+        fragment, answer = self.finetune.fragment_tokens, self.finetune.answer_tokens
+        if is_text := reads_text(self.ingest.source.kind_of_items):
             if fragment > context:
                 problems.append(f"finetune.fragment_tokens={fragment} must not exceed model.context_tokens={context}")
-            room = room_for_answer(self.finetune.task, context, fragment)
-            if room is not None and answer > room:
-                problems.append(f"finetune.answer_tokens={answer} must not exceed {room}, what the context leaves it")
             if (size := self.evaluate.sample_tokens) >= context:
                 problems.append(f"evaluate.sample_tokens={size} must be less than model.context_tokens={context}")
             if self.ingest.shard_tokens < context:
                 problems.append(f"ingest.shard_tokens={self.ingest.shard_tokens} must hold one context of {context}")
+        room = room_for_answer(self.finetune.task, context, fragment)
+        if room is not None and answer > room and (is_text or is_about_captions(self.finetune.task)):
+            problems.append(f"finetune.answer_tokens={answer} must not exceed {room}, what the context leaves it")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -351,4 +379,8 @@ class PipelineSpec(Spec):
             context_tokens=model.context_tokens,
             sentinels=special.sentinels,
             spans=spans if self.pretrain.objective == "span_corruption" else None,
+            hidden_fraction=masking.of_patches,
+            experts=model.trunk.experts,
+            second_experts=None if model.second_trunk is None else model.second_trunk.experts,
+            class_names=len(self.evaluate.class_names) or None if self.last in ("evaluate", "publish") else None,
         )

@@ -47,6 +47,7 @@ PLACE = {
     "pretrain.checkpoints.verify_outputs",
     "pretrain.checkpoints.store",
     "pretrain.checkpoints.store_patience_minutes",
+    "pretrain.checkpoints.stop_seconds",
     "pretrain.workers",
     "pretrain.least_workers",
     "pretrain.threads_per_worker",

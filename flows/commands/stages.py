@@ -53,9 +53,11 @@ def run_flow(flow: str, parameters: Sequence[Any], settings: Settings, *, starts
 
     Raises:
         FoundationError: what the flow raised.
-        TransientError: the Prefect API died.
+        TransientError: Prefect stayed away when the run was to begin or to end.
     """
-    from cluster.embedded import PrefectApi
+    from httpx import HTTPError
+
+    from cluster.embedded import PrefectApi, answers
     from cluster.launch import get_ready
     from cluster.stop import interrupt_on_signals
     from flows.console import Console, use_console
@@ -78,8 +80,10 @@ def run_flow(flow: str, parameters: Sequence[Any], settings: Settings, *, starts
     except FoundationError:
         raise
     except Exception as error:
-        if api is not None and api.part.process.poll() is not None:
-            raise TransientError("the Prefect API died", fix="run the same command again: it continues") from error
+        url = os.environ["PREFECT_API_URL"]
+        if isinstance(error, HTTPError) or not answers(f"{url}/health"):  # Prefect raises what it likes
+            fix = "see that it runs, then run the same command again: what is done is found"
+            raise TransientError(f"Prefect at {url} does not answer", fix=fix) from error
         raise
     finally:
         console.close()

@@ -73,12 +73,17 @@ class Audio(Modality):
             import soxr
 
             samples = soxr.resample(samples, rate_hz, self._spec.rate_hz)
-        return Content(values=log_mel(samples, self._spec).astype("<f4").tobytes())
+        values = log_mel(samples, self._spec).astype("<f4").tobytes()
+        return Content(values=values, cut=len(samples) > _length(self._spec))
 
     def _seconds(self) -> float:
         """As much of a recording as the frames look at, and a little for the resampling filter."""
-        samples = self._spec.window_samples + (self._spec.frames - 1) * self._spec.hop_samples
-        return samples / self._spec.rate_hz + 0.1
+        return _length(self._spec) / self._spec.rate_hz + 0.1
+
+
+def _length(spec: AudioSpec) -> int:
+    """Samples that the frames look at."""
+    return spec.window_samples + (spec.frames - 1) * spec.hop_samples
 
 
 def _decoded(data: bytes, seconds: float) -> tuple[Array, int]:
@@ -104,7 +109,7 @@ def log_mel(samples: Array, spec: AudioSpec) -> Array:
     import numpy as np
 
     window, hop = spec.window_samples, spec.hop_samples
-    length = window + (spec.frames - 1) * hop
+    length = _length(spec)
     whole = np.zeros(length)
     whole[: len(samples)] = samples[:length]
     frames_TW = np.lib.stride_tricks.sliding_window_view(whole, window)[::hop]

@@ -211,6 +211,7 @@ class Corpus:
         reads: the units that were read; the parts may come of others by now.
         cleaned: how often each step changed something.
         read_in: how many readable documents were in each language, where that is kept.
+        cut: how many readable documents are longer than their values.
     """
 
     parts: Sequence[Part]
@@ -218,6 +219,7 @@ class Corpus:
     removed: Removed | None = None
     cleaned: Mapping[str, int] = field(default_factory=dict)
     read_in: Mapping[str, int] = field(default_factory=dict)
+    cut: int = 0
 
     def indices(self) -> Iterator[pa.Table]:
         """Document, group, bytes, sha256, row and split of every document that stays, part by part."""

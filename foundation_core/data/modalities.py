@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,10 +60,12 @@ class Content(NamedTuple):
     Args:
         text: of a text or a caption.
         values: numbers of the modality's type, (channels, height, width) in that order, little-endian.
+        cut: whether the item goes on behind what the values hold.
     """
 
     text: str = ""
     values: bytes = b""
+    cut: bool = False
 
 
 class Modality(Protocol):
@@ -248,8 +251,14 @@ def _existing_tokenizer(spec: IngestSpec) -> dict[str, str]:
     return {"tokenizer": sha256_file(path)}
 
 
-def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, pa.Table]:
-    """The documents of the files as (documents, quarantined): each is in exactly one of them."""
+def read_files(
+    files: Iterable[SourceFile], reader: Reader, found: Counter[str] | None = None
+) -> tuple[pa.Table, pa.Table]:
+    """The documents of the files as (documents, quarantined): each is in exactly one of them.
+
+    Args:
+        found: is increased, under `cut`, by the documents that are longer than their values.
+    """
     described: list[dict[str, object]] = []
     values: list[bytes] = []
     quarantined: list[dict[str, object]] = []
@@ -259,6 +268,8 @@ def read_files(files: Iterable[SourceFile], reader: Reader) -> tuple[pa.Table, p
         except (OSError, ValueError) as error:
             quarantined.append({"document": file.document, "reason": reason_of(error)})
             continue
+        if found is not None:
+            found["cut"] += content.cut
         data = content.values + content.text.encode()
         row = {
             "document": file.document,

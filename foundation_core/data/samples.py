@@ -27,6 +27,10 @@ PADDING = -1
 class Samples:
     """Every sample of a data set, by number.
 
+    A caption that is cut keeps its end token as the last one, as CLIP's texts do: who reads the text by that token
+    finds it, and who writes captions learns from each that it ends, for there is no room behind it. Without it a model
+    that saw long captions alone would never end one.
+
     Args:
         caption_tokens: tokens that a caption is padded or cut to, L. None: those of the longest one.
 
@@ -57,7 +61,7 @@ class Samples:
 
         Returns:
             values: (N, C, H, W) float32, normalised.
-            tokens: (N, L) int64, the caption with its end token; 0 where there is padding. With captions only.
+            tokens: (N, L) int64, the caption, its end token last; 0 where there is padding. With captions only.
             segment: (N, L) int64, 0 for the caption and -1 for padding. With captions only.
         """
         count, length = len(indices), self.caption_tokens
@@ -108,6 +112,18 @@ class Samples:
         """The caption of every sample, as text."""
         return self._column("caption")
 
+    def captions_cut(self) -> tuple[int, int]:
+        """How many captions are longer than `caption_tokens`, and of how many: of all, by their lengths alone; where
+        shards are brought from a store, of the first one's, as the others are not brought for it."""
+        cut = looked_at = 0
+        for shard in range(self.dataset.shards if self.dataset.shelf is None else 1):
+            lengths = from_dlpack(self.dataset.unverified(shard)["tokens"].chunk(0).offsets).diff()
+            cut += int((lengths > self.caption_tokens).sum())
+            looked_at += len(lengths)
+            if shard:  # the first one is open anyway
+                self.dataset.close(shard)
+        return cut, looked_at
+
     def _column(self, name: str) -> list[str]:
         return [value for table in self.dataset.tables() for value in table[name].to_pylist()]
 
@@ -122,5 +138,6 @@ def _captions(table: pa.Table, rows: Tensor, length: int) -> tuple[Tensor, Tenso
     first, end = starts[rows][:, None], starts[rows + 1][:, None]
     place = first + torch.arange(length)
     padding = place >= end
+    place[:, -1:] = torch.maximum(place[:, -1:], end - 1)  # of one that is cut, its end token
     found = tokens[place.clamp_(max=len(tokens) - 1)].long()
     return found.masked_fill_(padding, 0), torch.zeros_like(found).masked_fill_(padding, PADDING)

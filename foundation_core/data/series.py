@@ -16,18 +16,20 @@ import io
 import math
 import struct
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
 
 import pyarrow as pa
 
-from foundation_core.data.documents import NOT_STATED, SourceFile
+from foundation_core.data.cuts import UNREADABLE
+from foundation_core.data.documents import NOT_STATED, SourceFile, file_bytes, reason_of, refused
 from foundation_core.data.modalities import Content, Item, Modality
-from foundation_core.data.rows import TableSource
+from foundation_core.data.rows import TableSource, why_broken
 from foundation_core.data.split import SPLITS, Split
 from foundation_core.data.tables import read_table
-from foundation_core.errors import ConfigError
+from foundation_core.errors import ConfigError, DataError
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec, SourceSpec, SplitSpec
 
@@ -86,9 +88,31 @@ class SeriesFile(SourceFile):
             found = [row.get(field) for batch in table.batches for row in batch]
         return ["" if value is None else str(value) for value in found]
 
+    def said(self, columns: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+        """The labels and the licences of its rows, which are all read for it.
+
+        Args:
+            columns: that it must have.
+
+        Raises:
+            ConfigError: there is no such column.
+            ValueError: it is damaged, in words that name no place on this machine.
+        """
+        try:
+            self.require(columns)
+            return self.labels(), self.licences()
+        except DataError as error:
+            raise ValueError(error.found.replace(str(self.path), self.path.name)) from error
+        except UNREADABLE as error:
+            raise ValueError(why_broken(error)) from error
+
     def digest(self) -> str:
-        """Of the table and what is said of its rows."""
-        said = [*(self.labels() if self.label_field else ()), *(self.licences() if self.licence_field else ())]
+        """Of the table and what is said of its rows; of a damaged one, of its bytes alone."""
+        labels, licences = list[str](), list[str]()
+        if self.label_field or self.licence_field:
+            with suppress(ValueError):
+                labels, licences = self.said()
+        said = [*(labels if self.label_field else ()), *(licences if self.licence_field else ())]
         return hashlib.sha256(super().digest().encode() + "\0".join(said).encode()).hexdigest()
 
 
@@ -108,19 +132,36 @@ class Window(SourceFile):
     columns: tuple[str, ...]
 
     def read(self) -> builtins.bytes:
-        """The rows as a CSV table of the columns."""
+        """The rows as a CSV table of the columns.
+
+        Raises:
+            OSError, ValueError: the table cannot be read.
+        """
         columns = _columns(self.table, self.path.stat().st_mtime_ns, self.columns)
+        if isinstance(columns, str):
+            raise ValueError(columns)
         lines = io.StringIO()
         writer = csv.writer(lines)
         writer.writerow(self.columns)
         writer.writerows(zip(*(column[self.first : self.first + self.rows] for column in columns), strict=True))
         return lines.getvalue().encode()
 
+    def digest(self) -> str:
+        """Of the rows; or why they cannot be read."""
+        try:
+            return super().digest()
+        except ValueError as error:
+            return reason_of(error)
+
 
 @lru_cache(maxsize=1)
-def _columns(table: SeriesFile, changed: int, names: tuple[str, ...]) -> list[list[Any]]:
-    """Whole columns of a table: windows overlap, and a worker reads one table after the other."""
-    return table.columns(names)
+def _columns(table: SeriesFile, changed: int, names: tuple[str, ...]) -> list[list[Any]] | str:
+    """Whole columns of a table, or why they cannot be read, which is not tried for each of its windows: windows
+    overlap, and a worker reads one table after the other."""
+    try:
+        return table.columns(names)
+    except (OSError, ValueError) as error:
+        return reason_of(error)
 
 
 class Series(Modality):
@@ -143,15 +184,18 @@ class Series(Modality):
         )
 
     def items(self, files: Sequence[SourceFile]) -> Sequence[SourceFile]:
-        """The windows of every table; one that is shorter than a window in each of its parts gives none."""
+        """The windows of every table; one that is damaged, or gives no window, is refused with the reason."""
         return [window for file in files for window in self._windows(file)]
 
     def _windows(self, file: SourceFile) -> Sequence[SourceFile]:
         if not isinstance(file, SeriesFile):
             return [file]  # its source refused it; it is quarantined with the reason
-        file.require(self._spec.columns)
-        labels, licences, length = file.labels(), file.licences(), self._spec.window
-        return [
+        try:
+            labels, licences = file.said(self._spec.columns)
+        except ValueError as error:
+            return [refused(file, str(error))]
+        rows, length = len(labels), self._spec.window
+        windows = [
             Window(
                 document=f"{file.document}/{first + 1:09d}",
                 path=file.path,
@@ -165,9 +209,10 @@ class Series(Modality):
                 rows=length,
                 columns=self._spec.columns,
             )
-            for split, start, end in file.stretches(len(labels), self._split)
+            for split, start, end in file.stretches(rows, self._split)
             for first in range(start, end - length + 1, self._spec.stride)
         ]
+        return windows or [refused(file, _too_short(rows, length))]
 
     def example(self) -> Item:
         """A wave in each column."""
@@ -184,6 +229,13 @@ class Series(Modality):
             raise ValueError(f"{len(rows)} rows; a window has {self._spec.window}")
         numbers = [_number(row, number, name) for name in self._spec.columns for number, row in enumerate(rows, 1)]
         return Content(values=struct.pack(f"<{len(numbers)}f", *numbers))
+
+
+def _too_short(rows: int, window: int) -> str:
+    """Why a table gives no window: said by its rows alone, as a unit that is read is used again with other splits."""
+    if rows < window:
+        return f"{rows:,} rows; a window has {window:,}"
+    return f"{rows:,} rows, and none of its splits has as many as a window: {window:,}"
 
 
 def _borders(rows: int, split: SplitSpec) -> tuple[int, int, int, int]:
@@ -219,7 +271,6 @@ class SeriesTables(TableSource):
         """Every table."""
         said = self.spec.label_field, self.spec.licence_field
         found = [
-            SeriesFile(f"{self.name}/{self.below(path)}", path, path.stat().st_size, "", *said)
-            for path in self.tables()
+            SeriesFile(f"{self.name}/{self.below(path)}", path, file_bytes(path), "", *said) for path in self.tables()
         ]
         return sorted(found, key=lambda file: file.document)

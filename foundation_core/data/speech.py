@@ -13,12 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 from foundation_core.data.digits import ENGLISH
 from foundation_core.data.documents import SourceFile, files_below, reason_of, refused, source_folder
-from foundation_core.data.places import below
+from foundation_core.data.places import Place, below
 from foundation_core.data.split import Split
 from foundation_core.specs import SourceSpec
 
@@ -110,9 +109,9 @@ class _Form(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _samples(path: Path) -> tuple[_Form, bytes]:
+def _samples(path: Place) -> tuple[_Form, bytes]:
     try:
-        with wave.open(str(path), "rb") as recording:
+        with wave.open(io.BytesIO(path.read_bytes()), "rb") as recording:
             form = _Form(recording.getnchannels(), recording.getsampwidth(), recording.getframerate())
             frames = recording.getnframes()
             samples = recording.readframes(frames)

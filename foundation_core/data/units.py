@@ -235,11 +235,11 @@ def read_unit(piece: ReadPiece) -> ReadDone:
     Raises:
         DataError: a document is in none of the three, or in two.
     """
-    withdrawn, watch = Counter[str](), Stopwatch()
+    withdrawn, found, watch = Counter[str](), Counter[str](), Stopwatch()
     with watch.of("reading"):
         entries = (entry for file in piece.withdrawal.leaves(piece.files, withdrawn) for entry in file.entries())
         first = FirstOfEach(entries)
-        documents, quarantined = read_files(first, piece.reader)
+        documents, quarantined = read_files(first, piece.reader, found)
     with watch.of("language"):
         documents, languages = _with_languages(documents, piece.reader)
     kept, dropped, changes = piece.treatments.applied(documents, watch)
@@ -262,6 +262,7 @@ def read_unit(piece: ReadPiece) -> ReadDone:
             {name: arrow_bytes(table) for name, table in tables.items()},
             documents=len(read),
             quarantined=len(quarantined),
+            cut=found["cut"],
             languages=languages,
             changes=changes,
             withdrawn=dict(sorted(withdrawn.items())),

@@ -10,7 +10,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from foundation_core.data.documents import SourceFile, reason_of, refused
 from foundation_core.data.media import AudioFolder
@@ -19,6 +19,9 @@ from foundation_core.data.split import Split, split_of
 from foundation_core.errors import ConfigError
 from foundation_core.plugins import need
 from foundation_core.specs import SourceSpec, SplitSpec
+
+if TYPE_CHECKING:
+    from soundfile import LibsndfileError, SoundFile
 
 COLUMN = "wave"
 """What the column of samples is called."""
@@ -50,10 +53,17 @@ class Wave(SeriesFile):
         return [""] * self.samples
 
     def columns(self, names: Sequence[str]) -> list[list[Any]]:
-        """The samples."""
+        """The samples.
+
+        Raises:
+            OSError, ValueError: they cannot be read.
+        """
         import soundfile
 
-        samples_SC, _ = soundfile.read(io.BytesIO(self.path.read_bytes()), dtype="float64", always_2d=True)
+        try:
+            samples_SC, _ = soundfile.read(io.BytesIO(self.path.read_bytes()), dtype="float64", always_2d=True)
+        except soundfile.LibsndfileError as error:  # its message names the bytes by their address in memory
+            raise ValueError(_undecodable(error)) from error
         return [samples_SC.mean(axis=1).tolist() for _ in names]
 
     def stretches(self, rows: int, split: SplitSpec) -> list[tuple[Split, int, int]]:
@@ -110,15 +120,35 @@ class WaveFolder(AudioFolder):
 
 
 def _header(file: SourceFile) -> _Header | str:
-    """How many samples a recording has, and of which rate; or why it cannot be read."""
+    """How many samples a recording has, and of which rate; or why it cannot be read.
+
+    A header that announces more than there is, as a download that broke off leaves it, is found out by its last sample.
+    """
     import soundfile
 
     try:
         with soundfile.SoundFile(io.BytesIO(file.read())) as recording:
             if recording.format not in _LOSSLESS:
                 return f"{recording.format}: a series is read of {', '.join(_LOSSLESS)} alone"
-            return _Header(recording.samplerate, recording.frames) if recording.frames else "a recording of no length"
+            if not recording.frames:
+                return "a recording of no length"
+            header = _Header(recording.samplerate, recording.frames)
+            return header if _has_last_sample(recording) else "its last sample cannot be read: it is cut off or damaged"
     except soundfile.LibsndfileError as error:  # its message names the bytes by their address in memory
-        return f"not a recording that can be decoded: {error.error_string}"
+        return _undecodable(error)
     except (OSError, ValueError) as error:
         return reason_of(error)
+
+
+def _has_last_sample(recording: SoundFile) -> bool:
+    import soundfile
+
+    try:
+        recording.seek(recording.frames - 1)
+        return len(recording.read(1)) == 1
+    except soundfile.LibsndfileError:
+        return False
+
+
+def _undecodable(error: LibsndfileError) -> str:
+    return f"not a recording that can be decoded: {error.error_string}"

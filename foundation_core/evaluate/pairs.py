@@ -25,8 +25,9 @@ def embed_values(model: DualEncoder, values: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def embed_texts(model: DualEncoder, tokenizer: Tokenizer, texts: Sequence[str], most_tokens: int) -> Tensor:
-    """(N, W) unit vectors of texts, each cut to so many tokens."""
-    rows = [torch.tensor(encode_document(tokenizer, text)[:most_tokens]) for text in texts]
+    """(N, W) unit vectors of texts, each cut to so many tokens as `Samples` cuts captions: the end token stays last."""
+    ids = [encode_document(tokenizer, text) for text in texts]
+    rows = [torch.tensor([*of_text[:-1][: most_tokens - 1], of_text[-1]]) for of_text in ids]
     tokens, segment = padded(rows, 0), padded([torch.zeros_like(row) for row in rows], PADDING)
     place = torch.arange(tokens.shape[1]).expand_as(tokens)
     return model.embed_texts(tokens, Layout(place, segment))

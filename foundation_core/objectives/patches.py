@@ -7,12 +7,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from foundation_core.errors import ConfigError
+from foundation_core.fitting import PATCH_FRACTION, Patches, patch_misfits
 from foundation_core.model.layout import Layout
 from foundation_core.model.stems import patches_of
 from foundation_core.objectives.base import ALONE, Example, Objective, Ranks, Request, there
 from foundation_core.objectives.keyed import uniform
 
-_USUAL_FRACTION = 0.75
 _FLAT = 1e-6
 """Added to a patch's variance, so that an even one can be divided by its deviation."""
 
@@ -29,7 +30,7 @@ class MaskedPatches(Objective):
 
     unit = "squares"
 
-    def __init__(self, patch: tuple[int, int], fraction: float = _USUAL_FRACTION) -> None:
+    def __init__(self, patch: tuple[int, int], fraction: float = PATCH_FRACTION) -> None:
         self.patch, self.fraction = patch, fraction
 
     def prepare(self, batch: Mapping[str, Tensor], seed: int) -> Example:
@@ -44,7 +45,7 @@ class MaskedPatches(Objective):
         values = batch["values"]
         patches_BPV = patches_of(values, self.patch)
         P = patches_BPV.shape[1]
-        visible = max(1, round(P * (1 - self.fraction)))
+        visible = Patches.of(P, self.fraction).visible
         order_BP = uniform(seed, "visible", batch["sample"], P).argsort(dim=1)
         visible_BP = order_BP[:, :visible].sort(dim=1).values
         mean, variance = patches_BPV.mean(-1, keepdim=True), patches_BPV.var(-1, keepdim=True, unbiased=False)
@@ -67,5 +68,14 @@ class MaskedPatches(Objective):
 
 
 def masked_patches(request: Request) -> MaskedPatches:
-    """The objective `masked_patches`."""
-    return MaskedPatches(request.model.patch, request.masking.fraction or _USUAL_FRACTION)
+    """The objective `masked_patches`.
+
+    Raises:
+        ConfigError: of the samples that there are nothing would be hidden.
+    """
+    (h, w), fraction = request.model.patch, request.masking.of_patches
+    patches = (request.shape.height // h) * (request.shape.width // w)
+    # A model of samples that hold no patch cannot be built, which says why.
+    if problems := list(patch_misfits(patches, fraction)) if patches else []:
+        raise ConfigError("; ".join(problems), fix="change the field that is named")
+    return MaskedPatches((h, w), fraction)

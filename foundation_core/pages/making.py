@@ -31,6 +31,7 @@ def steps(spec: IngestSpec, summary: Mapping[str, Any]) -> list[str]:
     cleaned = [said for name, said in _CLEANING.items() if getattr(spec.cleaning, name).use]
     return [
         *([summary["reading"]] if summary.get("reading") else []),
+        *([f"{cut}."] if (cut := cut_told(summary)) else []),
         *([f"Cleaning: {'; '.join(cleaned)}."] if cleaned else []),
         f"Evaluation sets: {badge(summary)}.",
         f"Rules: {'; '.join(_rules(spec)) or 'none'}.",
@@ -39,6 +40,14 @@ def steps(spec: IngestSpec, summary: Mapping[str, Any]) -> list[str]:
         *_tokenised(summary),
         *_scaled(summary),
     ]
+
+
+def cut_told(summary: Mapping[str, Any]) -> str:
+    """How many items are longer than their values; "" where none is."""
+    if not summary.get("cut"):
+        return ""
+    read = summary["documents"]["in"] - summary["documents"]["quarantined"]
+    return f"{summary['cut']:,} of {read:,} items are longer than their values and were cut"
 
 
 def limits(spec: IngestSpec) -> list[str]:

@@ -117,6 +117,8 @@ class TestLoss:
             named["perplexity"] = total.perplexity
         step = subject.trunk.summary["best_step"]
         facts = {"unit": objective.unit, "rows": len(rows), "rows_of_split": len(test), "checkpoint_step": step}
+        if isinstance(test, Samples) and test.captioned:
+            facts["captions_cut"], _ = test.captions_cut()
         told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in named.items())
         return Found(
             scores={**named, **asdict(total), **facts},
@@ -256,20 +258,30 @@ class ZeroShot:
     name, phase = "zero_shot", "name classes by captions"
 
     def fits(self, subject: Subject) -> bool:
-        """Whether samples and captions are points in one space, and samples have groups."""
-        return isinstance(subject.model, DualEncoder) and len(_groups(subject)) > 1
+        """Whether samples and captions are points in one space, and samples have groups, some of the test as well."""
+        if not isinstance(subject.model, DualEncoder):
+            return False
+        names = _groups(subject)
+        return len(names) > 1 and not set(names).isdisjoint(_samples(subject, "test").groups())
 
     def hold(self, subject: Subject) -> Found:
-        """Accuracy by the training captions of each class, and by templates if the spec has some."""
+        """Accuracy by the training captions of each class, and by templates if the spec has some.
+
+        Test samples without a group, or of one that training has not, have no right answer and are left out.
+        """
         model, names = cast(DualEncoder, subject.model), _groups(subject)
         test, train = _samples(subject, "test"), _samples(subject, "train")
         captions: dict[str, set[str]] = {name: set() for name in names}
         for group, caption in zip(train.groups(), train.captions(), strict=True):
-            captions[group].add(caption)
+            if group:
+                captions[group].add(caption)
         questions = {"training_captions": {name: sorted(texts) for name, texts in captions.items()}}
         if subject.spec.templates:
             questions["templates"] = _worded(subject.spec, names)
-        vectors, wanted = embed_values(model, _all_values(test)), test.groups()
+        groups = test.groups()
+        rows = [row for row, group in enumerate(groups) if group in captions]
+        vectors = embed_values(model, test.gather(torch.tensor(rows))["values"])
+        wanted, left_out = [groups[row] for row in rows], len(test) - len(rows)
         scores = {}
         for question, texts in questions.items():
             directions = class_vectors({name: _embedded(subject, each) for name, each in texts.items()})
@@ -277,10 +289,12 @@ class ZeroShot:
         seen = set(train.captions())
         unseen = [text for texts in questions.get("templates", {}).values() for text in texts if text not in seen]
         told = ", ".join(f"{value:.3f} by {question.replace('_', ' ')}" for question, value in scores.items())
+        counts = {"unseen_captions": len(unseen), "rows": len(rows), "left_out": left_out}
+        without = f"; {left_out} test samples are of no class of training and were left out" if left_out else ""
         return Found(
-            scores={**scores, "classes": names, "unseen_captions": len(unseen), "rows": len(test)},
+            scores={**scores, "classes": names, **counts},
             metrics={f"test/zero_shot_{question}": value for question, value in scores.items()},
-            sentences=[f"zero-shot accuracy {told}; {len(unseen)} of the templates' captions were never seen"],
+            sentences=[f"zero-shot accuracy {told}; {len(unseen)} of the templates' captions were never seen{without}"],
         )
 
 

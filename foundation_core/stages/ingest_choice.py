@@ -76,12 +76,13 @@ def chosen(
 
         unit = found(_NEAR, partial(near_copies, parts, near), near.model_dump(mode="json"))
         parts = without_copies(parts, unit, "near", near_rule(near))
-    documents, cleaned, languages = 0, Counter[str](), Counter[str]()
+    documents, cut, cleaned, languages = 0, 0, Counter[str](), Counter[str]()
     for facts in (read.facts() for read in reads):
         documents += facts["documents"]
+        cut += facts["cut"]
         cleaned.update(facts["changes"])
         languages.update(facts["languages"])
-    corpus = Corpus(parts, reads, removed, dict(sorted(cleaned.items())), languages)
+    corpus = Corpus(parts, reads, removed, dict(sorted(cleaned.items())), languages, cut)
     _check(spec, corpus, documents)
     return corpus
 

@@ -19,6 +19,7 @@ from foundation_core.data.tokenizer import END, TOKENIZER_FILE
 from foundation_core.data.tokenizer_kinds import NAMES, vocabulary_of
 from foundation_core.errors import as_foundation_error
 from foundation_core.pages.card import CARD_FOLDER, write_card
+from foundation_core.pages.making import cut_told
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 
@@ -62,6 +63,8 @@ def summarise(
         "quarantined_by_reason": dict(islice(corpus.quarantined_by_reason.items(), _SHOWN)),
         "quarantined_first": corpus.quarantined_first(5),
     }
+    if corpus.cut:
+        summary["cut"] = corpus.cut
     if corpus.cleaned:
         summary["cleaned"] = dict(corpus.cleaned)
     if corpus.removed is not None:
@@ -123,6 +126,8 @@ def report(summary: Mapping[str, Any], name: str, train: ShardDataset, context: 
         f"{documents['in']} documents: {documents['kept']} kept, {documents['dropped']} dropped, "
         f"{documents['quarantined']} quarantined; {said}"
     )
+    if told := cut_told(summary):
+        context.events.say(told)
     old = {name: count for name, count in summary.get("encodings", {}).items() if name != UTF8}
     if old:
         named = ", ".join(f"{count} {name}" for name, count in old.items())

@@ -80,11 +80,15 @@ class Reading:
 
 
 def open_corpus(spec: PretrainSpec, inputs: Inputs, context: Context) -> TrainingData:
-    """The rows of every split."""
+    """The rows of every split; says how many captions do not fit into the context."""
     groups = chosen_by(spec.mixture) or None
     shelf = store_shelf(spec.shards, inputs["corpus"].folder)
     share = (context.local_rank, context.local_world)
-    return TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf, share)
+    corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf, share)
+    if cut := corpus.captions_cut():
+        context.tracker.tags({"captions_cut": cut})
+        context.events.say(f"{cut}: pretrain.model.context_tokens holds no more")
+    return corpus
 
 
 def recall_findings(spec: PretrainSpec, inputs: Inputs, context: Context) -> None:

@@ -55,7 +55,7 @@ class TrainingData:
         """Memory-map the shards; each is compared with its sha256 when it is first read.
 
         Args:
-            context_tokens: tokens of a row of text; of a caption, at the most.
+            context_tokens: tokens of a row of text; of a caption at the most, its end token the last of them.
             packing: how the training's rows are made of texts; those of the other splits are always cut, so that
                 scores can be compared.
             groups: groups or sources that the training's rows are of, each in rows of its own. None: all documents.
@@ -103,6 +103,14 @@ class TrainingData:
     def filled_fraction(self) -> float | None:
         """Share of the places of the training's rows that hold a token, the rest is padding; None of samples."""
         return self.train.filled_fraction() if isinstance(self.train, Windows) else None
+
+    def captions_cut(self) -> str:
+        """How many captions are cut, in words; "" where none is, or there are none."""
+        captioned = [of for of in self.splits.values() if isinstance(of, Samples) and of.captioned]
+        cut, looked_at = (sum(counts) for counts in zip((0, 0), *(of.captions_cut() for of in captioned), strict=True))
+        if not cut:
+            return ""
+        return f"{cut:,} of {looked_at:,} captions are cut to {captioned[0].caption_tokens} tokens, end token included"
 
     @property
     def validation(self) -> Rows:

@@ -1,10 +1,12 @@
 """The training loop: the page to read first.
 
     restore -> [ step -> log -> validate? -> save? -> stop? ] x steps (or until a budget is spent) -> best weights
+                  |          asked to stop? saved at once, and validated when the training goes on
                   failed? again, or left out, or begun anew without what made it fail: recovery.py
 
 The n-th batch is a function of n, the learning rate is a function of n, randomness is keyed by sample: the loop's
-whole state is the step, the labels and seconds used and the best validation so far. That is why resuming is arithmetic.
+whole state is the step, the labels and seconds used, the best validation so far and whether one is still owed. That is
+why resuming is arithmetic.
 """
 
 from __future__ import annotations
@@ -85,6 +87,7 @@ class Progress:
         ended_by: the budget that ended the training before its last step, or empty.
         faults: what went wrong so far.
         saved_seconds: what `seconds` was at the last checkpoint.
+        owes_validation: whether `step` is still to be validated: somebody asked to stop, and saving came first.
     """
 
     step: int = 0
@@ -97,6 +100,7 @@ class Progress:
     ended_by: str = ""
     faults: Faults = field(default_factory=Faults)
     saved_seconds: float = 0.0
+    owes_validation: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,7 @@ def train(
     """Train to the last step or to the end of a budget, from the newest checkpoint if there is one.
 
     Raises:
-        Stopped: somebody asked; a checkpoint of the last whole step was saved first.
+        Stopped: somebody asked; a checkpoint of the last whole step was saved first, before any validation.
         DivergedError: the loss or gradient is not finite, and the last checkpoint is from before; or no validation was.
         RewindError: documents were found out; begun again with a new engine, the training goes on without them.
     """
@@ -142,6 +146,8 @@ def train(
         around.events.say(f"continuing from the checkpoint of step {progress.step}")
     began = around.clock() - progress.seconds
     while progress.step < plan.steps and not progress.ended_by:
+        if progress.owes_validation:  # of the step that the training was asked to stop at
+            _validate(engine, objective.unit, around, progress, recovery)
         lr = lr_at(progress.step, plan.steps, plan.optimizer)
         start = time.perf_counter()
         engine.model.train()
@@ -155,15 +161,20 @@ def train(
         progress.seconds = around.clock() - began
         stop, progress.ended_by, late = _agreed(engine, around, plan, progress, checkpoints)
         last, loss = progress.step == plan.steps or bool(progress.ended_by), None
-        if last or progress.step % plan.validate_every_steps == 0:
+        progress.owes_validation = last or progress.step % plan.validate_every_steps == 0
+        if progress.owes_validation and not stop:  # who asks to stop may have seconds, and a save is worth more
             loss = _validate(engine, objective.unit, around, progress, recovery)
         regular = last or late or progress.step % plan.checkpoint_every_steps == 0
         if regular or stop:
             progress.seconds = progress.saved_seconds = around.clock() - began
             _save(checkpoints, around, progress, loss, ephemeral=not regular)
-        if stop and not last:
+        if stop:
             _finish(checkpoints, around, progress)
-            raise Stopped(f"training stopped after step {progress.step} of {plan.steps}, saved")
+            if not last:
+                raise Stopped(f"training stopped after step {progress.step} of {plan.steps}, saved")
+    if progress.owes_validation:  # of the last step
+        _validate(engine, objective.unit, around, progress, recovery)
+        progress.seconds = around.clock() - began
     _finish(checkpoints, around, progress)
     around.watch.begins("end", progress.step)
     if not progress.best_scores:
@@ -185,6 +196,7 @@ def _validate(engine: Engine, unit: str, around: Surroundings, progress: Progres
     elif scores.loss < progress.best_loss:
         progress.best_step, progress.best_loss, progress.best_scores = progress.step, scores.loss, scores.named(unit)
         around.keep_best(progress.step)
+    progress.owes_validation = False
     finite = {name: value for name, value in found.items() if math.isfinite(value)}
     around.tracker.metrics({**finite, VALIDATION_SECONDS: time.perf_counter() - start}, progress.step)
     return scores.loss
@@ -250,6 +262,7 @@ def _state(progress: Progress) -> dict[str, Any]:
         "seconds": progress.seconds,
         "ended_by": progress.ended_by,
         "faults": progress.faults.to_json(),
+        "owes_validation": progress.owes_validation,
     }
 
 
@@ -264,5 +277,6 @@ def _restored(checkpoints: Checkpoints, plan: Plan) -> Progress:
     progress.seconds = state.get("seconds", 0.0)  # checkpoints of before there were budgets have none
     progress.faults = Faults(**state.get("faults", {}))
     progress.saved_seconds = progress.seconds
+    progress.owes_validation = state.get("owes_validation", False)  # those of before it could be owed owe none
     progress.ended_by = plan.spent_budget(progress) if state.get("ended_by") else ""
     return progress

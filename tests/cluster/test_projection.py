@@ -110,6 +110,40 @@ def test_what_is_offloaded_is_in_the_memory_of_the_host_and_not_on_the_card() ->
     assert "offloaded" not in dict(fact_rows(_training(), NODE, on_card))
 
 
+def test_a_budget_ends_the_training_that_is_shown_behind_the_step_that_uses_it_up() -> None:
+    step_tokens = 2048 * 2048
+    whole = _way(_training(steps=100), NODE)
+    for budget, steps in ({"max_tokens": 10 * step_tokens}, 10), ({"max_tokens": 10 * step_tokens + 1}, 11):
+        training = _training(steps=100, **budget)
+        best = _way(training, NODE)
+        said = dict(fact_rows(training, NODE, best))["trained on"]
+        assert said.startswith(f"{steps * step_tokens:,} tokens: {steps} steps of 100, until a budget is used up,")
+        assert (best.steps, best.days) == (steps, pytest.approx(whole.days * steps / 100))
+    timed = _way(_training(steps=100, max_seconds=2.5 * whole.step.total), NODE)
+    assert timed.steps == 3
+    enough = _training(steps=100, max_tokens=101 * step_tokens, max_seconds=1e9)
+    rows = dict(fact_rows(enough, NODE, _way(enough, NODE)))
+    assert rows["trained on"].startswith(f"{100 * step_tokens:,} tokens: 100 steps of 2,048 rows")
+    assert rows == dict(fact_rows(_training(steps=100), NODE, whole))  # negative control: nothing is used up
+
+
+def test_a_notice_is_enough_for_the_step_that_runs_and_the_save_or_it_is_too_short() -> None:
+    training = _training(width=4096, depth=32)
+    best = _way(training, NODE, 3)
+    step, save = best.step.total, best.checkpoint_seconds
+    assert step > save + 1
+
+    def verdict(notice: float) -> str:
+        cluster = NODE.model_copy(update={"preemption_notice_seconds": notice})
+        return dict(fact_rows(training, cluster, _way(training, cluster, 3)))["checkpoint"]
+
+    for notice in (save - 0.1, save + 1, step, step + save - 0.1):
+        assert "TOO SHORT for the rest of a step and the save" in verdict(notice)
+        assert "since the last save is lost" in verdict(notice)
+    assert "enough for the rest of a step and the save" in verdict(step + save + 0.1)
+    assert "no notice" in verdict(0)
+
+
 def test_what_fits_nowhere_is_refused_with_the_least_that_it_needs() -> None:
     training = _training(width=16384, depth=120)
     found = choices(training, NODE)

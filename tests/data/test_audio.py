@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import wave
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,10 @@ from transformers.audio_utils import mel_filter_bank, spectrogram, window_functi
 
 from foundation_core.data.audio import FLOOR, Audio, log_mel
 from foundation_core.errors import ConfigError
+from foundation_core.events import read_events
 from foundation_core.specs import AudioSpec, IngestSpec
+from foundation_core.stages.contract import Context
+from foundation_core.stages.ingest import ingest
 from tests.support.raw_items import tone, wav
 
 
@@ -112,3 +117,24 @@ def test_bands_between_the_frequencies_of_the_fft_are_refused() -> None:
 def test_the_wav_files_of_these_tests_are_what_they_say() -> None:
     with wave.open(io.BytesIO(tone(440, seconds=0.5, channels=2))) as file:
         assert (file.getnframes(), file.getnchannels(), file.getframerate()) == (4000, 2, 8000)
+
+
+def test_recordings_longer_than_the_frames_are_counted(
+    tmp_path: Path, serial_context: Callable[[Path], Context]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    for number in range(12):
+        (tmp_path / "raw" / f"{number:02d}.wav").write_bytes(tone(300 + number, seconds=0.5 if number < 3 else 0.1))
+    asked: dict[str, Any] = {
+        "source": {"kind": "audio_folder", "path": str(tmp_path / "raw")},
+        "audio": {"rate_hz": 16_000, "mel_bins": 16, "frames": 16},
+        "split": {"validation_fraction": 0.3, "test_fraction": 0.3, "seed": 1},
+    }
+    cut, whole = tmp_path / "cut", tmp_path / "whole"
+    told = "3 of 12 items are longer than their values and were cut"
+    assert ingest(IngestSpec.model_validate(asked), {}, serial_context(cut)).summary["cut"] == 3
+    assert told in (cut / "card" / "data_card.md").read_text()
+    assert any(event.get("text") == told for _, event in read_events(cut))
+    roomy = IngestSpec.model_validate({**asked, "audio": {**asked["audio"], "frames": 64}})
+    assert "cut" not in ingest(roomy, {}, serial_context(whole)).summary
+    assert "were cut" not in (whole / "card" / "data_card.md").read_text()

@@ -138,7 +138,21 @@ def test_captions_are_cut_or_padded_to_the_length_that_is_asked_for(captioned: M
     shared = min(length, usual.caption_tokens)
     for name in ("tokens", "segment"):
         assert asked.gather(every)[name].shape == (len(usual), length)
-        assert asked.gather(every)[name][:, :shared].equal(usual.gather(every)[name][:, :shared])
+        before_the_last = shared if length == 40 or name == "segment" else shared - 1
+        assert asked.gather(every)[name][:, :before_the_last].equal(usual.gather(every)[name][:, :before_the_last])
+
+
+@pytest.mark.parametrize("length", [1, 3, 9, 40])
+def test_every_caption_ends_with_its_end_token_and_those_that_are_cut_are_counted(captioned: Made, length: int) -> None:
+    usual, asked = samples_of(captioned, "train"), samples_of(captioned, "train", caption_tokens=length)
+    batch, whole = (of.gather(torch.arange(len(usual))) for of in (asked, usual))
+    tokens = (batch["segment"] == 0).sum(1)
+    assert (batch["tokens"].gather(1, tokens[:, None] - 1) == END_ID).all()
+    assert int((batch["tokens"] == END_ID).logical_and(batch["segment"] == 0).sum()) == len(usual)
+    cut = int(((whole["segment"] == 0).sum(1) > length).sum())
+    assert asked.captions_cut() == (cut, len(usual))
+    assert (cut > 0) == (length < usual.caption_tokens)
+    assert usual.dataset.shards > 2
 
 
 def rows_of(loader: Loader, step: int) -> dict[str, Tensor]:

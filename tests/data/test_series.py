@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from foundation_core.data.samples import Samples
 from foundation_core.data.series import Series
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS
-from foundation_core.errors import ConfigError
+from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
@@ -102,3 +103,67 @@ def test_a_series_without_columns_or_with_one_that_is_not_there_is_refused(
         ingest(_spec(table, columns=("left",)), {}, serial_context(tmp_path / "made"))
     with pytest.raises(ValueError, match="twice"):
         _spec(tmp_path, columns=("up", "up"))
+
+
+GOOD = "up,down,kind\n" + "".join(f"{row},{-2 * row},day\n" for row in range(ROWS))
+DAMAGED: Mapping[str, tuple[bytes, str]] = {
+    "bytes.csv": (GOOD.encode() + b"1,\xff,day\n", "bytes.csv is not UTF-8: byte 0xff"),
+    "columns.parquet": (b"PAR1 it says", "columns.parquet is not a Parquet file that can be read: "),
+    "empty.csv": (b"", "empty.csv holds no table: it is empty"),
+    "header.csv": (b"up,down,kind\n", "0 rows; a window has 10"),
+    "lines.jsonl": (b'{"up": 1, "down": 2, "kind": 3}\nno JSON\n', "lines.jsonl:2 is not JSON: "),
+    "packed.csv.gz": (gzip.compress(GOOD.encode())[:-9], "packed.csv.gz is not a whole gzip file: "),
+    "ragged.csv": ((GOOD + "1,2\n").encode(), "ragged.csv:202 has 2 fields, and the header has 3"),
+    "short.csv": (GOOD[: GOOD.index("9,-18")].encode(), "9 rows; a window has 10"),
+    "splits.csv": (
+        GOOD[: GOOD.index("12,-24")].encode(), "12 rows, and none of its splits has as many as a window: 10",
+    ),
+}  # fmt: skip
+"""Tables that give no window, and the beginning of the reason."""
+
+
+@pytest.mark.parametrize("label", ["kind", None])
+def test_a_table_that_gives_no_window_is_quarantined_and_the_others_are_read(
+    label: str | None, tmp_path: Path, serial_context: Callable[[Path], Context]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    for name, data in {"a.csv": GOOD.encode(), **{name: data for name, (data, _) in DAMAGED.items()}}.items():
+        (tmp_path / "raw" / name).write_bytes(data)
+    (tmp_path / "raw" / "gone.csv").symlink_to(tmp_path / "nowhere")
+    spec = _spec(tmp_path / "raw")
+    source = spec.source.model_copy(update={"label_field": label})
+    spec = spec.model_copy(update={"source": source, "quarantine_fraction": 0.5})
+    summary = ingest(spec, {}, serial_context(tmp_path / "made")).summary
+    (table,) = ShardDataset(tmp_path / "made" / "quarantined").tables()
+    reasons = {row["document"].removeprefix("series_table/"): row["reason"] for row in table.to_pylist()}
+    assert set(reasons) == {*DAMAGED, "gone.csv"}
+    assert all(reasons[name].startswith(reason) for name, (_, reason) in DAMAGED.items())
+    assert not any(str(tmp_path) in reason for reason in reasons.values())
+    alone = ingest(_spec(tmp_path / "raw" / "a.csv"), {}, serial_context(tmp_path / "alone")).summary["documents"]
+    of_all = {**alone, "in": alone["in"] + len(reasons), "quarantined": len(reasons)}
+    assert summary["documents"] == of_all
+    with pytest.raises(DataError, match="documents cannot be read"):
+        ingest(spec.model_copy(update={"quarantine_fraction": 0.1}), {}, serial_context(tmp_path / "strict"))
+
+
+def test_a_table_that_is_read_again_with_other_splits_gives_its_windows(
+    tmp_path: Path, serial_context: Callable[[Path], Context]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.csv").write_text(GOOD)
+    (tmp_path / "raw" / "b.csv").write_bytes(DAMAGED["splits.csv"][0])
+    spec = _spec(tmp_path / "raw").model_copy(update={"quarantine_fraction": 0.5})
+    assert ingest(spec, {}, serial_context(tmp_path / "made")).summary["documents"]["quarantined"] == 1
+    wide = spec.split.model_copy(update={"validation_fraction": 0.06, "test_fraction": 0.06})
+    again = ingest(spec.model_copy(update={"split": wide}), {}, serial_context(tmp_path / "made2")).summary
+    assert again["documents"]["quarantined"] == 0
+
+
+def test_a_table_without_the_column_is_refused_whatever_the_others_have(
+    tmp_path: Path, serial_context: Callable[[Path], Context]
+) -> None:
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "a.csv").write_text(GOOD)
+    (tmp_path / "raw" / "b.csv").write_text(GOOD.replace("down", "left"))
+    with pytest.raises(ConfigError, match="has no column 'down'"):
+        ingest(_spec(tmp_path / "raw"), {}, serial_context(tmp_path / "made"))

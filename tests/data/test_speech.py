@@ -17,6 +17,7 @@ from foundation_core.data.speech import LONGEST, SHORTEST, DigitString
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
+from tests.support.bucket import NAME, bucket
 from tests.support.raw_items import tone
 
 
@@ -130,3 +131,17 @@ def test_a_recording_that_cannot_be_heard_quarantines_the_strings_whose_captions
     assert set(quarantined["document"].to_pylist()) == broken
     assert all(row["reason"].startswith(reason) for row in quarantined.to_pylist())
     assert len(documents) == len(files) - len(broken) > 0
+
+
+def test_strings_are_read_from_a_store_as_from_a_folder(recordings: Path) -> None:
+    with bucket() as made:
+        for path in recordings.glob("*.wav"):
+            made.client.put_object(Bucket=NAME, Key=f"spoken/{path.name}", Body=path.read_bytes())
+        here = files_of("spoken_digit_strings", recordings)
+        source = SourceSpec(kind="spoken_digit_strings", path=f"{made.address}/spoken")
+        there = open_source(source).files()
+        assert {file.document: file.digest() for file in there} == {file.document: file.digest() for file in here}
+        assert len({file.digest() for file in there}) > 100, "each string has a digest of its own"
+        reader = open_reader(open_source(source), IngestSpec(source=source))
+        documents, quarantined = read_files(there[:20], reader)
+        assert (len(documents), len(quarantined)) == (20, 0)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections import defaultdict
-from collections.abc import Callable
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from foundation_core.data.modalities import QUARANTINED
 from foundation_core.data.samples import Samples
 from foundation_core.data.shards import ShardDataset
 from foundation_core.data.split import SPLITS
-from foundation_core.errors import ConfigError
+from foundation_core.data.waves import Wave
+from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
@@ -135,3 +136,68 @@ def test_its_content_follows_samples_and_labels(raw: Path) -> None:
 def test_another_column_than_the_wave_is_refused(raw: Path, tmp_path: Path, serial_context: Build) -> None:
     with pytest.raises(ConfigError, match="a recording has no column 'left'"):
         ingest(spec(raw, series={"columns": ["left"], "window": 8}), {}, serial_context(tmp_path / "made"))
+
+
+def _noise(samples: int) -> Any:
+    """(samples,) that no encoder makes short."""
+    return np.random.default_rng(0).normal(size=samples) * 0.1
+
+
+def _cut_off(recording: bytes) -> bytes:
+    return recording[: len(recording) // 2]
+
+
+def _flipped(recording: bytes) -> bytes:
+    middle = len(recording) // 2
+    return recording[:middle] + bytes([recording[middle] ^ 0xFF]) + recording[middle + 1 :]
+
+
+def _of_a_lying_header(recording: bytes) -> bytes:
+    """A FLAC that says it has 64,424,529,440 samples: bits of their number stand in its byte 21."""
+    return recording[:21] + bytes([recording[21] ^ 0x0F]) + recording[22:]
+
+
+@pytest.mark.parametrize(
+    ("damage", "lost", "reason"),
+    [
+        (bytes, 0, ""),  # the negative control
+        (_cut_off, 1, "its last sample cannot be read: it is cut off or damaged"),
+        (_of_a_lying_header, 1, "its last sample cannot be read: it is cut off or damaged"),
+        (_flipped, 5000 // WINDOW, "not a recording that can be decoded: "),
+    ],
+)
+def test_a_damaged_flac_is_quarantined_and_stops_nothing(
+    damage: Callable[[bytes], bytes], lost: int, reason: str,
+    raw: Path, tmp_path: Path, serial_context: Build, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    sink, decoded = io.BytesIO(), Counter[str]()
+    soundfile.write(sink, _noise(5000), 8000, format="FLAC", subtype="PCM_16")
+    (raw / "anna" / "70.flac").write_bytes(damage(sink.getvalue()))
+    columns = Wave.columns
+
+    def counting(self: Wave, names: Sequence[str]) -> list[list[Any]]:
+        decoded[self.document] += 1
+        return columns(self, names)
+
+    monkeypatch.setattr(Wave, "columns", counting)
+    summary = ingest(spec(raw, quarantine_fraction=1.0), {}, serial_context(tmp_path / "made")).summary
+    whole = 24 * (LENGTH // WINDOW)
+    rest = 0 if lost else 5000 // WINDOW
+    assert summary["documents"] == {"in": whole + rest + lost, "kept": whole + rest, "dropped": 0, "quarantined": lost}
+    assert list(summary["quarantined_by_reason"].values()) == ([lost] if lost else [])
+    assert all(found.startswith(reason) and "0x" not in found for found in summary["quarantined_by_reason"])
+    # once for the digests and once to be read, not for each window; not at all where its header was found out
+    assert decoded["wave_folder/anna/70.flac"] == (0 if lost == 1 else 2)
+
+
+def test_a_recording_shorter_than_a_window_is_quarantined_and_counted(
+    raw: Path, tmp_path: Path, serial_context: Build
+) -> None:
+    for number in range(3):
+        soundfile.write(raw / "ben" / f"8{number}.wav", _noise(WINDOW - 1), 8000)
+    summary = ingest(spec(raw), {}, serial_context(tmp_path / "made")).summary
+    whole = 24 * (LENGTH // WINDOW)
+    assert summary["documents"] == {"in": whole + 3, "kept": whole, "dropped": 0, "quarantined": 3}
+    assert summary["quarantined_by_reason"] == {"7 rows; a window has 8": 3}
+    with pytest.raises(DataError, match="3 of at most 123 documents cannot be read"):
+        ingest(spec(raw, quarantine_fraction=0.01), {}, serial_context(tmp_path / "strict"))

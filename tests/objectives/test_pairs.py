@@ -1,12 +1,18 @@
 """Pairs are told apart over all ranks as one would alone; captions are predicted as texts are."""
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from foundation_core.fitting import room_for_answer
+from foundation_core.model.families import build
+from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import PADDING
 from foundation_core.objectives.base import IGNORE
 from foundation_core.objectives.pairs import Captioning, Contrastive
+from foundation_core.shape import SampleShape
+from foundation_core.specs import ModelSpec, TrunkSpec
 
 B, WIDTH = 6, 5
 BATCH = {
@@ -107,3 +113,20 @@ def test_a_caption_is_read_one_later_from_a_start_token():
     assert (example.labels[5] == IGNORE).all()
     assert example.count == 15
     assert example.inputs["source"] is batch["values"]
+
+
+@pytest.mark.parametrize("task", ["caption_of_sample", "caption_naming_class"])
+def test_a_caption_has_as_much_room_as_a_learned_table_has_places(task: str):
+    trunk = TrunkSpec(width=8, depth=1, heads=1, position="learned")
+    spec = ModelSpec(family="captioner", trunk=trunk, context_tokens=8, patch=(1, 1))
+    model = initialize(build(spec, SampleShape(10, 1, 2, 2)), seed=0)
+
+    def loss(tokens: int) -> torch.Tensor:
+        filled = {"tokens": torch.full((B, tokens), 5), "segment": torch.zeros((B, tokens), dtype=torch.int64)}
+        return Captioning(start=9).loss(model, Captioning(start=9).prepare({**BATCH, **filled}, 0))
+
+    room = room_for_answer(task, spec.context_tokens, 64)
+    assert room is not None
+    assert loss(room).isfinite()
+    with pytest.raises(IndexError):  # the table has no more rows
+        loss(room + 1)

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 
 from foundation_core.errors import CheckpointError, DivergedError, Stopped
+from foundation_core.events import read_events
+from foundation_core.files import read_json, write_json
 from foundation_core.specs import OptimizerSpec
+from foundation_core.train import loop
+from foundation_core.train.goodput import SAVE_SECONDS, VALIDATION_SECONDS
 from tests.support.training import OPTIMIZER, Trained, Training, weights_sha256, write_corpus
 
 STEPS = 12
@@ -138,6 +142,85 @@ def test_the_best_step_of_before_an_interruption_stays_the_best(
     again = training.run()
     assert again.best == {}, "nothing after the interruption was better"
     assert again.progress.best_step == wild.progress.best_step
+
+
+def _first_events(folder: Path) -> list[tuple[str, int]]:
+    """What a training did, in its order: steps, validations and saves, each with its step."""
+    kinds = {"train/loss_nats": "step", VALIDATION_SECONDS: "validation", SAVE_SECONDS: "save"}
+    metrics = [event for _, event in read_events(folder / "rank-0") if event["kind"] == "metrics"]
+    return [(kinds[name], event["step"]) for event in metrics for name in event["values"] if name in kinds]
+
+
+def _state(folder: Path, step: int) -> dict[str, object]:
+    state: dict[str, object] = read_json(folder / "checkpoints" / f"step-{step:08d}" / "manifest.json")["state"]
+    return state
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_a_stop_at_a_step_to_be_validated_saves_at_once_and_validates_when_it_goes_on(
+    token_corpus: Path, tmp_path: Path, uninterrupted: Trained, step: int
+) -> None:
+    training = Training(tmp_path, token_corpus, steps=STEPS)
+    with pytest.raises(Stopped):
+        training.run(_from_step(step))
+    done = _first_events(tmp_path)
+    assert done[done.index(("step", step)) + 1 :] == [("save", step), ("save", step)], "the save, and the wait for it"
+    assert _state(tmp_path, step)["owes_validation"]
+    _assert_equal(training.run(), uninterrupted)
+    since = _first_events(tmp_path)[len(done) :]
+    assert since[:2] == [("validation", step), ("step", step + 1)]
+    assert since.count(("validation", step)) == 1
+
+
+def test_a_stop_between_validations_owes_none_and_an_owed_one_that_is_forgotten_is_missed(
+    token_corpus: Path, tmp_path: Path, uninterrupted: Trained
+) -> None:
+    """The controls to the test above: nothing is validated where it is not due, and the debt is what does it."""
+    between, forgotten = (Training(tmp_path / name, token_corpus, steps=STEPS) for name in ("between", "forgotten"))
+    with pytest.raises(Stopped):
+        between.run(_from_step(4))
+    assert not _state(between.folder, 4)["owes_validation"]
+    _assert_equal(between.run(), uninterrupted)
+    with pytest.raises(Stopped):
+        forgotten.run(_from_step(6))
+    manifest = forgotten.folder / "checkpoints" / "step-00000006" / "manifest.json"
+    body = read_json(manifest)
+    del body["state"]["owes_validation"]
+    write_json(manifest, body)
+    assert uninterrupted.validations.keys() - forgotten.run().validations.keys() == {6}
+
+
+def test_the_best_weights_are_found_by_an_owed_validation_too(
+    token_corpus: Path, tmp_path: Path, wild: Trained
+) -> None:
+    best = wild.progress.best_step
+    training = Training(tmp_path, token_corpus, optimizer=WILD, validate_every_steps=2)
+    with pytest.raises(Stopped):
+        training.run(_from_step(best))
+    again = training.run()
+    assert again.progress.best_step == best
+    assert again.progress.best_scores == wild.progress.best_scores
+    assert weights_sha256(again.best[best]) == weights_sha256(wild.best[best])
+
+
+def test_a_stop_at_the_last_step_saves_before_the_last_validation_which_may_be_cut_short(
+    token_corpus: Path, tmp_path: Path, uninterrupted: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = Training(tmp_path, token_corpus, steps=STEPS)
+
+    def killed(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_validate", killed)
+        training.validate_every_steps = STEPS
+        with pytest.raises(KeyboardInterrupt):
+            training.run(_from_step(STEPS))
+    assert _state(tmp_path, STEPS)["owes_validation"]
+    again = training.run()
+    assert again.progress.step_seconds == [], "no step is done again"
+    assert again.validations == {STEPS: uninterrupted.validations[STEPS]}
+    assert weights_sha256(again.best[STEPS]) == weights_sha256(uninterrupted.weights)
 
 
 def test_a_diverging_training_stops_and_leaves_a_checkpoint_from_before(token_corpus: Path, tmp_path: Path) -> None:
