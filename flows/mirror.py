@@ -79,6 +79,7 @@ class PrefectMirror:
         self._say = say
         self._records: dict[Path, _Record] = {}
         self._shows: deque[Callable[[], None]] = deque()
+        self._failed_before = False
         self._away_since: float | None = None
         self._away_in: Path | None = None
         self._at_work: Path | None = None
@@ -138,14 +139,27 @@ class PrefectMirror:
                 for record in list(self._records.values()):
                     while events := record.fresh():
                         self._send(client, record, events)
-                while self._shows:
-                    self._shows[0]()
-                    self._shows.popleft()
+                self._show_all(client)
         except Exception as away:  # of httpx, of Prefect or of a proxy between: nothing of it may end the telling
             self._tell_away(away)
             return False
         self._tell_back()
         return True
+
+    def _show_all(self, client: SyncPrefectClient) -> None:
+        """Make what waits; what fails twice although Prefect answers is given up, and holds nothing up."""
+        while self._shows:
+            try:
+                self._shows[0]()
+            except Exception as error:
+                client.request("GET", "/health")
+                if not self._failed_before:
+                    self._failed_before = True
+                    raise
+                text = f"a part of the run's page could not be made: {type(error).__name__}: {error}"
+                self._say("pipeline", {"kind": "say", "text": text})
+            self._failed_before = False
+            self._shows.popleft()
 
     def _send(self, client: SyncPrefectClient, record: _Record, events: Iterable[tuple[int, dict[str, Any]]]) -> None:
         feed = [self._event(record, offset, event) for offset, event in events if event["kind"] != "say"]

@@ -130,6 +130,29 @@ def test_a_stage_that_prefect_was_never_told_of_is_not_told_when_it_is_reused(ap
     assert not (tmp_path / OFFSET_FILE).exists()
 
 
+def test_an_artifact_that_cannot_be_made_is_given_up_and_those_behind_it_are_made(api: Api, tmp_path: Path) -> None:
+    said: list[str] = []
+    shown: list[str] = []
+    tries = iter(["busy", "shown"])
+
+    def broken() -> None:
+        raise ValueError("no such column")
+
+    def fails_once() -> None:
+        if next(tries) == "busy":
+            raise OSError("busy")
+        shown.append("plan")
+
+    api.start()
+    with _mirror(said) as prefect:
+        prefect.begin("ingest", tmp_path)
+        for show in (broken, fails_once, lambda: shown.append("card")):
+            prefect.show(show)
+        _until(lambda: "card" in shown)
+    assert shown == ["plan", "card"]
+    assert said == ["a part of the run's page could not be made: ValueError: no such column"]
+
+
 def test_the_return_of_one_service_is_not_that_of_the_other() -> None:
     away = {"kind": "failure", "failure": "tracking_away", "step": None, "what": "no answer"}
     back = {"kind": "recovered", "failure": "tracking_away", "step": None, "seconds": 7.0, "service": "MLflow"}
