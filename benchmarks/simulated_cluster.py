@@ -85,19 +85,16 @@ def room_checks(cluster: ClusterSpec) -> Iterator[Said]:
     spec = PretrainSpec(workers=ranks, batch_rows=2 * ranks, threads_per_worker=THREADS)
     fewer = spec.model_copy(update={"least_workers": ranks - 3 * cluster.cards_per_node})
     left, one_lost = ranks - cluster.cards_per_node, [nodes[0] | {"Alive": False}, *nodes[1:]]
-    going = [nodes[0]["NodeID"]]
+    going, on_gpus = [nodes[0]["NodeID"]], spec.model_copy(update={"device": "cuda"})
     yield f"{ranks:,} workers begin, each on a GPU", launched(nodes, spec) == ("cuda", ranks)
     yield f"{left:,} begin when a node will go", launched(nodes, fewer, leaving=going) == ("cuda", left)
     yield f"{left:,} begin when a node was lost", launched(one_lost, fewer) == ("cuda", left)
     yield (
         "who needs all asks to be queued again when a node was taken",
-        (launched(one_lost, spec.model_copy(update={"device": "cuda"}), is_first=False, preempted=True) is Requeued),
+        launched(one_lost, on_gpus, is_first=False, preempted=True) is Requeued,
     )
-    yield (
-        "and tries again when one was lost",
-        (launched(one_lost, spec.model_copy(update={"device": "cuda"}), is_first=False) is TransientError),
-    )
-    too_many = spec.model_copy(update={"workers": ranks + 1, "device": "cuda"})
+    yield "and tries again when one was lost", launched(one_lost, on_gpus, is_first=False) is TransientError
+    too_many = on_gpus.model_copy(update={"workers": ranks + 1})
     yield "a worker more than there are GPUs is refused", launched(nodes, too_many) is SetupError
 
 
@@ -122,15 +119,15 @@ def votes_checks(world: int) -> Iterator[Said]:
     slow = world * 2 // 3
     mine = [3.0 if rank == slow else 1.0 + rank / 8 / world for rank in range(world)]
     total = torch.zeros(0)
-    for rank, seconds in enumerate(mine):
+    for rank, own in enumerate(mine):
         one = Summed(rank, world)
-        agree(one, {"stop": float(rank == 5), **of_each_rank(one, OWN, seconds)})
+        agree(one, {"stop": float(rank == 5), **of_each_rank(one, OWN, own)})
         total = one.brought if rank == 0 else total + one.brought
     heard = agree(Summed(0, world, total), {"stop": 0.0, **of_each_rank(Summed(0, world), OWN, mine[0])})
     seconds = {int(name.partition("/")[2]): took for name, took in heard.items() if name.startswith(OWN)}
     yield (
         f"a vote of {world:,} entries tells each rank's figure, and who wants to stop",
-        (heard["stop"] == 1.0 and [seconds[rank] for rank in range(world)] == mine),
+        heard["stop"] == 1.0 and [seconds[rank] for rank in range(world)] == mine,
     )
     judge = Stragglers(2.0, 1, 0.0)
     began = time.process_time()
@@ -138,7 +135,7 @@ def votes_checks(world: int) -> Iterator[Said]:
     took = (time.process_time() - began) / LOOKS
     yield (
         f"of {world:,} ranks the slow one alone is named, in {took:.3f} s a look",
-        ([(verdict.rank, verdict.slow) for verdict in named] == [(slow, True)] and took < 1),
+        [(verdict.rank, verdict.slow) for verdict in named] == [(slow, True)] and took < 1,
     )
 
 
@@ -206,7 +203,7 @@ def checkpoint_checks(folder: Path, world: int, other: int, values: int) -> Iter
     yield f"{other:,} ranks read what {world:,} wrote, each value once", found.same and not found.faults
     yield (
         f"a rank opens and reads them in {found.slowest_seconds:.2f} s of the processor (bar {READ_SECONDS:g} s)",
-        (found.slowest_seconds <= READ_SECONDS),
+        found.slowest_seconds <= READ_SECONDS,
     )
     path = folder / STATE_FILE.format(rank=world - 1)
     path.write_bytes(path.read_bytes()[:-1] + b"\0\0")

@@ -39,7 +39,7 @@ class _Piece(NamedTuple):
     offset: int
 
     def of(self, like_master: Tensor) -> Tensor:
-        """(count,) this piece of the master, or of what the optimizer keeps beside it; no copy."""
+        """(length,) this piece of the master, or of what the optimizer keeps beside it; no copy."""
         return like_master.detach().view(-1).narrow(0, self.offset, self.length)
 
 

@@ -99,9 +99,8 @@ def _multiplies_bf16() -> bool:
 
 def _gpu(_: Settings) -> Iterable[Finding]:
     if shutil.which("nvidia-smi"):
-        yield Finding(
-            "gpu", "note", "there is one; a torch that is built for it trains there, unless pretrain.device is cpu"
-        )
+        found = "there is one, for a Ray cluster that FOUNDATION_RAY_ADDRESS names; what is started here trains on CPUs"
+        yield Finding("gpu", "note", found)
     else:
         yield Finding("gpu", "ok", "none: CPUs train")
 

@@ -38,7 +38,7 @@ nodes about to be lost and does no more than log them; and with time to start wo
 QUIET = {
     **TRAIN,
     "RAY_USAGE_STATS_ENABLED": "0",
-    "CUDA_VISIBLE_DEVICES": "",  # this version trains on CPUs; half of the parts would take a GPU that they find
+    "CUDA_VISIBLE_DEVICES": "",  # what is started here trains on CPUs; half of the parts would take a GPU
 }
 JOBS = {"RAY_JOB_STOP_WAIT_TIME_S": "300"}
 """For a Ray head: the rest of a job's step and its save take longer than the 3 s after which Ray would kill it."""

@@ -22,6 +22,7 @@ from flows.sweep import run_sweep
 from foundation_core.recipe import load_recipe, parse_overrides
 from foundation_core.specs import PipelineSpec
 
+# mypy wants the names of members written out; these are known when the runner starts
 Recipe = StrEnum("Recipe", [(name, name) for name in recipe_names() or ["none"]])  # type: ignore[misc]
 """The recipes there were when the runner started."""
 LastStage = StrEnum("LastStage", [(name, name) for name in LAST_STAGES])  # type: ignore[misc]

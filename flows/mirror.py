@@ -151,7 +151,7 @@ class PrefectMirror:
         while self._shows:
             try:
                 self._shows[0]()
-            except Exception as error:
+            except Exception as error:  # of whatever is shown: the run goes on without it
                 client.request("GET", "/health")
                 if not self._failed_before:
                     self._failed_before = True

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.ingest.choice import measured, write_units
 from benchmarks.ingest.memory import Sample, coefficients, process_tree, pss, recombine
 
 HOLDS = """
@@ -63,3 +64,8 @@ def test_coefficients_are_the_line_that_the_samples_lie_on() -> None:
     units, workers = (1_000_000, 16_000_000), 3
     peaks = [Sample(0.0, 200 + workers * (400 + 10 * unit), 200, 0) for unit in units]
     assert coefficients(peaks, units, workers) == (200, 400, 10)
+
+
+def test_made_up_units_are_those_that_the_stage_chooses_from(tmp_path: Path) -> None:
+    write_units(tmp_path, 500)
+    assert 400 < measured(tmp_path, 64_000_000)["kept"] < 500, "one text in ten is a copy"

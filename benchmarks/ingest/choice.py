@@ -18,8 +18,10 @@ import sys
 import tempfile
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -41,7 +43,7 @@ def main() -> int:
     """Measure each number in a process of its own, and print."""
     arguments = _arguments()
     if arguments.folder:
-        print(json.dumps(_measured(arguments.folder, arguments.memory_bytes)))
+        print(json.dumps(measured(arguments.folder, arguments.memory_bytes)))
         return 0
     peaks = []
     for documents in arguments.documents:
@@ -116,34 +118,23 @@ def write_units(folder: Path, documents: int) -> None:
             SKETCHES_FILE: pa.table({"keys": sketches}),
         }
         unit = Unit(folder / "units" / f"{number:06d}", f"read {number}")
-        unit.commit({name: arrow_bytes(table) for name, table in tables.items()}, documents=len(rows), changes={})
+        unit.commit(
+            {name: arrow_bytes(table) for name, table in tables.items()},
+            documents=len(rows),
+            changes={},
+            languages={},
+            cut=0,
+        )
 
 
-class _Found:
-    """Keeps what steps find; paragraphs, which workers look at, are not asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def found(self, step: str, decides: Any) -> Unit:
-        """The unit of what a step finds."""
-        return Unit.of(self._folder, step, decides)
-
-    def unit(self, phase: str, number: int, documents: Sequence[str]) -> Unit:
-        """None is asked for."""
-        raise NotImplementedError
-
-    def finish(self, phase: str, function: Callable[[Any], None], pieces: Sequence[Any]) -> None:
-        """None is asked for."""
-        raise NotImplementedError
-
-
-def _measured(folder: Path, memory_bytes: int) -> dict[str, float]:
+def measured(folder: Path, memory_bytes: int) -> dict[str, float]:
+    """Memory and seconds of the choice among such units, and how many documents it keeps."""
     spec = IngestSpec(fuzzy_dedup=_NEAR, work_memory_bytes=memory_bytes, split=SplitSpec())
     units = [Unit(path, f"read {int(path.name)}") for path in sorted((folder / "units").iterdir())]
     before, start = _peak(), time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder) as found:
-        corpus = split(spec, chosen(spec, units, None, _Found(Path(found)), folder / "choice"), [])
+        work: Any = SimpleNamespace(found=partial(Unit.of, Path(found)))  # workers look at paragraphs alone
+        corpus = split(spec, chosen(spec, units, None, work, folder / "choice"), [])
     seconds = time.perf_counter() - start
     return {"peak": _peak() - before, "kept": sum(map(len, corpus.parts)), "seconds": seconds}
 

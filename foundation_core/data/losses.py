@@ -9,8 +9,9 @@ with the documents but with the copies: a start after an interruption, or anothe
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,11 +21,13 @@ import pyarrow.compute as pc
 from foundation_core.data.corpus import Part, Places
 from foundation_core.data.filters import DROPPED
 from foundation_core.data.shards import arrow_bytes
-from foundation_core.data.spill import Scratch
+from foundation_core.data.spill import Scratch, repeats
 from foundation_core.data.units import Unit
 
 LOSS = pa.schema({"row": pa.int64(), "survivor": pa.int64(), "value": pa.float64()})
 """A document that goes: its row among all documents, that of the one that stays, and the value."""
+_DIGEST = pa.schema({"key": pa.binary(32), "row": pa.int64()})
+_FIRST_BITS = struct.Struct(">I28x")
 
 
 class Losses:
@@ -51,6 +54,28 @@ class Losses:
         found = self._records.held(number).sort_by("row")
         self._records.remove(number)
         return found
+
+
+def same_digests(places: Places, digests_of: Callable[[Part], bytes], scratch: Scratch) -> Losses:
+    """The documents whose digest an earlier one has, each with this one; the value is how many have it.
+
+    Args:
+        digests_of: 32 bytes for each document of a part, as `places` counts them.
+        scratch: an open folder, and the memory to look for them in: a range of digests at a time.
+    """
+    digests = scratch.partitions("digests", _DIGEST, scratch.parts_of(places.documents, _DIGEST))
+    for part, rows in places.each():
+        data = digests_of(part)
+        keys = pa.FixedSizeBinaryArray.from_buffers(_DIGEST.field("key").type, len(rows), [None, pa.py_buffer(data)])
+        ranges = [first * digests.count >> 32 for (first,) in _FIRST_BITS.iter_unpack(data)]
+        digests.add(pa.table([keys, rows], schema=_DIGEST), pa.array(ranges, pa.int64()))
+    losses = Losses(places, scratch)
+    for number in range(digests.count):
+        for some in repeats(digests, number, "row")[1]:
+            same = pa.table({"row": some.records["row"], "survivor": some.first, "value": some.count})
+            losses.add(same.filter(pc.not_equal(same["row"], same["survivor"])))
+        digests.remove(number)
+    return losses
 
 
 class Lost(NamedTuple):
