@@ -83,7 +83,7 @@ def test_mlflow_away_is_a_failure_that_mlflow_learns_of_when_it_is_back(
     run = MlflowClient(store_uri).get_run(_mirrored(tmp_path, open_runs(), outage)).data
     assert run.metrics["failures/tracking_away"] == 1
     assert run.metrics["train/loss_nats"] == 2
-    assert run.tags["failure.tracking_away"] == "tracking_away: the MLflow store does not answer"
+    assert run.tags["failure.tracking_away"] == "tracking_away (MLflow): the MLflow store does not answer"
     *_, (_, last) = read_events(tmp_path)
     assert last["kind"] == "end", "the last word of a job is its own"
 
