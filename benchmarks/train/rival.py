@@ -1,8 +1,8 @@
 """The rival: a decoder in plain torch, trained as well as we know how, in one process.
 
-bf16 autocast over float32 weights, torch's fused attention kernel, one product for queries, keys and values, fused
-AdamW, tied head; eager, through torch.compile, or eager with logits and loss in pieces. It trains on random tokens:
-what they are costs a step nothing.
+bf16 autocast over float32 weights (or float32 alone), torch's fused attention kernel, one product for queries, keys
+and values, fused AdamW, tied head; eager, through torch.compile, or eager with logits and loss in pieces. It trains on
+random tokens: what they are costs a step nothing.
 `python -m benchmarks.train.rival SHAPE.json` prints what it reached as one line of JSON.
 """
 
@@ -35,11 +35,17 @@ class Shape:
     steps: int = 15
     compile: bool = False
     loss_pieces: int = 1
+    precision: str = "bf16"
 
     @property
     def tokens(self) -> int:
         """Of a step."""
         return self.batch_rows * self.context_tokens
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That products are in."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 class RivalBlock(nn.Module):
@@ -89,7 +95,7 @@ class Rival(nn.Module):
 
 
 def train(shape: Shape) -> dict[str, float]:
-    """Tokens a second, of the median step; and what a square product in bf16 reaches here."""
+    """Tokens a second, of the median step; and what a square product in the same format reaches here."""
     from foundation_core.evaluate.speed import matmul_flops_per_second
 
     torch.set_num_threads(shape.threads)
@@ -100,14 +106,14 @@ def train(shape: Shape) -> dict[str, float]:
     for _ in range(WARM_UP_STEPS + shape.steps):
         batch = torch.randint(shape.vocabulary, (shape.batch_rows, shape.context_tokens + 1))
         start = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=shape.precision == "bf16"):
             loss = call(batch)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds.append(time.perf_counter() - start)
-    product = matmul_flops_per_second(torch.bfloat16)
+    product = matmul_flops_per_second(shape.dtype)
     return {"tokens_per_second": shape.tokens / median(seconds[WARM_UP_STEPS:]), "product": product}
 
 

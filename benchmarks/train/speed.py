@@ -109,7 +109,7 @@ def _foundation(stage: str, shape: Shape, workers: int = 1, seed: int = 0) -> No
         "pretrain.micro_batch_rows": shape.batch_rows // workers,
         "pretrain.validate_every_steps": 10_000,
         "pretrain.checkpoint_every_steps": 5,
-        "pretrain.precision": "bf16",
+        "pretrain.precision": shape.precision,
         "pretrain.workers": workers,
         "pretrain.threads_per_worker": shape.threads // workers,
         "pretrain.seed": seed,
@@ -128,11 +128,12 @@ def report(rounds: list[Round], shape: Shape) -> int:
     rival = [max(each[name] for name in RIVALS) for each in rounds]
     flops = flops_per_token(shape)
     of_product = median(value * flops / each["product of matrices"] for value, each in zip(rival, rounds, strict=True))
-    print(f"the rival at its best reaches {of_product:.2f} of the bf16 product (counts from {LEAST_OF_RIVAL})")
+    form = shape.precision
+    print(f"the rival at its best reaches {of_product:.2f} of the {form} product (counts from {LEAST_OF_RIVAL})")
     product = [each["product 1 x 2"] for each in rounds]
     rows = [
         ("product path / the best rival", [a / b for a, b in zip(product, rival, strict=True)], BAR_RIVAL),
-        ("product path / bf16 product", [e["product 1 x 2"] * flops / e["product of matrices"] for e in rounds],
+        (f"product path / {form} product", [e["product 1 x 2"] * flops / e["product of matrices"] for e in rounds],
          BAR_PRODUCT),
         ("2 workers x 1 thread / 1 x 2", [e["product 2 x 1"] / e["product 1 x 2"] for e in rounds], BAR_WORKERS),
         ("product path / bare step", [e["product 1 x 2"] / e["bare step"] for e in rounds], BAR_BARE),

@@ -1,6 +1,6 @@
 """What saving costs a training: seconds with a save each five steps, with none, and with one that it waits for.
 
-    two real DeepSpeed ranks (ZeRO 1, bf16), one model each     rounds x [ no saves | ours | synchronous ] x steps
+    two real DeepSpeed ranks (ZeRO 1), one model each     rounds x [ no saves | ours | synchronous ] x steps
 
 All three take turns in the same processes. `ours` is what the product does: the state copied, outputs of the example
 asked, a thread that writes, hashes and flushes, votes each step, a commit, old ones pruned. `synchronous` is the plain
@@ -73,7 +73,8 @@ def measure(rounds: int, shape: Shape, ranks: int = 2) -> Said:
             "LOCAL_SIZE": str(ranks),
         }
         free.close()
-        given = json.dumps({"rounds": rounds, "steps": shape.steps, "threads": shape.threads // ranks})
+        mine = {"threads": shape.threads // ranks, "precision": shape.precision}
+        given = json.dumps({"rounds": rounds, "steps": shape.steps, **mine})
         command = [sys.executable, "-m", "benchmarks.train.stalls", folder, given]
         started = [
             subprocess.Popen(command, env={**os.environ, **rendezvous, "RANK": str(rank), "LOCAL_RANK": str(rank)})
@@ -106,7 +107,7 @@ def report(said: Said) -> int:
     return missed
 
 
-def _rank(folder: Path, rounds: int, steps: int, threads: int) -> Said:
+def _rank(folder: Path, rounds: int, steps: int, threads: int, precision: str) -> Said:
     """One rank's part of all rounds."""
     torch.set_num_threads(threads)
     dist.init_process_group("gloo")
@@ -114,8 +115,8 @@ def _rank(folder: Path, rounds: int, steps: int, threads: int) -> Said:
     trunk = TrunkSpec(width=shape.width, depth=shape.depth, heads=shape.heads)
     model = build(ModelSpec(trunk=trunk, context_tokens=shape.context_tokens), SampleShape(vocabulary=shape.vocabulary))
     rows = shape.batch_rows // dist.get_world_size()
-    engine = engine_factory("deepspeed", 1)(initialize(model, 0), EngineRequest(OptimizerSpec(), "bf16", rows))
-    check = OutputCheck(engine, NextToken(), _row(1, shape), "bf16")
+    engine = engine_factory("deepspeed", 1)(initialize(model, 0), EngineRequest(OptimizerSpec(), precision, rows))
+    check = OutputCheck(engine, NextToken(), _row(1, shape), precision)
     calls: list[float] = []
     numbers = count(1)
     with Checkpoints(folder / "ours", engine, {}, Retention(2), check=check) as checkpoints:

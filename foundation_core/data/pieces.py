@@ -243,11 +243,15 @@ def fitted_rows(sizes: list[int], capacity: int) -> int:
     """How many rows best fit makes of so many pieces of each size.
 
     The fullest row that a piece fits into stays the fullest for the next one of its size, until none fits any more. So
-    rows with the same room are filled together, and no piece is looked at alone.
+    rows with the same room are filled together, and no piece is looked at alone. Pieces of more than half a row come
+    first, and each has a row of its own.
     """
-    rows, rooms = [0] * (capacity + 1), 0  # rows by the room that is left in them; a bit for each room
-    opened = 0
-    for size in range(capacity, 1, -1):
+    half = capacity // 2
+    large = sizes[half + 1 : capacity + 1]
+    opened = sum(large)
+    rows = large[::-1] + [0] * (half + 1)  # by the room that is left in them
+    rooms = sum(1 << room for room, many in enumerate(rows) if many and room > 1)  # a bit for each room
+    for size in range(half, 1, -1):
         left = sizes[size]
         while left:
             fitting = rooms >> size
