@@ -268,10 +268,12 @@ def fitted_rows(sizes: list[int], capacity: int) -> int:
             else:
                 opened += used
             left -= filled * each + rest
-            for many, remaining in ((filled, room - each * size), (int(rest > 0), room - rest * size)):
-                if many and remaining > 1:
-                    rows[remaining] += many
-                    rooms |= 1 << remaining
+            if filled and (remaining := room - each * size) > 1:
+                rows[remaining] += filled
+                rooms |= 1 << remaining
+            if rest and (remaining := room - rest * size) > 1:
+                rows[remaining] += 1
+                rooms |= 1 << remaining
     return opened
 
 
