@@ -13,6 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+MOST_HASHES = 1000
+"""Of a sketch that datatrove makes of a whole text at a time, as it does by itself: of more, those of a long text would
+take tens of GB."""
+PIECE_SHINGLES = 4096
+
 
 def main(folder: Path, tokenizer: str, workers: int, sketch: tuple[int, int]) -> None:
     """Run the steps one after the other, each on as many processes.
@@ -51,7 +56,8 @@ def main(folder: Path, tokenizer: str, workers: int, sketch: tuple[int, int]) ->
         GopherRepetitionFilter(exclusion_writer=dropped("repetition")),
     ]
     run("rules", [JsonlReader(str(folder / "parts")), *filters, JsonlWriter(kept, compression=None)])
-    run("signatures", [JsonlReader(kept), MinhashDedupSignature(signatures, config)])
+    signature = in_pieces(MinhashDedupSignature) if sketch[0] * sketch[1] > MOST_HASHES else MinhashDedupSignature
+    run("signatures", [JsonlReader(kept), signature(signatures, config)])
     run("buckets", [MinhashDedupBuckets(signatures, buckets, config=config)], tasks=config.num_buckets)
     run("clusters", [MinhashDedupCluster(buckets, removed, config=config)], tasks=1)
     copies = MinhashDedupFilter(removed, exclusion_writer=dropped("copies"))
@@ -71,6 +77,20 @@ def main(folder: Path, tokenizer: str, workers: int, sketch: tuple[int, int]) ->
         "unique": sorted(row["id"] for row in rows(out / "unique")),
     }
     (folder / "rival.json").write_text(json.dumps(result))
+
+
+def in_pieces(signature: type[Any]) -> type[Any]:
+    """A step that makes the signatures of another, of some shingles of a text at a time."""
+    import numpy as np
+
+    class InPieces(signature):  # type: ignore[misc]
+        def get_signature(self, shingles: Any) -> list[list[int]]:
+            pieces = range(0, max(1, len(shingles)), PIECE_SHINGLES)
+            found = [super(InPieces, self).get_signature(shingles[first : first + PIECE_SHINGLES]) for first in pieces]
+            least: list[list[int]] = np.min(np.array(found, dtype=np.uint64), axis=0).tolist()
+            return least
+
+    return InPieces
 
 
 def rows(folder: Path) -> Any:
