@@ -20,10 +20,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from foundation_core.alone import alone
-from foundation_core.data.documents import BUILT, FOREIGN
-from foundation_core.data.shards import ShardDataset
-from foundation_core.spec_cleaning import CleaningSpec
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.documents import BUILT, FOREIGN
 from foundation_core.specs import FuzzyDedupSpec, IngestSpec, SourceSpec, TokenizerSpec
+from foundation_core.specs.cleaning import CleaningSpec
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import StageResult
 

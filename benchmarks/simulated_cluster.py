@@ -23,8 +23,8 @@ from cluster import room
 from cluster.cluster_file import load_cluster
 from foundation_core.errors import FoundationError, Requeued, SetupError, TransientError
 from foundation_core.files import write_json
-from foundation_core.spec_cluster import ClusterSpec
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.cluster import ClusterSpec
 from foundation_core.train.fragments import WEIGHT, Fragment, StateFiles, share_out, whole
 from foundation_core.train.manifest import (
     HASH,

@@ -33,15 +33,15 @@ import torch
 from torch import Tensor
 
 from benchmarks import simulated_cluster
-from foundation_core.data.loader import Loader
-from foundation_core.data.mixture import Mixture, Phase
-from foundation_core.data.order import Order, SampleOrder
-from foundation_core.data.packing import Windows
-from foundation_core.data.pieces import machine_code
-from foundation_core.data.shards import MANIFEST, ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.mixture import Mixture, Phase
+from foundation_core.data.loading.order import Order, SampleOrder
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.loading.pieces import machine_code
+from foundation_core.data.shards.dataset import MANIFEST, ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.files import read_json, sha256_json, write_json
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 
 BAR_SECONDS = 1.0
 REAL_SHARDS = 4

@@ -22,10 +22,10 @@ import torch.distributed as dist
 
 from cluster import deepspeed_engine
 from cluster.embedded import free_port
-from foundation_core.data.loader import Loader
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import OptimizerSpec
 from foundation_core.train.engine import EngineRequest

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from foundation_core.errors import ConfigError
-from foundation_core.spec_cluster import ClusterSpec
+from foundation_core.specs.cluster import ClusterSpec
 
 EXAMPLES = "infra/clusters"
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from cluster.planning import Step
 from foundation_core.cost.memory import Memory, memory_of
 from foundation_core.cost.size import Size, size_of, training_flops
-from foundation_core.data.documents import open_source
-from foundation_core.data.modalities import open_reader
-from foundation_core.data.tokenizer_kinds import vocabulary_of
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import open_reader
+from foundation_core.data.tokens.kinds import vocabulary_of
 from foundation_core.shape import SampleShape
 from foundation_core.specs import FinetuneSpec, PipelineSpec, PretrainSpec
 from foundation_core.stages.ingest_needs import DISK_FACTOR

@@ -52,7 +52,7 @@ class Step:
 def stage_key(recipe: PipelineSpec, stage: str, inputs: Mapping[str, Result], source_content: str) -> ActionKey:
     """The action key of a stage of a recipe."""
     if stage == "ingest":
-        from foundation_core.data.modalities import ingest_key
+        from foundation_core.data.sources.modalities import ingest_key
 
         return ingest_key(recipe.ingest, source_content)
     contents = {role: result.content for role, result in inputs.items()}
@@ -70,8 +70,8 @@ def source_content_of(recipe: PipelineSpec, results: Path | None = None) -> str:
     Raises:
         ConfigError, DataError: the source is missing or empty.
     """
-    from foundation_core.data.digests import source_content
-    from foundation_core.data.documents import open_source
+    from foundation_core.data.sources.digests import source_content
+    from foundation_core.data.sources.documents import open_source
 
     return source_content(open_source(recipe.ingest.source).files(), results and results / UNITS_FOLDER)
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from cluster.job import Job
 from cluster.launch import Event, RayLauncher, follow
 from cluster.settings import Settings
-from foundation_core.data.tables import Row, read_table, write_table
+from foundation_core.data.tables.batches import Row, read_table, write_table
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.files import read_json
 from foundation_core.tracking.registry import load_served_model

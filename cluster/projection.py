@@ -18,13 +18,13 @@ from cluster.forecast import row_places, trained_tokens
 from foundation_core.cost.memory import Memory, checkpoint_bytes, memory_of
 from foundation_core.cost.size import Size, size_of, training_flops
 from foundation_core.cost.step_time import StepTime, step_time
-from foundation_core.data.documents import open_source
-from foundation_core.data.modalities import open_reader
-from foundation_core.data.tokenizer_kinds import vocabulary_of
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import open_reader
+from foundation_core.data.tokens.kinds import vocabulary_of
 from foundation_core.errors import ConfigError, SetupError
 from foundation_core.shape import SampleShape
-from foundation_core.spec_cluster import ClusterSpec
 from foundation_core.specs import PipelineSpec, PretrainSpec
+from foundation_core.specs.cluster import ClusterSpec
 
 EngineName = Literal["torch", "deepspeed"]
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from cluster.projection import Choice, Training
 from flows.planned import duration
 from foundation_core.cost.size import size_told
-from foundation_core.spec_cluster import ClusterSpec
+from foundation_core.specs.cluster import ClusterSpec
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "buffers")
 

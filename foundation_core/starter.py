@@ -12,10 +12,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.modalities import Reader, open_reader, read_files
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.modalities import Reader, open_reader, read_files
 from foundation_core.data.split import SPLITS, Split, split_of
-from foundation_core.data.tokenizer import encode_document, train_tokenizer
+from foundation_core.data.tokens.byte_level import encode_document, train_tokenizer
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec, SourceSpec, SplitSpec
 

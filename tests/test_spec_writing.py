@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from foundation_core.errors import ConfigError
-from foundation_core.spec_writing import WritingSpec, writing
 from foundation_core.specs import EvaluateSpec
+from foundation_core.specs.writing import WritingSpec, writing
 
 BEAMS, GREEDY = WritingSpec(beams=4), WritingSpec(temperature=0)
 

@@ -17,7 +17,7 @@ from benchmarks.train.quality import RECIPES, summed_nats, witten_bell
 from benchmarks.train.rival import WARM_UP_STEPS, Rival, Shape
 from benchmarks.train.speed import flops_per_token, steady_tokens_per_second
 from cluster.job import Job
-from foundation_core.data.book import TEST_FRACTION
+from foundation_core.data.sources.book import TEST_FRACTION
 from foundation_core.events import EventLog
 from foundation_core.recipe import load_recipe
 from foundation_core.specs import ModelSpec, PretrainSpec, TrunkSpec

@@ -25,8 +25,8 @@ from benchmarks.forecast.ranks import Case
 from cluster.cluster_file import load_cluster
 from cluster.projection import Training, project
 from foundation_core.cost.memory import memory_of
-from foundation_core.spec_cluster import ClusterSpec
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.cluster import ClusterSpec
 
 BAR = 0.15
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cluster.projection import Training, project
-from foundation_core.spec_cluster import ClusterSpec
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.cluster import ClusterSpec
 
 VOCABULARY, CONTEXT_TOKENS = 50_368, 2048
 

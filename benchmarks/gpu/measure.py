@@ -19,11 +19,11 @@ from benchmarks.gpu.packed import WAYS, read_packed, works
 from foundation_core.alone import alone
 from foundation_core.cost.memory import memory_of
 from foundation_core.cost.size import Size, size_of, training_flops
-from foundation_core.data.loader import Loader
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.prefetch import Prefetched
-from foundation_core.data.shards import ShardDataset, ShardWriter
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.loading.prefetch import Prefetched
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.layout import Layout
@@ -36,7 +36,7 @@ from foundation_core.train.engine import EngineRequest
 from foundation_core.train.step import train_step
 
 TOKENS = pa.schema({"document": pa.string(), "group": pa.string(), "tokens": pa.large_list(pa.int32())})
-"""Columns of a data set of tokens; `foundation_core.data.units` has them too, and imports tokenizers."""
+"""Columns of a data set of tokens; `foundation_core.data.units.work` has them too, and imports tokenizers."""
 FILLED_FRACTION = 0.8
 """Of the card's memory, what the forecast may take: it knows nothing of fragments and workspaces."""
 SCORED_TOKENS = 8192

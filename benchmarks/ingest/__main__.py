@@ -48,7 +48,7 @@ def main() -> int:
         folder = Path(name)
         _write(documents, folder / "parts", arguments.workers)
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", "import foundation_core.data.ready"], check=True)
+        subprocess.run([sys.executable, "-c", "import foundation_core.data.units.ready"], check=True)
         print(f"machine code, not counted: {time.perf_counter() - start:.1f} s; it is made once for each version")
         mine = ours.run(folder, arguments.workers, arguments.vocabulary)
         if arguments.rival:

@@ -26,12 +26,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from foundation_core.data.corpus import Part
-from foundation_core.data.documents import SourceFile
-from foundation_core.data.filters import DROPPED
-from foundation_core.data.modalities import QUARANTINED
-from foundation_core.data.shards import arrow_bytes
-from foundation_core.data.units import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, SKETCHES_FILE, EncodePiece, Unit
+from foundation_core.data.rules.filters import DROPPED
+from foundation_core.data.shards.dataset import arrow_bytes
+from foundation_core.data.sources.documents import SourceFile
+from foundation_core.data.sources.modalities import QUARANTINED
+from foundation_core.data.units.corpus import Part
+from foundation_core.data.units.work import DROPPED_FILE, KEPT_FILE, QUARANTINED_FILE, SKETCHES_FILE, EncodePiece, Unit
 from foundation_core.specs import FuzzyDedupSpec, IngestSpec, SplitSpec
 from foundation_core.stages.ingest_choice import chosen, split
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lxml import etree, html
 
-from foundation_core.data.language import probabilities
+from foundation_core.data.rules.language import probabilities
 
 PACKAGES = (
     "python3", "python-django", "python-sympy", "postgresql", "git", "apache2", "r-", "octave", "erlang",

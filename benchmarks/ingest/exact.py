@@ -13,15 +13,15 @@ import fastokens
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.corpus import Part
-from foundation_core.data.encoding import encode_texts
-from foundation_core.data.losses import without_copies
-from foundation_core.data.minhash import Sketch, similarity
-from foundation_core.data.near import near_copies, near_rule
-from foundation_core.data.shards import arrow_bytes
-from foundation_core.data.spill import Scratch
-from foundation_core.data.tokenizer import encode_document, load_tokenizer
-from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit
+from foundation_core.data.copies.losses import without_copies
+from foundation_core.data.copies.minhash import Sketch, similarity
+from foundation_core.data.copies.near import near_copies, near_rule
+from foundation_core.data.copies.spill import Scratch
+from foundation_core.data.shards.dataset import arrow_bytes
+from foundation_core.data.tokens.byte_level import encode_document, load_tokenizer
+from foundation_core.data.tokens.encoding import encode_texts
+from foundation_core.data.units.corpus import Part
+from foundation_core.data.units.work import KEPT_FILE, SKETCHES_FILE, Unit
 from foundation_core.specs import FuzzyDedupSpec
 
 BAR_RECALL, BAR_PRECISION, BAR_ENCODING = 0.95, 0.99, 0.7

@@ -33,7 +33,7 @@ from benchmarks.ingest.ours import UNIT_BYTES, spec_of
 from cluster.pools import ProcessPool
 from cluster.settings import usable_cpus
 from foundation_core.alone import alone
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.events import read_events
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from cluster.pools import ProcessPool
 from foundation_core.alone import alone
-from foundation_core.data.near import near_rule
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.copies.near import near_rule
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.events import read_events
 from foundation_core.specs import (
     FuzzyDedupSpec,

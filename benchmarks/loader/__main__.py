@@ -27,13 +27,13 @@ import torch
 
 from benchmarks.loader.ranks import RANKS, Measured, run_rank
 from cluster.settings import usable_cpus
-from foundation_core.data.loader import Loader
-from foundation_core.data.mixture import Mixture, Phase
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import MANIFEST, ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.mixture import Mixture, Phase
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import MANIFEST, ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.files import read_json, sha256_json, write_json
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 
 BAR_START_SECONDS, BAR_START_MB, BAR_TOKENS_PER_SECOND = 1.0, 60.0, 300e6
 VOCABULARY = 50_000

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from foundation_core.data.loader import Loader
-from foundation_core.data.mixture import Mixture, Phase
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
-from foundation_core.spec_loading import Packing
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.mixture import Mixture, Phase
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.specs.loading import Packing
 
 RANKS = 2
 WAYS = {"compiled": True, "torch": False}

@@ -30,8 +30,8 @@ from torch.nn import functional as F
 from cluster.settings import Settings
 from cluster.stack import Stack
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained
-from foundation_core.data.book import TEST_FRACTION
-from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from foundation_core.data.sources.book import TEST_FRACTION
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE, load_tokenizer
 from foundation_core.store import Result, load_result
 
 BAR_NATS, AIM_NATS, BAR_SECONDS = 1.55, 1.48, 110.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from flows.arguments import at_least
 from foundation_core.errors import ConfigError
-from foundation_core.spec_writing import WritingSpec, writing
+from foundation_core.specs.writing import WritingSpec, writing
 
 if TYPE_CHECKING:
     from foundation_core.tracking.served import ServedModel
@@ -160,7 +160,7 @@ def _asked(words: Sequence[str | None], model: ServedModel, task: str) -> list[A
     Raises:
         ConfigError: a prompt is no text, or a file is not what the model reads.
     """
-    from foundation_core.data.modalities import normalise
+    from foundation_core.data.sources.modalities import normalise
 
     if words.count(None) > 1:
         raise ConfigError("- was asked more than once, and standard input can be read once", fix="leave one of them")

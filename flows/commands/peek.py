@@ -9,7 +9,7 @@ from typing import get_args
 
 from flows.arguments import at_least
 from flows.datasets import find_dataset, take_dataset
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 
 
 def configure(parser: argparse.ArgumentParser, name: str) -> None:

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     from cluster.predict import Request
     from cluster.settings import Settings
     from cluster.stack import Stack
-    from foundation_core.data.tables import has_more_rows
+    from foundation_core.data.tables.batches import has_more_rows
     from foundation_core.tracking.registry import model_files
 
     start = time.perf_counter()
@@ -64,7 +64,7 @@ def _out(source: Path, wanted: Path | None) -> Path:
     Raises:
         ConfigError: no table by its name, or the source itself.
     """
-    from foundation_core.data.table_files import table_format
+    from foundation_core.data.tables.files import table_format
 
     _, packed = table_format(source)
     endings = "".join(source.suffixes[-2:] if packed else source.suffixes[-1:])

@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser, name: str) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Remove them, and say in a sentence what that gave; results stay as they are."""
     from cluster.settings import Settings
-    from foundation_core.data.unit_store import prune
+    from foundation_core.data.units.store import prune
     from foundation_core.store import UNITS_FOLDER
 
     root = Settings.from_environment().results / UNITS_FOLDER

@@ -19,9 +19,9 @@ from foundation_core.adapt.grams import ByteGrams
 from foundation_core.adapt.scores import BITS_PER_BYTE, CHRF, Score
 from foundation_core.adapt.tasks import Facts, Tally, TaskData, TaskRows, corpus_tokenizer
 from foundation_core.adapt.write import ContinuingTask
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS, Split
-from foundation_core.data.tokenizer import token_bytes
+from foundation_core.data.tokens.byte_level import token_bytes
 from foundation_core.errors import ConfigError
 from foundation_core.model.layout import sequential
 from foundation_core.objectives.base import IGNORE, Example, Objective

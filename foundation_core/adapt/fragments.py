@@ -16,9 +16,9 @@ from torch.utils.dlpack import from_dlpack
 from foundation_core.adapt.baselines import LettersInARow
 from foundation_core.adapt.classify import RowTask
 from foundation_core.adapt.tasks import Facts, TaskData, TaskRows, balanced, corpus_tokenizer
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS, Split
-from foundation_core.data.tokenizer import END_ID
+from foundation_core.data.tokens.byte_level import END_ID
 from foundation_core.errors import ConfigError
 from foundation_core.specs import FinetuneSpec
 

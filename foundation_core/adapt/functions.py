@@ -26,9 +26,9 @@ from foundation_core.adapt.write import (
     padded_rows,
     source_layout,
 )
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS, Split
-from foundation_core.data.tokenizer import END_ID, start_id
+from foundation_core.data.tokens.byte_level import END_ID, start_id
 from foundation_core.errors import ConfigError
 from foundation_core.generation.texts import Begun
 from foundation_core.model.layout import PADDING, Layout

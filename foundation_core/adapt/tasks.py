@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from foundation_core import plugins
 from foundation_core.adapt.scores import Score
 from foundation_core.adapt.transfer import Pretrained
-from foundation_core.data.order import Order
+from foundation_core.data.loading.order import Order
 from foundation_core.data.split import SPLITS, Split
-from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE, load_tokenizer
 from foundation_core.errors import ConfigError
 from foundation_core.files import committed, read_json, write_json
 from foundation_core.objectives.base import Objective

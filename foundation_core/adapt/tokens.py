@@ -26,9 +26,9 @@ from foundation_core.adapt.fragments import (
 )
 from foundation_core.adapt.tasks import Facts, Reply, TaskData, TaskRows, corpus_tokenizer
 from foundation_core.adapt.transfer import Pretrained, tagging_model
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS, Split
-from foundation_core.data.tokenizer import token_bytes
+from foundation_core.data.tokens.byte_level import token_bytes
 from foundation_core.errors import ConfigError
 from foundation_core.objectives.base import IGNORE
 from foundation_core.specs import FinetuneSpec

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
 from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json, sha256_file
 from foundation_core.model.families import build

@@ -18,7 +18,7 @@ from torch import nn
 
 from foundation_core.adapt.tasks import Budget, Tally, Task, TaskData, TaskRows, find_task, load_task
 from foundation_core.adapt.transfer import Pretrained, freeze
-from foundation_core.data.order import Order
+from foundation_core.data.loading.order import Order
 from foundation_core.events import EventLog
 from foundation_core.files import read_json, write_json
 from foundation_core.specs import FinetuneSpec

@@ -28,11 +28,11 @@ from foundation_core.adapt.tasks import (
 )
 from foundation_core.adapt.transfer import Pretrained, load_whole, whole_model
 from foundation_core.adapt.write import WritingTask, begun_beside
-from foundation_core.data.features import load_features
-from foundation_core.data.samples import Samples
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.samples import Samples
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS, Split
-from foundation_core.data.tokenizer import start_id
+from foundation_core.data.tokens.byte_level import start_id
+from foundation_core.data.values.features import load_features
 from foundation_core.errors import ConfigError
 from foundation_core.generation.texts import Begun
 from foundation_core.model.layout import Layout

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from foundation_core.adapt.scores import chrf, letter_counts, word_errors
 from foundation_core.adapt.tasks import Facts, Tally, Task, TaskRows, summed_loss
 from foundation_core.adapt.transfer import Pretrained, load_whole, whole_model
-from foundation_core.data.tokenizer import END_ID, start_id
+from foundation_core.data.tokens.byte_level import END_ID, start_id
 from foundation_core.generation.generate import remember
 from foundation_core.generation.texts import Begun, Ending, in_parts, texts_of
 from foundation_core.model.layout import PADDING, Layout

@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from foundation_core.cost.memory import REDUCED_AT_A_TIME, Memory
 from foundation_core.cost.size import Size, training_flops
-from foundation_core.spec_cluster import ClusterSpec
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.cluster import ClusterSpec
 
 MOVED_PER_KEPT_BYTE = 4
 """What a forward pass keeps is written once and read once, and so is its gradient."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from foundation_core.data.tokenizer import MASK
+from foundation_core.data.tokens.byte_level import MASK
 from foundation_core.evaluate.anatomy_parts import Described, refuse
 
 if TYPE_CHECKING:

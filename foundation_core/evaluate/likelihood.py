@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.loader import Rows, on_device
+from foundation_core.data.loading.loader import Rows, on_device
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.objectives.base import ALONE, IGNORE, Objective, Ranks
 

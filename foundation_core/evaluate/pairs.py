@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
 
-from foundation_core.data.tokenizer import encode_document
+from foundation_core.data.tokens.byte_level import encode_document
 from foundation_core.model.layout import PADDING, Layout
 from foundation_core.model.transformer import DualEncoder
 from foundation_core.objectives.masked import padded

@@ -14,7 +14,7 @@ from foundation_core.generation.generate import generate, stream
 from foundation_core.generation.sampling import Sampling, Stop
 from foundation_core.model.attention import Memory
 from foundation_core.model.transformer import Model
-from foundation_core.spec_writing import WritingSpec
+from foundation_core.specs.writing import WritingSpec
 
 Decode = Callable[[Sequence[int]], str]
 ROWS_AT_ONCE = 32

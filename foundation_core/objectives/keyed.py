@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from foundation_core.data.order import mixed
+from foundation_core.data.loading.order import mixed
 
 _WORD = 0xFFFFFFFF
 _BITS = 24  # what a float32 between 0 and 1 can hold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from tokenizers import Tokenizer
 
-from foundation_core.data.tokenizer import END_ID, MASK, SENTINEL, START
+from foundation_core.data.tokens.byte_level import END_ID, MASK, SENTINEL, START
 from foundation_core.objectives.base import SpecialTokens
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from foundation_core.data.decoding import UTF8
+from foundation_core.data.reading.decoding import UTF8
 from foundation_core.files import committed
 from foundation_core.identity import content_hash
 from foundation_core.pages.charts import charts

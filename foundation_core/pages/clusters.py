@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.filters import DROPPED
+from foundation_core.data.rules.filters import DROPPED
 from foundation_core.pages.reading import Corpus, texts_of, whole
 
 SHOWN, COPIES_SHOWN, CHARACTERS = 5, 2, 280

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from foundation_core.evaluate.badge import badge
-from foundation_core.spec_quality import STOP_WORDS, FilterSpec
 from foundation_core.specs import IngestSpec
+from foundation_core.specs.quality import STOP_WORDS, FilterSpec
 
 _RULES = {
     "gopher": "Gopher's rules for prose (Rae et al. 2021)",

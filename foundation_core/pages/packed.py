@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.pages.finding import Place
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def windows(
     """
     import torch
 
-    from foundation_core.data.packing import Windows
+    from foundation_core.data.loading.packing import Windows
 
     packed = Windows(dataset, context_tokens, packing)
     column = dataset.table(place.shard)["tokens"].chunk(0)  # a shard is one record batch

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE, load_tokenizer
 from foundation_core.files import read_json
 from foundation_core.pages.finding import Place, chosen, neighbours, places
 from foundation_core.pages.packed import Window, windows
 from foundation_core.pages.reading import DOCUMENTS, DROPPED, QUARANTINED, Corpus, texts_of
 from foundation_core.pages.values import Values, values_shown
 from foundation_core.pages.vocabulary import Spelling
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 
 TOKENS_SHOWN, WINDOWS_SHOWN = 200, 2
 _CHARACTERS = 1200
@@ -118,7 +118,7 @@ def _document(corpus: Corpus, document: str, spelling: Spelling | None) -> Docum
         text = texts_of(corpus, [document], _CHARACTERS).get(document)
     values = None
     if last.values.get("values") is not None:
-        from foundation_core.data.features import FEATURES_FILE  # it needs torch, and texts do without
+        from foundation_core.data.values.features import FEATURES_FILE  # it needs torch, and texts do without
 
         features = read_json(corpus.folder / FEATURES_FILE)
         values = values_shown(last.values["values"], features["shape"], features["modality"])

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.shards import MANIFEST, ShardDataset, read_arrow
+from foundation_core.data.shards.dataset import MANIFEST, ShardDataset, read_arrow
 from foundation_core.data.split import SPLITS
-from foundation_core.data.units import KEPT_FILE
+from foundation_core.data.units.work import KEPT_FILE
 from foundation_core.errors import DataError
 from foundation_core.files import read_json
 from foundation_core.store import UNITS_FILE, UNITS_FOLDER

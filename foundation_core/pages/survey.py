@@ -17,9 +17,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.filters import DROPPED
-from foundation_core.data.modalities import QUARANTINED
-from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from foundation_core.data.rules.filters import DROPPED
+from foundation_core.data.sources.modalities import QUARANTINED
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE, load_tokenizer
 from foundation_core.pages.clusters import Duplicates, duplicates
 from foundation_core.pages.reading import Corpus, columns, whole
 from foundation_core.pages.texts import Language, languages, sampled, words_of

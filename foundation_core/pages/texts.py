@@ -67,7 +67,7 @@ def words_of(corpus: Corpus, texts: pa.Table) -> dict[str, tuple[int, int]]:
 
 def languages(corpus: Corpus, texts: pa.Table) -> tuple[Language, ...]:
     """The languages of the sample's texts, the most frequent first; none without texts or without the library."""
-    from foundation_core.data.language import shares
+    from foundation_core.data.rules.language import shares
 
     chosen = texts["beginning"].take(pa.array(range(0, len(texts), max(1, len(texts) // LANGUAGE_TEXTS)), pa.int64()))
     try:

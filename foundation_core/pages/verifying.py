@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from foundation_core.data.shards import MANIFEST, ShardDataset
+from foundation_core.data.shards.dataset import MANIFEST, ShardDataset
 from foundation_core.errors import DataError
 from foundation_core.files import sha256_file
 from foundation_core.store import RESULT_FILE, load_result

@@ -19,10 +19,10 @@ from torch import Tensor
 from foundation_core.adapt.tasks import Task, TaskData
 from foundation_core.adapt.transfer import Pretrained
 from foundation_core.adapt.trials import training_rows
-from foundation_core.data.order import Order
-from foundation_core.data.samples import Samples
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.tokenizer import END_ID
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.samples import Samples
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.tokens.byte_level import END_ID
 from foundation_core.errors import ConfigError
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.evaluate.pairs import class_vectors, embed_texts, embed_values, recall

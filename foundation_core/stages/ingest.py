@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from foundation_core.data.corpus import Corpus
-from foundation_core.data.digests import content_of, source_digests
-from foundation_core.data.documents import SourceFile, open_source, sampled
-from foundation_core.data.features import FEATURES_FILE, Features, measure
-from foundation_core.data.filters import rules_of
-from foundation_core.data.modalities import Reader, ingest_key, open_reader, read_files
-from foundation_core.data.sight import MARK_FILE, sight_of
+from foundation_core.data.rules.filters import rules_of
+from foundation_core.data.rules.treatments import treatments_of
+from foundation_core.data.sources.digests import content_of, source_digests
+from foundation_core.data.sources.documents import SourceFile, open_source, sampled
+from foundation_core.data.sources.modalities import Reader, ingest_key, open_reader, read_files
+from foundation_core.data.sources.sight import MARK_FILE, sight_of
+from foundation_core.data.sources.withdrawal import Withdrawal
 from foundation_core.data.split import SPLITS
-from foundation_core.data.tokenizer import TOKENIZER_FILE
-from foundation_core.data.treatments import treatments_of
-from foundation_core.data.unit_store import in_use
-from foundation_core.data.units import read_unit
-from foundation_core.data.withdrawal import Withdrawal
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
+from foundation_core.data.units.corpus import Corpus
+from foundation_core.data.units.store import in_use
+from foundation_core.data.units.work import read_unit
+from foundation_core.data.values.features import FEATURES_FILE, Features, measure
 from foundation_core.errors import ConfigError, DataError, DiskFullError
 from foundation_core.files import sha256_file
 from foundation_core.identity import ActionKey, content_hash
@@ -49,7 +49,7 @@ from foundation_core.store import StageResult
 from foundation_core.train.threads import one_thread
 
 if TYPE_CHECKING:
-    from foundation_core.data.contamination import Checked
+    from foundation_core.data.copies.contamination import Checked
 
 _CHOICE = "choice"
 """Folder of what is known of the corpus while the stage runs."""
@@ -83,7 +83,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: Context) -> StageResult:
 def _ingested(spec: IngestSpec, context: Context) -> StageResult:
     start = time.perf_counter()
     compiled = spec.fuzzy_dedup.use or bool(spec.quality.filters())
-    context.pool.prepare([read_unit.__module__, *(["foundation_core.data.ready"] if compiled else [])])
+    context.pool.prepare([read_unit.__module__, *(["foundation_core.data.units.ready"] if compiled else [])])
     source = open_source(spec.source)
     reader = open_reader(source, spec)
     _check_rules(spec, reader, source.modality)
@@ -179,7 +179,7 @@ def _check_texts(spec: IngestSpec, reader: Reader) -> None:
 def _checked(spec: IngestSpec, key: ActionKey, context: Context) -> Checked | None:
     if not spec.decontamination.sets:
         return None
-    from foundation_core.data.contamination import check_against  # compiled code, which few ingestions need
+    from foundation_core.data.copies.contamination import check_against  # compiled code, which few ingestions need
 
     context.events.phase("evaluation sets")
     return check_against(spec.decontamination, evaluation_sets_unit(key, context.units))
@@ -190,7 +190,7 @@ def _check_language(job: Job, withdrawal: Withdrawal, parts: Sequence[SourceFile
     quality = job.spec.quality
     uses_lists = quality.filters() or job.spec.cleaning.lines.of_a_language
     if uses_lists and quality.least_language_share and job.reader.has_text and not quality.by_language:
-        from foundation_core.data.language import check_language, said_of_others, shares
+        from foundation_core.data.rules.language import check_language, said_of_others, shares
 
         of_sample = withdrawal.leaves(sampled(parts, _SAMPLED, job.spec.unit_bytes), Counter())
         sample = (read_files([item], job.reader)[0] for item in of_sample)
@@ -203,7 +203,7 @@ def _check_language(job: Job, withdrawal: Withdrawal, parts: Sequence[SourceFile
 def _sketch(job: Job) -> Callable[[pa.Array], pa.Array] | None:
     if not job.spec.fuzzy_dedup.use:
         return None
-    from foundation_core.data.minhash import Sketch  # compiled code, which few ingestions need
+    from foundation_core.data.copies.minhash import Sketch  # compiled code, which few ingestions need
 
     return Sketch.of(job.spec.fuzzy_dedup)
 

@@ -19,15 +19,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from foundation_core.data.corpus import Corpus, Part
-from foundation_core.data.dedup import RULE, exact_copies
-from foundation_core.data.documents import SourceFile
-from foundation_core.data.ids import PLACES_FILE
-from foundation_core.data.losses import Losses, without_copies
-from foundation_core.data.shards import arrow_bytes
-from foundation_core.data.spill import Scratch
+from foundation_core.data.copies.exact import RULE, exact_copies
+from foundation_core.data.copies.losses import Losses, without_copies
+from foundation_core.data.copies.spill import Scratch
+from foundation_core.data.shards.dataset import arrow_bytes
+from foundation_core.data.sources.documents import SourceFile
+from foundation_core.data.sources.ids import PLACES_FILE
 from foundation_core.data.split import SPLITS, split_of
-from foundation_core.data.units import Unit, Work
+from foundation_core.data.units.corpus import Corpus, Part
+from foundation_core.data.units.work import Unit, Work
 from foundation_core.errors import DataError
 from foundation_core.files import full_disk_said
 from foundation_core.specs import IngestSpec
@@ -61,18 +61,18 @@ def chosen(
         return unit
 
     if any((read.folder / PLACES_FILE).exists() for read in reads):
-        from foundation_core.data.same_ids import same_ids, without_same_ids  # few documents bring ids along
+        from foundation_core.data.copies.same_ids import same_ids, without_same_ids  # few documents bring ids along
 
         parts = without_same_ids(parts, found(_SAME_IDS, partial(same_ids, parts)))
     if spec.exact_dedup:
         parts = without_copies(parts, found(_EXACT, partial(exact_copies, parts)), "exact", RULE)
     if spec.paragraph_dedup.use:
-        from foundation_core.data.paragraphs import without_repeats  # numpy, which few ingestions need
+        from foundation_core.data.copies.paragraphs import without_repeats  # numpy, which few ingestions need
 
         parts, removed = without_repeats(parts, spec.paragraph_dedup, sketch, work, spec.dropped_text_characters)
     near = spec.fuzzy_dedup
     if near.use:
-        from foundation_core.data.near import near_copies, near_rule  # compiled code, which few ingestions need
+        from foundation_core.data.copies.near import near_copies, near_rule  # compiled code, which few ingestions need
 
         unit = found(_NEAR, partial(near_copies, parts, near), near.model_dump(mode="json"))
         parts = without_copies(parts, unit, "near", near_rule(near))

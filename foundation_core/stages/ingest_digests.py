@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from foundation_core.data.digests import hashed_here, pieces
-from foundation_core.data.documents import SourceFile
-from foundation_core.data.kept_digests import KeptDigests
-from foundation_core.data.sight import Seeing, Sight
-from foundation_core.data.units import FilesPiece, digests_of
+from foundation_core.data.sources.digests import hashed_here, pieces
+from foundation_core.data.sources.documents import SourceFile
+from foundation_core.data.sources.kept_digests import KeptDigests
+from foundation_core.data.sources.sight import Seeing, Sight
+from foundation_core.data.units.work import FilesPiece, digests_of
 from foundation_core.errors import Stopped
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from foundation_core.data.documents import open_source
+from foundation_core.data.sources.documents import open_source
 from foundation_core.errors import DiskFullError
 from foundation_core.files import own_bytes
 from foundation_core.specs import LOCAL_WORKERS, IngestSpec

@@ -15,15 +15,15 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from foundation_core.data.corpus import Corpus, Part
-from foundation_core.data.features import Features
-from foundation_core.data.filters import DROPPED
-from foundation_core.data.modalities import QUARANTINED, Reader
-from foundation_core.data.shard_units import PHASE, SharedShards
-from foundation_core.data.shards import Rows, ShardDataset, ShardWriter, remove_dataset
+from foundation_core.data.rules.filters import DROPPED
+from foundation_core.data.shards.dataset import Rows, ShardDataset, ShardWriter, remove_dataset
+from foundation_core.data.shards.shared import PHASE, SharedShards
+from foundation_core.data.sources.modalities import QUARANTINED, Reader
 from foundation_core.data.split import SPLITS
-from foundation_core.data.tokenizer import TOKENIZER_FILE
-from foundation_core.data.units import KEPT_FILE, TOKENS, TOKENS_FILE, Unit
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
+from foundation_core.data.units.corpus import Corpus, Part
+from foundation_core.data.units.work import KEPT_FILE, TOKENS, TOKENS_FILE, Unit
+from foundation_core.data.values.features import Features
 from foundation_core.files import committed, sha256_file
 from foundation_core.stages.ingest_units import OF_ENCODING, Job, Tokens
 

@@ -9,14 +9,14 @@ from heapq import nsmallest
 from itertools import accumulate, islice
 from typing import Any
 
-from foundation_core.data.corpus import Corpus
-from foundation_core.data.decoding import UTF8
-from foundation_core.data.fertility import fertility
-from foundation_core.data.modalities import Reader
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.reading.decoding import UTF8
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.modalities import Reader
 from foundation_core.data.split import Split
-from foundation_core.data.tokenizer import END, TOKENIZER_FILE
-from foundation_core.data.tokenizer_kinds import NAMES, vocabulary_of
+from foundation_core.data.tokens.byte_level import END, TOKENIZER_FILE
+from foundation_core.data.tokens.fertility import fertility
+from foundation_core.data.tokens.kinds import NAMES, vocabulary_of
+from foundation_core.data.units.corpus import Corpus
 from foundation_core.errors import as_foundation_error
 from foundation_core.pages.card import CARD_FOLDER, write_card
 from foundation_core.pages.making import cut_told

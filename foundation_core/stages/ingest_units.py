@@ -21,17 +21,18 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from foundation_core.data.boundaries import cut
-from foundation_core.data.corpus import Corpus, Part
-from foundation_core.data.documents import SourceFile
-from foundation_core.data.modalities import Reader
-from foundation_core.data.sight import Seeing, Sight
+from foundation_core.data.rules.treatments import Treatments
+from foundation_core.data.shards.boundaries import cut
+from foundation_core.data.sources.documents import SourceFile
+from foundation_core.data.sources.modalities import Reader
+from foundation_core.data.sources.sight import Seeing, Sight
+from foundation_core.data.sources.withdrawal import Withdrawal
 from foundation_core.data.stopwatch import Stopwatch
-from foundation_core.data.tokenizer import TOKENIZER_FILE
-from foundation_core.data.tokenizer_kinds import vocabulary_of
-from foundation_core.data.tokenizer_training import TokenizerPiece, train_unit
-from foundation_core.data.treatments import Treatments
-from foundation_core.data.units import (
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
+from foundation_core.data.tokens.kinds import vocabulary_of
+from foundation_core.data.tokens.training import TokenizerPiece, train_unit
+from foundation_core.data.units.corpus import Corpus, Part
+from foundation_core.data.units.work import (
     KEPT_FILE,
     QUARANTINED_FILE,
     EncodePiece,
@@ -41,7 +42,6 @@ from foundation_core.data.units import (
     encode_unit,
     read_unit,
 )
-from foundation_core.data.withdrawal import Withdrawal
 from foundation_core.errors import Stopped
 from foundation_core.files import sha256_file, sha256_json, write_json
 from foundation_core.identity import ActionKey

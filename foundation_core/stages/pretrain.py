@@ -18,10 +18,10 @@ from torch import nn
 from foundation_core.adapt.transfer import MODEL_FILE, MODEL_VERSION, WEIGHTS_FILE
 from foundation_core.cost.flops import FORMULA, flops_per_token
 from foundation_core.cost.size import size_told
-from foundation_core.data.loader import Loader
-from foundation_core.data.order import Order
-from foundation_core.data.prefetch import Prefetched
-from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.prefetch import Prefetched
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
 from foundation_core.errors import DataError, Stopped
 from foundation_core.evaluate.likelihood import score_batches
 from foundation_core.evaluate.metrics import LossSum

@@ -15,18 +15,18 @@ import torch
 
 from foundation_core.adapt.transfer import WEIGHTS_FILE
 from foundation_core.cost.size import size_of
-from foundation_core.data.loader import Batch, Loader
-from foundation_core.data.quarantine import Quarantine
-from foundation_core.data.shelf import store_shelf
-from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.loading.loader import Batch, Loader
+from foundation_core.data.loading.quarantine import Quarantine
+from foundation_core.data.stores.shelf import store_shelf
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
 from foundation_core.errors import ConfigError
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize
 from foundation_core.model.transformer import Reader
 from foundation_core.objectives.augment import augmented
 from foundation_core.objectives.base import Objective
-from foundation_core.spec_base import meaning_leaves
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.base import meaning_leaves
 from foundation_core.stages.contract import Context, Inputs
 from foundation_core.stages.sample_order import chosen_by, order_hash, order_of
 from foundation_core.stages.training_data import TrainingData

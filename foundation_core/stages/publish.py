@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained
-from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE, load_tokenizer
 from foundation_core.errors import ConfigError, FoundationError, Stopped
 from foundation_core.evaluate.anatomy import EXAMPLE, EXAMPLE_TOKENS, Reads, write_anatomy
 from foundation_core.evaluate.plots import draw_plots

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from foundation_core.data.loader import Rows
-from foundation_core.data.mixture import Mixture, Phase
-from foundation_core.data.mixture_entries import Choice, OfSource, called
-from foundation_core.data.order import Order, SampleOrder
-from foundation_core.data.packing import Size, Windows
+from foundation_core.data.loading.loader import Rows
+from foundation_core.data.loading.mixture import Mixture, Phase
+from foundation_core.data.loading.mixture_entries import Choice, OfSource, called
+from foundation_core.data.loading.order import Order, SampleOrder
+from foundation_core.data.loading.packing import Size, Windows
 from foundation_core.errors import ConfigError
 from foundation_core.files import sha256_json
-from foundation_core.spec_loading import PARTS, MixtureSpec, parts_of
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.loading import PARTS, MixtureSpec, parts_of
 from foundation_core.stages.training_data import TrainingData
 
 _HASHED_SAMPLES = 1_000_000

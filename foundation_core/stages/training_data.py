@@ -9,21 +9,21 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from foundation_core import plugins
-from foundation_core.data.features import load_features
-from foundation_core.data.loader import Rows
-from foundation_core.data.mixture_entries import Choice
-from foundation_core.data.packing import Windows
-from foundation_core.data.samples import Samples
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.shelf import StoreShelf
+from foundation_core.data.loading.loader import Rows
+from foundation_core.data.loading.mixture_entries import Choice
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.loading.samples import Samples
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS, Split
-from foundation_core.data.tokenizer import TOKENIZER_FILE, load_tokenizer, token_bytes
+from foundation_core.data.stores.shelf import StoreShelf
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE, load_tokenizer, token_bytes
+from foundation_core.data.values.features import load_features
 from foundation_core.errors import ConfigError
 from foundation_core.objectives.base import Objective, Request
 from foundation_core.objectives.special import special_tokens
 from foundation_core.shape import SampleShape
-from foundation_core.spec_loading import Packing
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.loading import Packing
 from foundation_core.store import Result
 
 

@@ -28,8 +28,8 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType
 
 from foundation_core.adapt.transfer import MODEL_FILE, WEIGHTS_FILE, Pretrained
-from foundation_core.data.features import FEATURES_FILE
-from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
+from foundation_core.data.values.features import FEATURES_FILE
 from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json, sha256_file, sha256_json, write_json
 from foundation_core.store import Result

@@ -15,7 +15,7 @@ from typing import Any
 from foundation_core import plugins
 from foundation_core.adapt.tasks import Facts, corpus_tokenizer, find_task
 from foundation_core.adapt.transfer import WEIGHTS_FILE, Pretrained
-from foundation_core.data.features import FEATURES_FILE, load_features
+from foundation_core.data.values.features import FEATURES_FILE, load_features
 from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json, sha256_file
 from foundation_core.objectives.base import Request

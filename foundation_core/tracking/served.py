@@ -18,9 +18,9 @@ from foundation_core.adapt.classify import RowTask
 from foundation_core.adapt.tasks import Facts, Task
 from foundation_core.adapt.transfer import Pretrained
 from foundation_core.adapt.write import WritingTask
-from foundation_core.data.features import Features
-from foundation_core.data.modalities import normalise
-from foundation_core.data.tokenizer import END_ID, token_bytes
+from foundation_core.data.sources.modalities import normalise
+from foundation_core.data.tokens.byte_level import END_ID, token_bytes
+from foundation_core.data.values.features import Features
 from foundation_core.errors import ConfigError
 from foundation_core.evaluate.metrics import LossSum
 from foundation_core.evaluate.pairs import embed_texts

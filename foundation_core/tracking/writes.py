@@ -23,10 +23,10 @@ from foundation_core.adapt.write import (
     room_for,
     source_layout,
 )
-from foundation_core.data.tokenizer import END_ID
+from foundation_core.data.tokens.byte_level import END_ID
 from foundation_core.generation.texts import Begun, Ending, in_parts, pieces_of, texts_of
 from foundation_core.model.transformer import Model, Reader
-from foundation_core.spec_writing import WRITTEN_AS_USUAL, WritingSpec, writing
+from foundation_core.specs.writing import WRITTEN_AS_USUAL, WritingSpec, writing
 
 Row = dict[str, Any]
 Item = str | Tensor

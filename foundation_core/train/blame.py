@@ -17,8 +17,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from foundation_core.data.loader import Batch, on_device
-from foundation_core.data.quarantine import without_rows, without_segments
+from foundation_core.data.loading.loader import Batch, on_device
+from foundation_core.data.loading.quarantine import without_rows, without_segments
 from foundation_core.errors import DivergedError
 from foundation_core.objectives.base import Objective
 from foundation_core.train.engine import Engine

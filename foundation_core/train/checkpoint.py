@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Self
 
 from xxhash import xxh3_128_hexdigest
 
-from foundation_core.data.depot import Depot
+from foundation_core.data.stores.depot import Depot
 from foundation_core.errors import CheckpointError, DataError, DivergedError, ElsewhereError
 from foundation_core.events import EventLog, SilentLog
 from foundation_core.files import PARTIAL, committed, read_json, write_json

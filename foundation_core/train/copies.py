@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any, BinaryIO, TypeVar
 
-from foundation_core.data.depot import Depot
+from foundation_core.data.stores.depot import Depot
 from foundation_core.errors import SecondWriterError, TransientError
 from foundation_core.events import EventLog
-from foundation_core.spec_checkpoints import CheckpointSpec
+from foundation_core.specs.checkpoints import CheckpointSpec
 from foundation_core.train.manifest import MANIFEST_FILE, folder_name, saved_of, step_of
 from foundation_core.train.ownership import Ownership
 from foundation_core.train.retention import Retention, Saved, kept

@@ -22,7 +22,7 @@ from typing import Any, Protocol, Self
 import torch
 
 from foundation_core.events import EventLog, read_events
-from foundation_core.spec_watch import WatchSpec
+from foundation_core.specs.watch import WatchSpec
 
 POWERCAP = Path("/sys/class/powercap")
 JOULES_PER_KWH = 3.6e6

@@ -19,7 +19,7 @@ import torch
 import xxhash
 from torch import Tensor
 
-from foundation_core.data.loader import Batch, on_device
+from foundation_core.data.loading.loader import Batch, on_device
 from foundation_core.objectives.base import Objective
 from foundation_core.train.engine import Engine
 

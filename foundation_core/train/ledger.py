@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from foundation_core.data.order import SampleOrder
-from foundation_core.data.quarantine import NamedRows, first_sample
+from foundation_core.data.loading.order import SampleOrder
+from foundation_core.data.loading.quarantine import NamedRows, first_sample
 from foundation_core.errors import CheckpointError
 from foundation_core.files import read_json, write_json
 

@@ -22,8 +22,8 @@ import torch
 from foundation_core.errors import DivergedError, Stopped
 from foundation_core.events import EventLog
 from foundation_core.objectives.base import Objective
-from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.specs import OptimizerSpec
+from foundation_core.specs.recovery import RecoverySpec
 from foundation_core.tracking.base import Tracker
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine

@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from foundation_core.data.depot import Depot
+from foundation_core.data.stores.depot import Depot
 from foundation_core.errors import SecondWriterError
 
 MARK_FILE = "writer.json"

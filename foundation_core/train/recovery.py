@@ -18,11 +18,11 @@ from typing import Any, NoReturn, Protocol, TypeVar
 
 import torch
 
-from foundation_core.data.loader import Batch
+from foundation_core.data.loading.loader import Batch
 from foundation_core.errors import DeviceMemoryError, DivergedError, SetupError, SpikeError
 from foundation_core.events import EventLog
 from foundation_core.objectives.base import Objective
-from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.specs.recovery import RecoverySpec
 from foundation_core.train.blame import Blame, leap_bound
 from foundation_core.train.engine import Engine
 from foundation_core.train.ledger import Entry, Ledger

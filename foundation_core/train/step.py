@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from foundation_core.data.loader import on_device
+from foundation_core.data.loading.loader import on_device
 from foundation_core.errors import DivergedError, SpikeError
 from foundation_core.objectives.base import Objective
 from foundation_core.train.engine import Engine

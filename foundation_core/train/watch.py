@@ -13,7 +13,7 @@ from typing import Protocol, Self
 import torch
 
 from foundation_core.events import EventLog, read_events
-from foundation_core.spec_watch import WatchSpec
+from foundation_core.specs.watch import WatchSpec
 from foundation_core.train.energy import EnergyLog, meters
 from foundation_core.train.engine import Engine
 from foundation_core.train.stragglers import OwnWork, Stragglers

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from foundation_core.events import EventLog
-from foundation_core.spec_watch import WatchSpec
+from foundation_core.specs.watch import WatchSpec
 
 STACKS_FOLDER = "stacks"
 ALARM_FILE = "alarm.json"

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from foundation_core.adapt.continuation import Continuation, ContinueText
 from foundation_core.adapt.grams import ByteGrams, GramModel
 from foundation_core.adapt.tasks import TaskData
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS
-from foundation_core.data.tokenizer import token_bytes
+from foundation_core.data.tokens.byte_level import token_bytes
 from foundation_core.errors import ConfigError
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize

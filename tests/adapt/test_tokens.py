@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from foundation_core.adapt.tokens import BLANK, TYPES, TokenTypes, types_of_bytes, types_of_tokens
-from foundation_core.data.tokenizer import END_ID, encode_document, token_bytes, train_tokenizer
+from foundation_core.data.tokens.byte_level import END_ID, encode_document, token_bytes, train_tokenizer
 from foundation_core.objectives.base import IGNORE
 from foundation_core.specs import FinetuneSpec
 from tests.support.tasks import ingested

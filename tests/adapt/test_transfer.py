@@ -7,7 +7,7 @@ import torch
 
 from foundation_core.adapt.classify import Classification
 from foundation_core.adapt.transfer import Pretrained, freeze, load_trunk, task_model
-from foundation_core.data.tokenizer import load_tokenizer
+from foundation_core.data.tokens.byte_level import load_tokenizer
 from foundation_core.errors import CheckpointError, DataError
 from foundation_core.files import read_json, sha256_file, write_json
 from foundation_core.model.families import build

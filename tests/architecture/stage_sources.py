@@ -55,9 +55,9 @@ def _imports(path: Path) -> list[Path]:
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         for name in names:
-            file = ROOT / (name.replace(".", "/") + ".py")
-            if name.startswith("foundation_core.") and file.exists():
-                found.append(file)
+            place = ROOT / name.replace(".", "/")
+            if name.startswith("foundation_core."):
+                found += [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()]
     return found
 
 

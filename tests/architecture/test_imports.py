@@ -20,7 +20,7 @@ def test_the_linter_sees_a_wrong_import(tmp_path: Path) -> None:
     for package in ("foundation_core", "cluster", "flows"):
         subprocess.run(["cp", "-r", ROOT / package, tmp_path], check=True)
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    with open(tmp_path / "foundation_core" / "specs.py", "a") as specs:
+    with open(tmp_path / "foundation_core" / "specs" / "base.py", "a") as specs:
         specs.write("\nimport torch\n")
     command = [LINTER, "--config", str(tmp_path / "pyproject.toml"), "--no-cache"]
     done = subprocess.run(

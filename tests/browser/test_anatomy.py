@@ -12,7 +12,7 @@ import torch
 from playwright.sync_api import Page, expect
 from tokenizers import Tokenizer
 
-from foundation_core.data.tokenizer import train_tokenizer
+from foundation_core.data.tokens.byte_level import train_tokenizer
 from foundation_core.evaluate.anatomy import Reads, write_anatomy
 from foundation_core.model.transformer import Model
 from tests.support.anatomies import VOCABULARY, a_model

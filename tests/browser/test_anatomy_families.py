@@ -14,8 +14,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from experiments.attention_seen import attention_seen
-from foundation_core.data.tokenizer import train_tokenizer
-from foundation_core.data.unigram import train_unigram
+from foundation_core.data.tokens.byte_level import train_tokenizer
+from foundation_core.data.tokens.unigram import train_unigram
 from foundation_core.evaluate.anatomy import Reads, write_anatomy
 from foundation_core.model.experts import Experts
 from foundation_core.model.layout import Layout

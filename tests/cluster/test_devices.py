@@ -19,7 +19,7 @@ from cluster.ray_train import _device, _fit
 from cluster.room import Room, look_for_room, wait_for_room, with_device
 from cluster.stop import StopFile
 from foundation_core.alone import alone
-from foundation_core.data.loader import on_device
+from foundation_core.data.loading.loader import on_device
 from foundation_core.errors import SetupError, TransientError
 from foundation_core.events import EventLog, read_events
 from foundation_core.objectives.language import NextToken

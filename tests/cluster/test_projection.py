@@ -15,8 +15,8 @@ from cluster.cluster_file import load_cluster
 from cluster.projection import Choice, Training, check_asked, choices, project, recommended
 from flows.projected import fact_rows
 from foundation_core.errors import ConfigError, SetupError
-from foundation_core.spec_cluster import ClusterSpec
 from foundation_core.specs import PretrainSpec
+from foundation_core.specs.cluster import ClusterSpec
 
 CLUSTERS = Path(__file__).parents[2] / "infra" / "clusters"
 NODE = load_cluster(CLUSTERS / "h100_node.yaml")

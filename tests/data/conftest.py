@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.specs import FilterSpec, IngestSpec, SourceSpec, SplitSpec, TokenizerSpec
 
 

@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from transformers.audio_utils import mel_filter_bank, spectrogram, window_function
 
-from foundation_core.data.audio import FLOOR, Audio, log_mel
+from foundation_core.data.values.audio import FLOOR, Audio, log_mel
 from foundation_core.errors import ConfigError
 from foundation_core.events import read_events
 from foundation_core.specs import AudioSpec, IngestSpec

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.bad_words import BadWords, bad_words_digest, read_bad_words
+from foundation_core.data.rules.bad_words import BadWords, bad_words_digest, read_bad_words
 from foundation_core.errors import ConfigError, DataError
-from foundation_core.spec_quality import C4Spec, QualitySpec
+from foundation_core.specs.quality import C4Spec, QualitySpec
 from tests.support.data_folder import DataFolder, little_ingestion, little_text, units, write_texts
 
 WORDS = ("darn", "año malo", "c++", "x-y", "straße")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.book import PASSAGE_CHARACTERS, Book
+from foundation_core.data.sources.book import PASSAGE_CHARACTERS, Book
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import SourceSpec
 

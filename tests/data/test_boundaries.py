@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data.boundaries import cut
+from foundation_core.data.shards.boundaries import cut
 
 Document = tuple[str, int]
 

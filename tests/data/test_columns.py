@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.data.columns import Arrow, Parquet
-from foundation_core.data.cuts import Broken
-from foundation_core.data.ipc_messages import expanding
-from foundation_core.data.parquet_pages import column_pages
-from foundation_core.data.tables import read_table
+from foundation_core.data.tables.batches import read_table
+from foundation_core.data.tables.columns import Arrow, Parquet
+from foundation_core.data.tables.cuts import Broken
+from foundation_core.data.tables.ipc_messages import expanding
+from foundation_core.data.tables.parquet_pages import column_pages
 from foundation_core.errors import DataError
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 ROWS, ENTRY, EXPANSION = 1000, 150_000, 20
 BOUND_BYTES = 100_000_000
@@ -32,9 +32,9 @@ READS = """
 import json, resource, sys
 from pathlib import Path
 import pyarrow.parquet
-from foundation_core.data.columns import Arrow, Parquet
-from foundation_core.data.cuts import Broken
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.data.tables.columns import Arrow, Parquet
+from foundation_core.data.tables.cuts import Broken
+from foundation_core.specs.reading import ReadingSpec
 
 taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (taken + int(sys.argv[1]),) * 2)

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.contamination import Checked, check_against
-from foundation_core.data.modalities import ingest_key
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.units import Unit
+from foundation_core.data.copies.contamination import Checked, check_against
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.modalities import ingest_key
+from foundation_core.data.units.work import Unit
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import DecontaminationSpec, EvaluationSetSpec, IngestSpec, SourceSpec
 from foundation_core.stages.ingest import ingest

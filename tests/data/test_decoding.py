@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.decoding import WESTERN, decoded
-from foundation_core.data.modalities import normalise
+from foundation_core.data.reading.decoding import WESTERN, decoded
+from foundation_core.data.sources.modalities import normalise
 
 QUIJOTE = (
     "En un lugar de la Mancha, de cuyo nombre no quiero acordarme, no ha mucho tiempo que vivía un hidalgo de los de"
@@ -152,7 +152,7 @@ def test_the_letters_of_each_western_language_are_in_windows_1252(letters: str) 
 
 def test_nothing_is_guessed_and_no_guesser_loaded_where_it_is_utf_8() -> None:
     code = (
-        "import sys; from foundation_core.data.decoding import decoded; decoded('ñandú'.encode(), True);"
+        "import sys; from foundation_core.data.reading.decoding import decoded; decoded('ñandú'.encode(), True);"
         "decoded('El niño'.encode('cp1252'), True); print('charset_normalizer' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.modalities import Reader, Text, normalise, read_files
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.modalities import Reader, Text, normalise, read_files
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec, SourceSpec
 

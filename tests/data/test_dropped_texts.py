@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from foundation_core.data import filters
-from foundation_core.data.corpus import Corpus, Part
-from foundation_core.data.shards import ShardDataset, arrow_bytes
-from foundation_core.data.units import DROPPED_FILE, Unit
+from foundation_core.data.rules import filters
+from foundation_core.data.shards.dataset import ShardDataset, arrow_bytes
+from foundation_core.data.units.corpus import Corpus, Part
+from foundation_core.data.units.work import DROPPED_FILE, Unit
 from foundation_core.specs import FilterSpec, IngestSpec, ParagraphDedupSpec
 from foundation_core.stages.ingest import ingest
 from tests.support.data_folder import DataFolder, little_ingestion, little_text
@@ -70,7 +70,7 @@ def test_what_is_kept_is_the_same_for_any_workers(
 ) -> None:
     spec = spec_of(table, source, unit_bytes=2048)
     ingest(spec.model_copy(update={"workers": 1}), {}, serial_context(tmp_path / "alone"))
-    monkeypatch.setattr("foundation_core.data.corpus._MERGED_ROWS", 3)
+    monkeypatch.setattr("foundation_core.data.units.corpus._MERGED_ROWS", 3)
     pool = serial_context(tmp_path / "three", pool=ProcessPool())
     ingest(spec.model_copy(update={"workers": 3, "unit_bytes": 4096}), {}, pool)
     files = [sorted((tmp_path / name / "dropped").glob("shard-*")) for name in ("alone", "three")]
@@ -82,7 +82,7 @@ def test_what_is_kept_is_the_same_for_any_workers(
 def test_texts_of_parts_that_lie_between_each_other_are_merged_some_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("foundation_core.data.corpus._MERGED_ROWS", 4)
+    monkeypatch.setattr("foundation_core.data.units.corpus._MERGED_ROWS", 4)
     parts = []
     for number in range(5):  # the last one lies behind the others, and one has nothing
         unit = Unit(tmp_path / f"unit-{number}", "identity")

@@ -12,18 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from foundation_core.data.filters import rules_of
-from foundation_core.data.language import UNDETERMINED, languages
-from foundation_core.data.modalities import ingest_key
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.rules.filters import rules_of
+from foundation_core.data.rules.language import UNDETERMINED, languages
+from foundation_core.data.rules.treatments import Treatment, Treatments, treatments_of
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.data.steps.chain import steps_of
 from foundation_core.data.stopwatch import Stopwatch
-from foundation_core.data.treatments import Treatment, Treatments, treatments_of
 from foundation_core.errors import ConfigError
 from foundation_core.events import read_events
-from foundation_core.spec_cleaning import CleaningSpec, LinesSpec
-from foundation_core.spec_quality import OTHERS, STOP_WORDS
 from foundation_core.specs import GopherSpec, IngestSpec, QualitySpec, SourceSpec, SplitSpec, TokenizerSpec
+from foundation_core.specs.cleaning import CleaningSpec, LinesSpec
+from foundation_core.specs.quality import OTHERS, STOP_WORDS
 from foundation_core.stages.ingest import ingest
 from tests.data.test_language import SENTENCES
 from tests.data.test_quality import documents

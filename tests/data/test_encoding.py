@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from foundation_core.data import tokenizer as tokenizing
-from foundation_core.data.encoding import encode_texts
-from foundation_core.data.tokenizer import END, END_ID, MASK, encode_document, load_tokenizer, train_tokenizer
+from foundation_core.data.tokens import byte_level as tokenizing
+from foundation_core.data.tokens.byte_level import END, END_ID, MASK, encode_document, load_tokenizer, train_tokenizer
+from foundation_core.data.tokens.encoding import encode_texts
 from foundation_core.specs import SpecialTokensSpec
 
 SOURCE = Path(tokenizing.__file__)

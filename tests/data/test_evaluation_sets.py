@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from foundation_core.data.evaluation_sets import evaluation_texts, set_digests
-from foundation_core.data.modalities import ingest_key
+from foundation_core.data.copies.evaluation_sets import evaluation_texts, set_digests
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.errors import ConfigError, DataError, FoundationError, SetupError
 from foundation_core.specs import DecontaminationSpec, EvaluationSetSpec, IngestSpec
 from tests.support.bucket import NAME

@@ -9,12 +9,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from foundation_core.data import fertility as measuring
-from foundation_core.data.corpus import Corpus, Part
-from foundation_core.data.fertility import ALL, fertility
-from foundation_core.data.shards import arrow_bytes
-from foundation_core.data.tokenizer import load_tokenizer, train_tokenizer
-from foundation_core.data.units import KEPT_FILE, Unit
+from foundation_core.data.shards.dataset import arrow_bytes
+from foundation_core.data.tokens import fertility as measuring
+from foundation_core.data.tokens.byte_level import load_tokenizer, train_tokenizer
+from foundation_core.data.tokens.fertility import ALL, fertility
+from foundation_core.data.units.corpus import Corpus, Part
+from foundation_core.data.units.work import KEPT_FILE, Unit
 
 ENGLISH = "The farmer brings the melons to the market on Tuesday, and in the evening he comes back with the others. "
 SPANISH = "El campesino lleva los melones al mercado el martes, y por la noche vuelve a su casa con los demás. "

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data import filters
-from foundation_core.data.dedup import RULE, exact_copies
-from foundation_core.data.modalities import Reader, Text
+from foundation_core.data.copies.exact import RULE, exact_copies
+from foundation_core.data.rules import filters
+from foundation_core.data.sources.modalities import Reader, Text
 from foundation_core.errors import ConfigError
 from foundation_core.specs import FilterSpec, IngestSpec
 from tests.support.deduplication import ROOM, Dropped, dropped_of, exact_copies_in_memory, scratch_parts, without

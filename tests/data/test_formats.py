@@ -19,7 +19,7 @@ from foundation_core.data.formats import extract as formats
 from foundation_core.data.formats.extract import extract
 from foundation_core.data.formats.markdown import without_front_matter
 from foundation_core.errors import SetupError
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 from tests.support.written import ODT_TYPE, docx, docx_of, odt, odt_of, pdf, zipped
 
 LIMITS = ReadingSpec()
@@ -345,7 +345,7 @@ def test_bombs_are_refused_within_bounded_memory() -> None:
 def test_libraries_say_nothing_on_the_terminal_and_are_loaded_when_they_are_needed() -> None:
     code = (
         "import sys; from foundation_core.data.formats.extract import extract;"
-        "from foundation_core.spec_reading import ReadingSpec;"
+        "from foundation_core.specs.reading import ReadingSpec;"
         "print([name for name in ('torch', 'pypdf', 'resiliparse', 'charset_normalizer') if name in sys.modules]);"
         "from tests.data.test_formats import SAMPLES, outcome; data = SAMPLES['a.pdf'];"
         "[outcome('a.pdf', data[:cut] + b'1 0 obj %%EOF') for cut in range(20, len(data), 97)]"

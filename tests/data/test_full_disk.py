@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from foundation_core import files
-from foundation_core.data.shards import MANIFEST
+from foundation_core.data.shards.dataset import MANIFEST
 from foundation_core.errors import SetupError
 from foundation_core.events import EventLog
 from foundation_core.files import PARTIAL

@@ -13,14 +13,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data import fused
-from foundation_core.data.loader import Loader
-from foundation_core.data.mixture import Mixture, Phase
-from foundation_core.data.packing import COMPILED_FROM_TOKENS, Windows
-from foundation_core.data.pieces import best_fit, fitted_rows
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
-from foundation_core.spec_loading import Packing
+from foundation_core.data.loading import fused
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.mixture import Mixture, Phase
+from foundation_core.data.loading.packing import COMPILED_FROM_TOKENS, Windows
+from foundation_core.data.loading.pieces import best_fit, fitted_rows
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
+from foundation_core.specs.loading import Packing
 
 PACKINGS = st.sampled_from(["cut", "best_fit", "one_document"])
 quick = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -105,8 +105,8 @@ IMPORTS = """
 import sys
 from pathlib import Path
 import torch
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 before = "numba" in sys.modules
 for compiled in (None, True):
     windows = Windows(ShardDataset(Path(sys.argv[1])), 4, compiled=compiled)

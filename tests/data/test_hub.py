@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import open_source
-from foundation_core.data.modalities import Reader, Text, read_files
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import Reader, Text, read_files
 from foundation_core.errors import DataError, SetupError
 from foundation_core.specs import IngestSpec, SourceSpec
 from tests.support.hub import REPOSITORY, TOKEN, hub

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from foundation_core.data.images import Images
+from foundation_core.data.values.images import Images
 from foundation_core.specs import IngestSpec
 from tests.support.raw_items import picture
 

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS, split_of
-from foundation_core.data.tokenizer import END_ID, load_tokenizer, token_bytes
+from foundation_core.data.tokens.byte_level import END_ID, load_tokenizer, token_bytes
 from foundation_core.errors import ConfigError, DataError, SetupError, Stopped
 from foundation_core.events import read_events
 from foundation_core.specs import FilterSpec, IngestSpec, SourceSpec, SplitSpec, TokenizerSpec
@@ -274,7 +274,7 @@ def test_a_measure_that_loses_a_document_is_found_out(
     def forgetful(texts: pa.Array) -> pa.Array:
         return pa.array([None] + [1.0] * (len(texts) - 1), pa.float64())
 
-    monkeypatch.setattr("foundation_core.data.filters.find", lambda group, name: forgetful)
+    monkeypatch.setattr("foundation_core.data.rules.filters.find", lambda group, name: forgetful)
     with pytest.raises(DataError, match=r"documents went in; \d+ kept \+ \d+ dropped \+ \d+ quarantined came out"):
         ingest(little_spec(), {}, serial_context(tmp_path))
 

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from foundation_core.data.documents import Entry, SourceFile, open_source
-from foundation_core.data.shards import MANIFEST, ShardDataset
-from foundation_core.data.text_files import TextFile
+from foundation_core.data.shards.dataset import MANIFEST, ShardDataset
+from foundation_core.data.sources.documents import Entry, SourceFile, open_source
+from foundation_core.data.sources.text_files import TextFile
 from foundation_core.errors import DataError
 from foundation_core.events import read_events
 from foundation_core.files import read_json, write_json
 from foundation_core.identity import content_hash
-from foundation_core.spec_reading import ReadingSpec
 from foundation_core.specs import FuzzyDedupSpec, IngestSpec, SourceSpec, SplitSpec, TokenizerSpec
+from foundation_core.specs.reading import ReadingSpec
 from foundation_core.stages.ingest import ingest
 from foundation_core.stages.ingest_units import Budget
 from tests.support.ingestion import ShuffledPool, finished_units

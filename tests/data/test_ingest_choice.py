@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from foundation_core.data.corpus import Corpus
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.tokenizer_training import training_texts
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.tokens.training import training_texts
+from foundation_core.data.units.corpus import Corpus
 from foundation_core.specs import FuzzyDedupSpec, IngestSpec, TokenizerSpec
 from foundation_core.stages.ingest import ingest
 from foundation_core.stages.ingest_needs import memory_bytes

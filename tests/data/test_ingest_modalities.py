@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from foundation_core.data.documents import open_source
-from foundation_core.data.features import FEATURES_FILE, load_features
-from foundation_core.data.modalities import ingest_key
-from foundation_core.data.samples import Samples
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.samples import Samples
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.data.split import SPLITS
+from foundation_core.data.values.features import FEATURES_FILE, load_features
 from foundation_core.errors import ConfigError, DataError, Stopped
 from foundation_core.pages.card import finished_card
 from foundation_core.shape import SampleShape

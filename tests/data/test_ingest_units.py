@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.errors import Stopped
 from foundation_core.events import read_events
 from foundation_core.specs import IngestSpec, TokenizerSpec

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from foundation_core.data import documents, kept_digests
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.kept_digests import FOLDER
-from foundation_core.data.places import Place
-from foundation_core.data.unit_store import prune
+from foundation_core.data.sources import documents, kept_digests
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.kept_digests import FOLDER
+from foundation_core.data.stores.places import Place
+from foundation_core.data.units.store import prune
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages import ingest_digests
 from foundation_core.stages.contract import Context
@@ -29,9 +29,9 @@ DAY = 86_400
 LOOKS = """
 import sys, time
 from pathlib import Path
-from foundation_core.data import kept_digests
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import open_source
+from foundation_core.data.sources import kept_digests
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import open_source
 from foundation_core.specs import SourceSpec
 now = time.time_ns
 kept_digests.LEAST_FILES, time.time_ns = 0, lambda: now() + 60 * 10**9

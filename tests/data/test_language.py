@@ -10,12 +10,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from foundation_core.data.filters import apply_filters, rules_of
-from foundation_core.data.language import InLanguage, check_language, probabilities, shares
-from foundation_core.data.modalities import ingest_key
+from foundation_core.data.rules.filters import apply_filters, rules_of
+from foundation_core.data.rules.language import InLanguage, check_language, probabilities, shares
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.errors import ConfigError, DataError
-from foundation_core.spec_quality import STOP_WORDS, QualitySpec
 from foundation_core.specs import GopherSpec, IngestSpec, SourceSpec, SplitSpec, TokenizerSpec
+from foundation_core.specs.quality import STOP_WORDS, QualitySpec
 from foundation_core.stages.ingest import ingest
 from tests.data.test_quality import documents
 

@@ -13,7 +13,7 @@ import pytest
 
 from cluster.losses import MOST_TRIES
 from cluster.pools import ProcessPool
-from foundation_core.data import digests as digests_of_files
+from foundation_core.data.sources import digests as digests_of_files
 from foundation_core.errors import DataError
 from foundation_core.specs import IngestSpec, SourceSpec, TokenizerSpec
 from foundation_core.stages import ingest_digests

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from foundation_core.data.formats.extract import extract
 from foundation_core.data.formats.manual import prose
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 from tests.support.spanish import PAGE
 
 SPANISH_PAGES = Path("/usr/share/man/es")

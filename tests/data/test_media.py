@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.modalities import Reader, open_reader, read_files
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.modalities import Reader, open_reader, read_files
 from foundation_core.errors import ConfigError
 from foundation_core.specs import IngestSpec, SourceSpec
 from tests.support.raw_items import picture, tone, write_images, write_recordings

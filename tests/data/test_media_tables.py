@@ -13,11 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.data import columns, rows
-from foundation_core.data.digests import source_digests
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.modalities import open_reader, read_files
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources import rows
+from foundation_core.data.sources.digests import source_digests
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.modalities import open_reader, read_files
+from foundation_core.data.tables.batches import columns
 from foundation_core.errors import DataError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.ingest import ingest

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.mixture import Mixture, Phase
-from foundation_core.spec_loading import PARTS, parts_of
+from foundation_core.data.loading.mixture import Mixture, Phase
+from foundation_core.specs.loading import PARTS, parts_of
 
 weights = st.lists(st.integers(1, 40), min_size=1, max_size=6)
 

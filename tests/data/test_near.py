@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data.corpus import Places
-from foundation_core.data.minhash import Sketch, similarity
-from foundation_core.data.near import Ranks, near_copies, near_rule
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.copies.minhash import Sketch, similarity
+from foundation_core.data.copies.near import Ranks, near_copies, near_rule
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.units.corpus import Places
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import FuzzyDedupSpec, SourceSpec
 from foundation_core.stages.ingest import ingest

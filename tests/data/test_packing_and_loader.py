@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation_core.data import packing as packing_module
-from foundation_core.data.loader import Loader
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading import packing as packing_module
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.errors import DataError
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 
 WriteTokens = Callable[..., ShardDataset]
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data import paragraphs
-from foundation_core.data.corpus import Corpus, Removed
-from foundation_core.data.paragraphs import without_repeats
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.units import Unit
+from foundation_core.data.copies import paragraphs
+from foundation_core.data.copies.paragraphs import without_repeats
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.units.corpus import Corpus, Removed
+from foundation_core.data.units.work import Unit
 from foundation_core.errors import ConfigError
 from foundation_core.specs import FuzzyDedupSpec, ParagraphDedupSpec, SourceSpec
 from foundation_core.stages.ingest import ingest

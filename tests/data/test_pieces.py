@@ -12,13 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation_core.data import pieces
-from foundation_core.data.packing import Windows
-from foundation_core.data.pieces import best_fit
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading import pieces
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.loading.pieces import best_fit
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.errors import ConfigError
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 
 quick = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 documents = st.lists(st.tuples(st.integers(1, 30), st.sampled_from("ab")), min_size=1, max_size=25)

@@ -20,8 +20,8 @@ from foundation_core.data.steps.national import IDS, NationalId, nicaraguan_id, 
 from foundation_core.data.steps.personal import Personal
 from foundation_core.data.steps.secrets import entropy_bits
 from foundation_core.errors import SetupError
-from foundation_core.spec_cleaning import Country, PersonalSpec
 from foundation_core.specs import IngestSpec
+from foundation_core.specs.cleaning import Country, PersonalSpec
 
 SPEC = PersonalSpec(use=True)
 

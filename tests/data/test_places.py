@@ -19,10 +19,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import open_source
-from foundation_core.data.modalities import Reader, Text, read_files
-from foundation_core.data.places import Remote, located
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import Reader, Text, read_files
+from foundation_core.data.stores.places import Remote, located
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context

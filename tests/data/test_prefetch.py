@@ -7,8 +7,8 @@ from threading import Event, active_count
 import pytest
 import torch
 
-from foundation_core.data.loader import Batch
-from foundation_core.data.prefetch import Prefetched
+from foundation_core.data.loading.loader import Batch
+from foundation_core.data.loading.prefetch import Prefetched
 from foundation_core.errors import DataError
 
 

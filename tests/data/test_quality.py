@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data import pages, quality
-from foundation_core.data.filters import apply_filters, rules_of
-from foundation_core.data.pages import Page
-from foundation_core.data.quality import COLUMNS, Quality, measure
+from foundation_core.data.rules import pages, quality
+from foundation_core.data.rules.filters import apply_filters, rules_of
+from foundation_core.data.rules.pages import Page
+from foundation_core.data.rules.quality import COLUMNS, Quality, measure
 from foundation_core.plugins import find
-from foundation_core.spec_quality import STOP_WORDS, C4Spec, FineWebSpec, GopherSpec, QualitySpec, RepetitionSpec
 from foundation_core.specs import FilterSpec, IngestSpec
+from foundation_core.specs.quality import STOP_WORDS, C4Spec, FineWebSpec, GopherSpec, QualitySpec, RepetitionSpec
 from tests.data.test_words import words_of
 
 ENGLISH = STOP_WORDS["en"]

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 import torch
 
-from foundation_core.data.loader import Loader
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.quarantine import Quarantine, first_sample
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.loading.quarantine import Quarantine, first_sample
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.errors import ConfigError
 
 CONTEXT = 12

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from foundation_core.data.documents import open_source
-from foundation_core.data.ids import id_of
-from foundation_core.data.modalities import Reader, Text, read_files
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.ids import id_of
+from foundation_core.data.sources.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError
 from foundation_core.pages.finding import places
 from foundation_core.pages.reading import open_corpus

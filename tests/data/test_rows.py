@@ -18,10 +18,10 @@ from backports import zstd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import Refused, open_source
-from foundation_core.data.modalities import Reader, Text, read_files
-from foundation_core.data.unpacking import FREE_BYTES
+from foundation_core.data.reading.unpacking import FREE_BYTES
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import Refused, open_source
+from foundation_core.data.sources.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError, DataError, FoundationError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context

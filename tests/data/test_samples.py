@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from foundation_core.data.digits import TEST_IMAGES, digit_captions
-from foundation_core.data.documents import open_source
-from foundation_core.data.features import FEATURES_FILE, load_features, measure
-from foundation_core.data.loader import Loader
-from foundation_core.data.order import Order
-from foundation_core.data.quarantine import Quarantine
-from foundation_core.data.samples import Samples
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.quarantine import Quarantine
+from foundation_core.data.loading.samples import Samples
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.digits import TEST_IMAGES, digit_captions
+from foundation_core.data.sources.documents import open_source
 from foundation_core.data.split import SPLITS
-from foundation_core.data.tokenizer import END_ID, load_tokenizer
+from foundation_core.data.tokens.byte_level import END_ID, load_tokenizer
+from foundation_core.data.values.features import FEATURES_FILE, load_features, measure
 from foundation_core.errors import DataError
 from foundation_core.shape import SampleShape
 from foundation_core.specs import IngestSpec, SourceSpec

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from foundation_core.data.features import load_features
-from foundation_core.data.samples import Samples
-from foundation_core.data.series import Series
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.samples import Samples
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.split import SPLITS
+from foundation_core.data.values.features import load_features
+from foundation_core.data.values.series import Series
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context
@@ -68,8 +68,8 @@ def test_no_window_reaches_over_the_border_of_a_split_and_the_test_comes_last(
 
 
 def test_the_content_follows_the_label_column(tmp_path: Path) -> None:
-    from foundation_core.data.digests import source_content
-    from foundation_core.data.documents import open_source
+    from foundation_core.data.sources.digests import source_content
+    from foundation_core.data.sources.documents import open_source
 
     _table(tmp_path)
     labelled = _spec(tmp_path).source

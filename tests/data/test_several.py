@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import open_source
-from foundation_core.data.modalities import ingest_key
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.errors import ConfigError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context

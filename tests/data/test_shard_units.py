@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from foundation_core.data.shard_units import SharedShards
-from foundation_core.data.shards import Rows, ShardDataset, ShardWriter
-from foundation_core.data.unit_store import prune
+from foundation_core.data.shards.dataset import Rows, ShardDataset, ShardWriter
+from foundation_core.data.shards.shared import SharedShards
+from foundation_core.data.units.store import prune
 from foundation_core.files import own_bytes
 from tests.support.data_folder import DataFolder, little_ingestion, little_text, little_texts, write_texts
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from foundation_core.data.shards import ShardDataset, ShardWriter
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
 from foundation_core.errors import DataError, SetupError
 
 SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
@@ -22,7 +22,7 @@ KILLED_AT_EVERY_MOMENT = """
 import os, signal, sys
 from pathlib import Path
 import pyarrow as pa
-from foundation_core.data.shards import ShardWriter
+from foundation_core.data.shards.dataset import ShardWriter
 
 SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
 
@@ -52,7 +52,7 @@ import sys
 from itertools import count
 from pathlib import Path
 import pyarrow as pa
-from foundation_core.data.shards import ShardWriter
+from foundation_core.data.shards.dataset import ShardWriter
 
 SCHEMA = pa.schema({"document": pa.string(), "tokens": pa.large_list(pa.int32())})
 with ShardWriter(Path(sys.argv[1]), SCHEMA, source={}, shard_size=1000) as writer:

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from foundation_core.data import shelf
-from foundation_core.data.loader import Batch, Loader
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.places import located
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.shelf import ShardCache, StoreShelf, store_shelf
+from foundation_core.data.loading.loader import Batch, Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.stores import shelf
+from foundation_core.data.stores.places import located
+from foundation_core.data.stores.shelf import ShardCache, StoreShelf, store_shelf
 from foundation_core.errors import ConfigError, DataError, SetupError, TransientError
-from foundation_core.spec_loading import Packing, ShardStoreSpec
+from foundation_core.specs.loading import Packing, ShardStoreSpec
 from tests.support.bucket import NAME, bucket
 
 LARGE = 10**9
@@ -220,9 +220,9 @@ def test_a_broken_connection_is_tried_again_and_then_said_to_be_passing(
 READ = """
 import sys
 from pathlib import Path
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.shelf import store_shelf
-from foundation_core.spec_loading import ShardStoreSpec
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.stores.shelf import store_shelf
+from foundation_core.specs.loading import ShardStoreSpec
 spec = ShardStoreSpec(address=sys.argv[2], cache_folder=sys.argv[3], cache_bytes=int(sys.argv[4]))
 dataset = ShardDataset(Path(sys.argv[1]), shelf=store_shelf(spec, Path()))
 dataset.prepare(range(dataset.shards))

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.data import units
-from foundation_core.data.documents import open_source
-from foundation_core.data.sight import Seeing, Sight, sight_of
-from foundation_core.data.units import Unit
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.sight import Seeing, Sight, sight_of
+from foundation_core.data.units.work import Unit
+from foundation_core.data.units.work import work as units
 from foundation_core.errors import SetupError
 from foundation_core.specs import SourceSpec
 

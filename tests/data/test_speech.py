@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.data.digits import ENGLISH
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.modalities import open_reader, read_files
-from foundation_core.data.speech import LONGEST, SHORTEST, DigitString
+from foundation_core.data.sources.digits import ENGLISH
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.modalities import open_reader, read_files
+from foundation_core.data.sources.speech import LONGEST, SHORTEST, DigitString
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest

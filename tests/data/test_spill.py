@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foundation_core.data.spill import Lists, Scratch, repeats
+from foundation_core.data.copies.spill import Lists, Scratch, repeats
 
 SCHEMA = pa.schema({"key": pa.uint64(), "row": pa.int64()})
 LENGTHS = pa.schema({"length": pa.int64()})

@@ -13,15 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.modalities import ingest_key
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.data.steps.chain import steps_of, take_steps
 from foundation_core.data.steps.control import ControlCharacters
 from foundation_core.data.steps.lines import Lines
 from foundation_core.data.steps.repair import EncodingRepair
 from foundation_core.data.steps.step import Step
 from foundation_core.errors import ConfigError
-from foundation_core.spec_cleaning import (
+from foundation_core.specs import IngestSpec, QualitySpec
+from foundation_core.specs.cleaning import (
     END_MARKS,
     POLICY_PHRASES,
     CleaningSpec,
@@ -30,7 +31,6 @@ from foundation_core.spec_cleaning import (
     LinesSpec,
     PersonalSpec,
 )
-from foundation_core.specs import IngestSpec, QualitySpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 

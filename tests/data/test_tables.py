@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from foundation_core.data.table_files import ALLOWED, table_format
-from foundation_core.data.tables import has_more_rows, read_table, write_table
+from foundation_core.data.tables.batches import has_more_rows, read_table, write_table
+from foundation_core.data.tables.files import ALLOWED, table_format
 from foundation_core.errors import ConfigError, DataError, FoundationError, SetupError
 
 CSV = 'id,text,day\n007,"two\nlines, ""quoted""",2024-01-01\n8,,\n9,caf\u00e9,x\n'

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.modalities import Reader, Text, read_files
-from foundation_core.data.text_archives import ArchivePart
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.modalities import Reader, Text, read_files
+from foundation_core.data.sources.text_archives import ArchivePart
 from foundation_core.specs import IngestSpec, SourceSpec
 from tests.support.accounted import PACKINGS
 

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from backports import zstd
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import open_source
-from foundation_core.data.modalities import Reader, Text, read_files
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import Reader, Text, read_files
 from foundation_core.errors import ConfigError
 from foundation_core.specs import IngestSpec, SourceSpec
 from tests.support.written import zipped

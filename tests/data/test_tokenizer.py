@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from foundation_core.data.tokenizer import (
+from foundation_core.data.tokens.byte_level import (
     END,
     END_ID,
     encode_document,
@@ -29,7 +29,7 @@ from foundation_core.specs import SpecialTokensSpec, TokenizerSpec
 SOURCE = Path(pytest.__file__).parent.parent / "_pytest" / "python.py"
 TRAIN = f"""
 from pathlib import Path
-from foundation_core.data.tokenizer import train_tokenizer
+from foundation_core.data.tokens.byte_level import train_tokenizer
 print(train_tokenizer([Path({str(SOURCE)!r}).read_text()], 700).to_str())
 """
 

@@ -16,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from foundation_core.data.adopted import adopted_tokenizer
-from foundation_core.data.encoding import encode_texts
-from foundation_core.data.modalities import ingest_key
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.tokenizer import (
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.modalities import ingest_key
+from foundation_core.data.tokens.adopted import adopted_tokenizer
+from foundation_core.data.tokens.byte_level import (
     END,
     END_ID,
     MASK,
@@ -30,7 +29,8 @@ from foundation_core.data.tokenizer import (
     token_bytes,
     train_tokenizer,
 )
-from foundation_core.data.tokenizer_kinds import make_tokenizer, vocabulary_of
+from foundation_core.data.tokens.encoding import encode_texts
+from foundation_core.data.tokens.kinds import make_tokenizer, vocabulary_of
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec, SpecialTokensSpec, TokenizerSpec
 from foundation_core.stages.ingest import ingest
@@ -42,7 +42,7 @@ CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXTS = st.text(CHARACTERS.filter(lambda character: character != "\u2581")) | st.text("ab(._ \n\t<|>é漢😀١9end")
 TRAIN = f"""
 from pathlib import Path
-from foundation_core.data.unigram import train_unigram
+from foundation_core.data.tokens.unigram import train_unigram
 print(train_unigram([Path({str(SOURCE)!r}).read_text()], 700, ["{END}"]).to_str())
 """
 

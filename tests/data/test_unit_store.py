@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.data.unit_store import Pruned, in_use, prune
-from foundation_core.data.units import Unit
+from foundation_core.data.units.store import Pruned, in_use, prune
+from foundation_core.data.units.work import Unit
 from foundation_core.errors import SetupError
 from tests.support.data_folder import DataFolder, little_ingestion, little_text, little_texts, units, write_texts
 
@@ -20,7 +20,7 @@ DAY = 86_400
 HOLDS = """
 import sys
 from pathlib import Path
-from foundation_core.data.unit_store import in_use
+from foundation_core.data.units.store import in_use
 with in_use(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()

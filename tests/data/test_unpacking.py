@@ -15,7 +15,7 @@ from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.unpacking import FREE_BYTES, is_packed, open_unpacked, unpacked
+from foundation_core.data.reading.unpacking import FREE_BYTES, is_packed, open_unpacked, unpacked
 
 PACK: dict[str, Callable[[bytes], bytes]] = {
     ".gz": lambda data: gzip.compress(data, mtime=0),

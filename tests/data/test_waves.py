@@ -13,14 +13,14 @@ import pytest
 import soundfile
 import torch
 
-from foundation_core.data.digests import source_content
-from foundation_core.data.documents import open_source
-from foundation_core.data.features import load_features
-from foundation_core.data.modalities import QUARANTINED
-from foundation_core.data.samples import Samples
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.samples import Samples
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.digests import source_content
+from foundation_core.data.sources.documents import open_source
+from foundation_core.data.sources.modalities import QUARANTINED
 from foundation_core.data.split import SPLITS
-from foundation_core.data.waves import Wave
+from foundation_core.data.values.features import load_features
+from foundation_core.data.values.waves import Wave
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import IngestSpec
 from foundation_core.stages.contract import Context

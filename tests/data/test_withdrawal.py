@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from foundation_core.data.documents import SourceFile, open_source
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.text_archives import ArchivePart
-from foundation_core.data.withdrawal import Withdrawal
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.sources.documents import SourceFile, open_source
+from foundation_core.data.sources.text_archives import ArchivePart
+from foundation_core.data.sources.withdrawal import Withdrawal
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.specs import SourceSpec
 from tests.support.data_folder import (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foundation_core.data.words import DIGIT, LETTER, SPACE, alphabet, decode, split
+from foundation_core.data.rules.words import DIGIT, LETTER, SPACE, alphabet, decode, split
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text("aB1.,:-'’…\"()/=+~s \n\t é漢😀", max_size=40)
 

@@ -13,10 +13,10 @@ from unittest.mock import patch
 import torch.distributed as dist
 from torch import nn
 
-from foundation_core.data.loader import Loader, on_device
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.loader import Loader, on_device
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.errors import DivergedError, Stopped
 from foundation_core.objectives.language import NextToken
 from foundation_core.specs import OptimizerSpec

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cluster.deepspeed_engine import engine_factory
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
-from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.specs.recovery import RecoverySpec
 from foundation_core.train.data_parallel import DataParallelEngine
 from foundation_core.train.engine import EngineFactory
 from tests.support.faults import Erring, Indigestible, Tasted, name_of

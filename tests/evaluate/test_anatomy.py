@@ -13,7 +13,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import nn
 
-from foundation_core.data.tokenizer import train_tokenizer
+from foundation_core.data.tokens.byte_level import train_tokenizer
 from foundation_core.errors import ConfigError
 from foundation_core.evaluate import anatomy
 from foundation_core.evaluate.anatomy import Reads, write_anatomy

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from foundation_core.data.loader import on_device
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.loader import on_device
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize

@@ -10,7 +10,7 @@ import pytest
 
 from flows import artifacts
 from flows.cli import main
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.pages.card import CARD_FOLDER, MARKDOWN_FILE
 from foundation_core.store import Result
 from tests.support.shown import KEY

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from foundation_core.spec_writing import WritingSpec
+from foundation_core.specs.writing import WritingSpec
 from foundation_core.tracking import registry
 from foundation_core.tracking.served import ServedModel
 from tests.support.served import picture, served

@@ -13,8 +13,8 @@ from cluster.diagnosis import Finding, diagnose
 from cluster.settings import Settings
 from flows.cli import COMMANDS, main
 from flows.commands.submit import _words
-from foundation_core.data.unit_store import in_use
-from foundation_core.data.units import Unit
+from foundation_core.data.units.store import in_use
+from foundation_core.data.units.work import Unit
 from foundation_core.recipe import parse_recipe
 
 

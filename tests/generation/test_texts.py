@@ -8,7 +8,7 @@ import pytest
 
 from foundation_core.generation.texts import Begun, Ending, in_parts, pieces_of, rows_of, texts_of
 from foundation_core.model.transformer import Model
-from foundation_core.spec_writing import WritingSpec
+from foundation_core.specs.writing import WritingSpec
 
 PROMPTS = [[5], [7, 8, 9], [11, 3]]
 LETTERS = "abcdefghijklmnopqrstuvwxyzàéîõü ABCDEFGHIJKLMNOPQRSTUVWXYZ.,\n"

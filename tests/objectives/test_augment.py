@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from foundation_core.data.loader import Batch, Loader
-from foundation_core.data.order import Order
+from foundation_core.data.loading.loader import Batch, Loader
+from foundation_core.data.loading.order import Order
 from foundation_core.objectives.augment import augmented, warped
 from foundation_core.specs import AugmentSpec
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from foundation_core.data.quarantine import without_segments
+from foundation_core.data.loading.quarantine import without_segments
 from foundation_core.model.layout import PADDING
 from foundation_core.objectives.base import IGNORE, Objective, SpecialTokens
 from foundation_core.objectives.language import NextToken, Prefix

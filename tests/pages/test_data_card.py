@@ -14,10 +14,10 @@ import pyarrow as pa
 import pytest
 from markupsafe import escape
 
-from foundation_core.data.filters import DROPPED
-from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
+from foundation_core.data.rules.filters import DROPPED
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.data.split import SPLITS
-from foundation_core.data.tokenizer import load_tokenizer
+from foundation_core.data.tokens.byte_level import load_tokenizer
 from foundation_core.errors import SetupError
 from foundation_core.events import read_events
 from foundation_core.pages import texts
@@ -218,7 +218,7 @@ def test_without_a_library_for_plots_or_languages_the_card_does_without_them(
     whole = data_card(shown)
     assert whole.page.count("<svg") == 4
     monkeypatch.setattr("foundation_core.pages.charts.find_spec", lambda name: None)
-    monkeypatch.setattr("foundation_core.data.language._detector", _no_detector)
+    monkeypatch.setattr("foundation_core.data.rules.language._detector", _no_detector)
     bare = data_card(shown)
     assert "<svg" not in bare.page
     assert "<h2>Languages</h2>" in whole.page

@@ -17,8 +17,8 @@ from PIL import Image
 from rich.console import Console
 
 from flows.peek_screen import screen
-from foundation_core.data.modalities import ingest_key
-from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter, remove_dataset
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.errors import DataError
 from foundation_core.pages.finding import chosen, neighbours, places
 from foundation_core.pages.packed import windows
@@ -26,7 +26,7 @@ from foundation_core.pages.peek import Wanted, peek
 from foundation_core.pages.peek_page import peek_page
 from foundation_core.pages.reading import Corpus, open_corpus
 from foundation_core.pages.values import png
-from foundation_core.spec_loading import Packing
+from foundation_core.specs.loading import Packing
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest
 from foundation_core.store import Result, commit_result

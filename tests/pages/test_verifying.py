@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from foundation_core.data.shards import ShardDataset, ShardWriter, remove_dataset
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter, remove_dataset
 from foundation_core.errors import DataError
 from foundation_core.pages.verifying import bytes_to_verify, verify
 from foundation_core.store import Result

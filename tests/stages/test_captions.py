@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from foundation_core.data.split import Split, split_of
-from foundation_core.data.tokenizer import encode_document
+from foundation_core.data.tokens.byte_level import encode_document
 from foundation_core.evaluate.pairs import embed_texts
 from foundation_core.events import read_events
 from foundation_core.identity import action_key

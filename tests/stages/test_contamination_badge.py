@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.evaluate.report import model_card
 from foundation_core.files import read_json
 from foundation_core.identity import action_key

@@ -6,9 +6,9 @@ import math
 import pytest
 import torch
 
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
-from foundation_core.data.tokenizer import load_tokenizer, token_bytes
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
+from foundation_core.data.tokens.byte_level import load_tokenizer, token_bytes
 from foundation_core.errors import CheckpointError, Stopped
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.evaluate.samples import statements, whole_lines

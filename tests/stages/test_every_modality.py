@@ -18,7 +18,7 @@ from sklearn.datasets import load_digits
 
 from flows.summary import summary_row
 from foundation_core.adapt.tasks import load_task
-from foundation_core.data.digits import TEMPLATES
+from foundation_core.data.sources.digits import TEMPLATES
 from foundation_core.errors import ConfigError
 from foundation_core.files import read_json
 from foundation_core.stages.contract import Context

@@ -11,13 +11,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from foundation_core.data.mixture_entries import OfSource
-from foundation_core.data.packing import Size, Windows
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading.mixture_entries import OfSource
+from foundation_core.data.loading.packing import Size, Windows
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.errors import ConfigError
-from foundation_core.spec_loading import Packing
 from foundation_core.specs import MixedGroupSpec, MixtureSpec, PretrainSpec
+from foundation_core.specs.loading import Packing
 from foundation_core.stages.sample_order import chosen_by, order_of
 from foundation_core.stages.training_data import TrainingData
 from tests.support.tasks import ingested

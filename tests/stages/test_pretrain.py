@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from foundation_core.cost.flops import flops_per_token
-from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
 from foundation_core.errors import CheckpointError, ConfigError, DataError, Stopped
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.events import read_events

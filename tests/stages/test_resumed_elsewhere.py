@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from foundation_core.adapt.transfer import WEIGHTS_FILE
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.errors import CheckpointError, Stopped
 from foundation_core.events import read_events
 from foundation_core.files import read_json, write_json

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 import torch
 
-from foundation_core.data.order import Ahead
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading.order import Ahead
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.errors import ConfigError
 from foundation_core.shape import SampleShape
 from foundation_core.specs import MixedGroupSpec, MixtureSpec, PretrainSpec

@@ -12,7 +12,7 @@ import pandas
 import pytest
 import yaml
 
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.errors import ConfigError, DataError
 from foundation_core.files import read_json
 from foundation_core.recipe import load_recipe

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from foundation_core.adapt.transfer import MODEL_FILE
-from foundation_core.data.tokenizer import TOKENIZER_FILE
+from foundation_core.data.tokens.byte_level import TOKENIZER_FILE
 from foundation_core.files import read_json
 from foundation_core.identity import action_key
 from foundation_core.specs import IngestSpec, PretrainSpec

@@ -11,12 +11,12 @@ from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 
-from foundation_core.data.corpus import Part
-from foundation_core.data.losses import Losses, without_copies
-from foundation_core.data.minhash import Sketch, similarity
-from foundation_core.data.shards import arrow_bytes
-from foundation_core.data.spill import Scratch
-from foundation_core.data.units import KEPT_FILE, SKETCHES_FILE, Unit
+from foundation_core.data.copies.losses import Losses, without_copies
+from foundation_core.data.copies.minhash import Sketch, similarity
+from foundation_core.data.copies.spill import Scratch
+from foundation_core.data.shards.dataset import arrow_bytes
+from foundation_core.data.units.corpus import Part
+from foundation_core.data.units.work import KEPT_FILE, SKETCHES_FILE, Unit
 from foundation_core.specs import FuzzyDedupSpec
 
 _IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None

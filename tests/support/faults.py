@@ -13,8 +13,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.shards import ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.shards.dataset import ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.events import read_events
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken

@@ -9,8 +9,8 @@ from tokenizers import Tokenizer
 
 from foundation_core.adapt.tasks import Facts, find_task
 from foundation_core.adapt.transfer import Pretrained
-from foundation_core.data.features import Features, Statistics
-from foundation_core.data.tokenizer import train_tokenizer
+from foundation_core.data.tokens.byte_level import train_tokenizer
+from foundation_core.data.values.features import Features, Statistics
 from foundation_core.files import write_json
 from foundation_core.model.families import build
 from foundation_core.model.initialize import initialize

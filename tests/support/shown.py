@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from foundation_core.data.modalities import ingest_key
+from foundation_core.data.sources.modalities import ingest_key
 from foundation_core.specs import FilterSpec, FuzzyDedupSpec, IngestSpec, SourceSpec, SplitSpec, TokenizerSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.ingest import ingest

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 
 from foundation_core.alone import alone
-from foundation_core.data.shards import ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.shards.dataset import ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.files import sha256_file, write_json
 from foundation_core.identity import action_key
 from foundation_core.model.families import build

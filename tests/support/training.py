@@ -14,12 +14,12 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.loader import Loader, Rows
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.quarantine import NamedRows, Quarantine
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading.loader import Loader, Rows
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.loading.quarantine import NamedRows, Quarantine
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.units.work import TOKENS
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.events import EventLog, read_events
 from foundation_core.model.families import build
@@ -28,9 +28,9 @@ from foundation_core.model.transformer import Model
 from foundation_core.objectives.base import ALONE, Example, Objective, Ranks
 from foundation_core.objectives.language import NextToken
 from foundation_core.shape import SampleShape
-from foundation_core.spec_loading import Packing
-from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.specs import ModelSpec, OptimizerSpec, TrunkSpec
+from foundation_core.specs.loading import Packing
+from foundation_core.specs.recovery import RecoverySpec
 from foundation_core.tracking.base import EventTracker
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, EngineFactory, EngineRequest, TorchEngine

@@ -11,10 +11,10 @@ import torch
 from foundation_core.adapt.fragments import PackageOfFragment
 from foundation_core.adapt.tasks import Facts
 from foundation_core.adapt.transfer import Pretrained, task_model
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset, ShardWriter
-from foundation_core.data.tokenizer import END_ID, token_bytes, train_tokenizer
-from foundation_core.data.units import TOKENS
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset, ShardWriter
+from foundation_core.data.tokens.byte_level import END_ID, token_bytes, train_tokenizer
+from foundation_core.data.units.work import TOKENS
 from foundation_core.errors import ConfigError
 from foundation_core.evaluate.likelihood import score_rows
 from foundation_core.files import write_json

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from foundation_core.errors import ConfigError
-from foundation_core.spec_writing import WritingSpec
+from foundation_core.specs.writing import WritingSpec
 from foundation_core.tracking.served import ServedModel
 from foundation_core.tracking.writes import PARAMS
 from tests.support.served import CONTEXT, picture, served

@@ -14,15 +14,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from foundation_core.data.loader import Loader
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.loader import Loader
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.events import EventLog, SilentLog
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
-from foundation_core.spec_watch import WatchSpec
 from foundation_core.specs import OptimizerSpec
+from foundation_core.specs.watch import WatchSpec
 from foundation_core.train.data_parallel import DataParallelEngine
 from foundation_core.train.engine import EngineRequest
 from foundation_core.train.step import train_step

@@ -15,7 +15,7 @@ import torch
 from moto.server import ThreadedMotoServer
 from torch import nn
 
-from foundation_core.data.depot import Depot
+from foundation_core.data.stores.depot import Depot
 from foundation_core.errors import (
     ConfigError,
     ElsewhereError,
@@ -25,8 +25,8 @@ from foundation_core.errors import (
     TransientError,
 )
 from foundation_core.events import EventLog, read_events
-from foundation_core.spec_checkpoints import CheckpointSpec
 from foundation_core.specs import OptimizerSpec
+from foundation_core.specs.checkpoints import CheckpointSpec
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.copies import StoreCopies, store_copies
 from foundation_core.train.engine import Engine, EngineRequest, TorchEngine

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from foundation_core.events import EventLog
-from foundation_core.spec_watch import WatchSpec
+from foundation_core.specs.watch import WatchSpec
 from foundation_core.train import energy as module
 from foundation_core.train.energy import BusyThreads, Card, Energy, EnergyLog, Packages, energy, meters
 

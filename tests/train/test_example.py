@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.events import EventLog, read_events
 from foundation_core.files import write_json
 from foundation_core.model.families import build

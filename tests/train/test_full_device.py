@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from foundation_core.errors import DeviceMemoryError, SetupError, Stopped
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
-from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.specs.recovery import RecoverySpec
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.engine import Engine, TorchEngine
 from foundation_core.train.recovery import is_memory_full

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from foundation_core.data.quarantine import first_sample
+from foundation_core.data.loading.quarantine import first_sample
 from foundation_core.errors import DivergedError, Stopped
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
-from foundation_core.spec_recovery import RecoverySpec
+from foundation_core.specs.recovery import RecoverySpec
 from foundation_core.train.blame import leap_bound
 from tests.support.faults import (
     Indigestible,

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from foundation_core.data.depot import Depot
+from foundation_core.data.stores.depot import Depot
 from foundation_core.errors import SecondWriterError
 from foundation_core.train.ownership import MARK_FILE, Ownership, process_start
 
 HOLD = """
 import sys
 from pathlib import Path
-from foundation_core.data.depot import Depot
+from foundation_core.data.stores.depot import Depot
 from foundation_core.train.ownership import Ownership
 Ownership(Depot(Path(sys.argv[1]))).take()
 print("taken", flush=True)

@@ -17,8 +17,8 @@ from foundation_core.model.initialize import initialize
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken
 from foundation_core.objectives.pairs import Contrastive
-from foundation_core.spec_recovery import RecoverySpec
 from foundation_core.specs import OptimizerSpec
+from foundation_core.specs.recovery import RecoverySpec
 from tests.support.faults import (
     Erring,
     Indigestible,

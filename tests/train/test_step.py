@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from foundation_core.data.loader import Loader, on_device
-from foundation_core.data.order import Order
-from foundation_core.data.packing import Windows
-from foundation_core.data.shards import ShardDataset
+from foundation_core.data.loading.loader import Loader, on_device
+from foundation_core.data.loading.order import Order
+from foundation_core.data.loading.packing import Windows
+from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.errors import DivergedError
 from foundation_core.objectives.base import ALONE, Example, Ranks
 from foundation_core.objectives.language import NextToken

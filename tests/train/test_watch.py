@@ -16,8 +16,8 @@ from torch import Tensor
 
 from cluster.embedded import free_port
 from foundation_core.events import EventLog, read_events
-from foundation_core.spec_watch import WatchSpec
 from foundation_core.specs import OptimizerSpec
+from foundation_core.specs.watch import WatchSpec
 from foundation_core.train.engine import EngineRequest, TorchEngine
 from foundation_core.train.stragglers import LOOKS
 from foundation_core.train.votes import MOST_RANKS, agree

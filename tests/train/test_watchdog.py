@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from foundation_core.events import EventLog, read_events
-from foundation_core.spec_watch import WatchSpec
+from foundation_core.specs.watch import WatchSpec
 from foundation_core.train.checkpoint import Checkpoints
 from foundation_core.train.watch import Unwatched
 from foundation_core.train.watchdog import HUNG_STATUS, Watchdog

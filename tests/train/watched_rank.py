@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from foundation_core.spec_watch import WatchSpec
+from foundation_core.specs.watch import WatchSpec
 from foundation_core.train.watchdog import Watchdog
 
 SPEC = WatchSpec(hang_seconds=2.0, hang_medians=4.0, first_seconds=8.0)

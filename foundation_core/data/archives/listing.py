@@ -18,10 +18,10 @@ from foundation_core.data.archives.members import Member
 from foundation_core.data.archives.names import archive_kind, long_name
 from foundation_core.data.archives.tar import tar_members
 from foundation_core.data.archives.zip import zip_members
-from foundation_core.data.frames import copying, has_copy, open_frames
-from foundation_core.data.places import Place
-from foundation_core.data.unpacking import FREE_BYTES, is_packed, open_unpacked
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.data.reading.frames import copying, has_copy, open_frames
+from foundation_core.data.reading.unpacking import FREE_BYTES, is_packed, open_unpacked
+from foundation_core.data.stores.places import Place
+from foundation_core.specs.reading import ReadingSpec
 
 _HEADER_BYTES = 512
 """Of a member of a tar file; none takes less."""

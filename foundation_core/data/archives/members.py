@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from foundation_core.data.archives.names import is_archive
 from foundation_core.data.formats.base import Refused, check_size
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 LINK = "a link, which is not followed"
 DEVICE = "a device and no file"

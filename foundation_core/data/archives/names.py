@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import PurePosixPath
 
-from foundation_core.data.unpacking import unpacked_name
+from foundation_core.data.reading.unpacking import unpacked_name
 
 _SHORT = {".tgz": ".tar.gz", ".txz": ".tar.xz", ".tzst": ".tar.zst"}
 

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 from foundation_core.data.archives.members import DEVICE, LINK, Member, member, too_large, without_name
-from foundation_core.data.documents import reason_of
 from foundation_core.data.formats.base import Refused
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.data.sources.documents import reason_of
+from foundation_core.specs.reading import ReadingSpec
 
 _CHUNK_BYTES = 1 << 18
 _MOST_HEADER_BYTES = 1 << 20

@@ -12,8 +12,8 @@ from typing import IO, BinaryIO, cast
 from foundation_core.data.archives.members import DEVICE, LINK, Member, member, too_large, without_name
 from foundation_core.data.formats.base import Refused, reasons
 from foundation_core.data.formats.zipped import unzipped
-from foundation_core.data.places import Place
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.data.stores.places import Place
+from foundation_core.specs.reading import ReadingSpec
 
 _MOST_DIRECTORY_BYTES = 1 << 25
 """Of a directory, which is held as a whole: about 300,000 members."""

@@ -10,8 +10,8 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple, Protocol
 
-from foundation_core.data.decoding import normalised
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.data.reading.decoding import normalised
+from foundation_core.specs.reading import ReadingSpec
 
 _UNSHOWN = re.compile("[\0-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 """Control characters, and surrogates, which UTF-8 cannot hold."""

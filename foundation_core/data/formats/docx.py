@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from foundation_core.data.formats.base import Extracted, Refused, reasons, shown
 from foundation_core.data.formats.zipped import Paragraphs, member, open_zip, read_xml
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 _WORD = frozenset(
     {

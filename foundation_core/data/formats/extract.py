@@ -13,7 +13,7 @@ from foundation_core.data.formats.base import Extracted, Format, Refused, check_
 from foundation_core.data.formats.plain import Plain
 from foundation_core.data.formats.signatures import UNKNOWN, looks_like
 from foundation_core.plugins import find, names
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 
 def extract(name: str, data: bytes, limits: ReadingSpec) -> Extracted:

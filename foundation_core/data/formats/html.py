@@ -9,10 +9,10 @@ import codecs
 import re
 from functools import partial
 
-from foundation_core.data.decoding import Decoded, decoded, decoded_as, normalised
 from foundation_core.data.formats.base import Extracted, Refused, reasons, shown
+from foundation_core.data.reading.decoding import Decoded, decoded, decoded_as, normalised
 from foundation_core.plugins import need
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 MOST_DEPTH = 1000
 """Elements within each other. What Resiliparse takes to find the main text grows with the square of the depth."""

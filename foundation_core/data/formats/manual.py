@@ -16,7 +16,7 @@ from typing import Literal
 
 from foundation_core.data.formats.base import Extracted, Refused
 from foundation_core.data.formats.plain import Plain
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 _TITLE = re.compile(r"^[.'][ \t]*TH\b", re.M)
 _MDOC = re.compile(r"^\.[ \t]*Dd\b", re.M)

@@ -6,7 +6,7 @@ import re
 
 from foundation_core.data.formats.base import Extracted
 from foundation_core.data.formats.plain import Plain
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 _FENCED = re.compile(r"(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.S | re.M)
 _FIELD = re.compile(r"""[\w"'][\w "'.-]*[ \t]*[:=](?:\s|$)|[ \t#\[-]|$""")

@@ -9,7 +9,7 @@ import re
 
 from foundation_core.data.formats.base import Extracted, Refused, reasons, shown
 from foundation_core.data.formats.zipped import Paragraphs, member, open_zip, read_xml
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 _TEXT = "urn:oasis:names:tc:opendocument:xmlns:text:1.0"
 _OFFICE = "urn:oasis:names:tc:opendocument:xmlns:office:1.0"

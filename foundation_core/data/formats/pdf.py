@@ -7,9 +7,9 @@ import logging
 
 from foundation_core.data.formats.base import Extracted, Refused, check_size, reasons, shown
 from foundation_core.data.formats.signatures import UNKNOWN, holds_pdf, looks_like
-from foundation_core.data.unpacking import FREE_BYTES
+from foundation_core.data.reading.unpacking import FREE_BYTES
 from foundation_core.plugins import need
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.specs.reading import ReadingSpec
 
 _END_BYTES = 1024
 """Where the end mark of a PDF stands: readers look for it so far from the end."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from foundation_core.data.decoding import decoded
 from foundation_core.data.formats.base import Extracted
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.data.reading.decoding import decoded
+from foundation_core.specs.reading import ReadingSpec
 
 
 class Plain:

@@ -12,8 +12,8 @@ from typing import NoReturn, Protocol
 from xml.parsers import expat
 
 from foundation_core.data.formats.base import Refused, check_size
-from foundation_core.data.unpacking import FREE_BYTES
-from foundation_core.spec_reading import ReadingSpec
+from foundation_core.data.reading.unpacking import FREE_BYTES
+from foundation_core.specs.reading import ReadingSpec
 
 MOST_DEPTH = 1000
 """Elements within each other; no writer of documents comes near."""

@@ -13,7 +13,7 @@ from foundation_core.data.steps.lines import Lines
 from foundation_core.data.steps.personal import Personal
 from foundation_core.data.steps.repair import EncodingRepair
 from foundation_core.data.steps.step import Step, Stepped
-from foundation_core.spec_ingest import IngestSpec
+from foundation_core.specs.ingest import IngestSpec
 
 
 def steps_of(spec: IngestSpec, language: str | None = None) -> tuple[Step, ...]:

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.data.steps.step import Stepped
-from foundation_core.spec_cleaning import ControlCharactersSpec
+from foundation_core.specs.cleaning import ControlCharactersSpec
 
 _BREAKS = r"[\x{b}\x{c}\x{85}]"
 """Vertical tab, form feed and next line; removed, they would join words."""

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foundation_core.data.steps.step import Stepped
-from foundation_core.spec_cleaning import END_MARKS, POLICY_PHRASES, LinesSpec
-from foundation_core.spec_quality import Language
+from foundation_core.specs.cleaning import END_MARKS, POLICY_PHRASES, LinesSpec
+from foundation_core.specs.quality import Language
 
 _CITATION = r"\[\d*\]|\[edit\]|\[citation needed\]"
 _WORD = r"[^\s\x{1c}-\x{1f}\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]+"

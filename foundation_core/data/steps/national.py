@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from foundation_core.data.steps.spans import Finder, Spans
-from foundation_core.spec_cleaning import Country
+from foundation_core.specs.cleaning import Country
 
 _NUMBER = re.compile(r"(?<![\w@/=])(?<!\w[.-])(?:[A-ZÑ&]{1,4}[- ]?)?\d(?:[.-]?[0-9A-Za-z]){5,19}(?![\w@/=])(?![.-]\w)")
 _NAME_BEFORE = re.compile(r"[A-ZÑ&]+ ")

@@ -14,7 +14,7 @@ from foundation_core.data.steps.secrets import secret_finders
 from foundation_core.data.steps.spans import Finder, replaced
 from foundation_core.data.steps.step import Stepped, rewritten
 from foundation_core.plugins import need
-from foundation_core.spec_cleaning import PersonalSpec
+from foundation_core.specs.cleaning import PersonalSpec
 
 
 class Personal:

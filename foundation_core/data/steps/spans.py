@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from foundation_core.spec_cleaning import PersonalKind
+from foundation_core.specs.cleaning import PersonalKind
 
 Spans = Iterable[tuple[int, int]]
 """Where things start and stop in a text, in order, none within another."""

@@ -1,0 +1,1 @@
+"""Documents that are said again, here or in an evaluation set."""

@@ -1,0 +1,1 @@
+"""Shards to batches: rows, their order, and each rank's share."""

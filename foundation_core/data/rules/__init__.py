@@ -1,0 +1,1 @@
+"""Which documents stay by what is measured of them."""

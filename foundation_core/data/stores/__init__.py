@@ -1,0 +1,1 @@
+"""Where files are: folders of this machine, and stores."""

@@ -1,0 +1,1 @@
+"""CSV, JSON lines, Parquet and Arrow in parts of bounded bytes."""

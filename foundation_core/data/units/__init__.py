@@ -1,0 +1,1 @@
+"""Units of work: committed apart, in any order, and put together."""

@@ -1,0 +1,1 @@
+"""Images, recordings and series as rows of numbers."""
