@@ -28,10 +28,21 @@ def word_edges(tokenizer: Tokenizer) -> torch.Tensor:
     """(V, 2) bool: whether a token's first and its last character are of a word: letters, digits, underscores."""
     edges = torch.zeros(tokenizer.get_vocab_size(), 2, dtype=torch.bool)
     special = tokenizer.get_added_tokens_decoder()
-    for number in tokenizer.get_vocab().values():
-        text = "" if number in special else tokenizer.decode([number])
+    plain = [number for number in tokenizer.get_vocab().values() if number not in special]
+    before, skipped = _something_before(tokenizer, plain)
+    for number in plain:
+        text = tokenizer.decode([*before, number])[skipped:]
         edges[number] = torch.tensor([_is_of_a_word(text[:1]), _is_of_a_word(text[-1:])])
     return edges
+
+
+def _something_before(tokenizer: Tokenizer, plain: list[int]) -> tuple[list[int], int]:
+    """A token of letters, and its characters: behind it a token keeps its space, which begins no text."""
+    for number in plain:
+        text = tokenizer.decode([number])
+        if text.isascii() and text.isalpha() and tokenizer.decode([number, number]).startswith(text):
+            return [number], len(text)
+    return [], 0
 
 
 def _is_of_a_word(character: str) -> bool:

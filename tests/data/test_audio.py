@@ -94,6 +94,12 @@ def _float_wav(samples: list[float]) -> bytes:
     return sink.getvalue()
 
 
+def _aiff(recording: bytes) -> bytes:
+    sink = io.BytesIO()
+    soundfile.write(sink, *soundfile.read(io.BytesIO(recording)), format="AIFF", subtype="PCM_16")
+    return sink.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -101,12 +107,24 @@ def _float_wav(samples: list[float]) -> bytes:
         (b"", "cannot|can be decoded"),
         (b"RIFF no", "not a recording that can be decoded: Format not recognised"),
         (_float_wav([0.0, float("nan")]), "samples that are no numbers"),
+        (_float_wav([1e160] * 4000), "samples too large to be sound"),
+        (_float_wav([1e308] * 4000), "samples too large to be sound"),
+        (tone(440)[:-10], "cut off: the last 10 bytes that it announces are not there"),
+        (_aiff(tone(440))[:-1000], "cut off: the last 1,000 bytes"),
     ],
 )
 def test_what_is_no_recording_is_refused_in_words_without_addresses(data: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason) as refused:
         audio().read(data)
     assert "0x" not in str(refused.value)
+
+
+@pytest.mark.parametrize("announced", [0xFFFFFFFF, 0x7FFFFFFF])
+def test_a_recording_whose_length_its_writer_did_not_know_is_read(announced: int) -> None:
+    whole, there = tone(440), tone(440).index(b"data") + 4
+    piped = whole[:there] + announced.to_bytes(4, "little") + whole[there + 4 :]
+    assert np.array_equal(spectrogram_of(piped), spectrogram_of(whole))
+    assert np.array_equal(spectrogram_of(_aiff(whole)), spectrogram_of(whole)), "what is whole is not cut off"
 
 
 def test_bands_between_the_frequencies_of_the_fft_are_refused() -> None:

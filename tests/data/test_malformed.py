@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from foundation_core.data.rules import treatments
 from foundation_core.data.shards.dataset import ShardDataset
 from foundation_core.data.sources import modalities, text_archives, text_files
-from foundation_core.data.tables.batches import cuts
+from foundation_core.data.tables import cuts
 from foundation_core.errors import ConfigError, DataError, FoundationError, SetupError
 from foundation_core.events import read_events
 from foundation_core.files import PARTIAL

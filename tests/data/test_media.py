@@ -129,6 +129,19 @@ def test_what_a_row_lacks_is_its_reason(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("caption", ["\ufeff", "\u200b", " \u200e\u00ad\t", "\x07"])
+def test_a_caption_that_nobody_sees_is_none(tmp_path: Path, caption: str) -> None:
+    rows = _rows(tmp_path)
+    rows[0]["says"], rows[1]["says"] = caption, f"{caption}a\u200dcat"
+    path = _write(tmp_path / "a.jsonl", rows)
+    documents, quarantined = read_files(
+        files_of("image_table", path, **FIELDS), reader_of("image_table", path, **FIELDS)
+    )
+    assert quarantined["reason"].to_pylist() == ["no caption"]
+    assert len(documents) == 4
+    assert documents["text"][0].as_py().endswith("a\u200dcat"), "of one that is seen nothing is taken"
+
+
 def test_a_folder_of_tables_is_one_source_and_its_images_are_no_tables(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     _write(tmp_path / "deep" / "b.jsonl", _rows(tmp_path / "deep"))

@@ -18,7 +18,7 @@ from foundation_core.data.sources import rows
 from foundation_core.data.sources.digests import source_digests
 from foundation_core.data.sources.documents import SourceFile, open_source
 from foundation_core.data.sources.modalities import open_reader, read_files
-from foundation_core.data.tables.batches import columns
+from foundation_core.data.tables import columns
 from foundation_core.errors import DataError
 from foundation_core.specs import IngestSpec, SourceSpec
 from foundation_core.stages.ingest import ingest

@@ -21,7 +21,7 @@ from backports import zstd
 from foundation_core.data.reading import frames, unpacking
 from foundation_core.data.sources.documents import SourceFile, open_source
 from foundation_core.data.sources.modalities import Reader, Text, read_files
-from foundation_core.data.tables.batches import files as table_files
+from foundation_core.data.tables import files as table_files
 from foundation_core.data.tables.batches import read_table
 from foundation_core.errors import DiskFullError, TransientError
 from foundation_core.specs import IngestSpec, SourceSpec

@@ -12,8 +12,8 @@ import pytest
 
 from foundation_core.data.sources.documents import open_source
 from foundation_core.data.sources.sight import Seeing, Sight, sight_of
+from foundation_core.data.units import work as units
 from foundation_core.data.units.work import Unit
-from foundation_core.data.units.work import work as units
 from foundation_core.errors import SetupError
 from foundation_core.specs import SourceSpec
 

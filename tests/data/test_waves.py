@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,6 +115,8 @@ def test_what_cannot_be_read_is_quarantined_with_the_reason(raw: Path, tmp_path:
     (raw / "anna" / "60.wav").write_bytes(sink.getvalue())
     (raw / "anna" / "61.wav").write_bytes(b"RIFF, said the file")
     soundfile.write(raw / "anna" / "62.wav", np.zeros((99, 1)), 8000, format="OGG")
+    soundfile.write(raw / "anna" / "63.wav", np.zeros((99, 1)), 8000, subtype="PCM_16")
+    os.truncate(raw / "anna" / "63.wav", 100)
     ingest(spec(raw), {}, serial_context(tmp_path / "made"))
     tables = ShardDataset(tmp_path / "made" / "quarantined").tables()
     rows = {row["document"]: row["reason"] for table in tables for row in table.select(QUARANTINED.names).to_pylist()}
@@ -122,6 +125,7 @@ def test_what_cannot_be_read_is_quarantined_with_the_reason(raw: Path, tmp_path:
         "wave_folder/anna/60.wav": "a recording of no length",
         "wave_folder/anna/61.wav": "not a recording that can be decoded: Format not recognised.",
         "wave_folder/anna/62.wav": "OGG: a series is read of WAV, WAVEX, FLAC, AIFF alone",
+        "wave_folder/anna/63.wav": "a recording that is cut off: the last 142 bytes that it announces are not there",
     }
 
 

@@ -115,6 +115,11 @@ def test_a_model_without_experts_has_no_routing():
     assert take_routing(FeedForward(D, 24, nn.GELU()), Layout(PLACE)) is None
 
 
+def test_even_use_of_experts_is_asked_of_a_whole_batch():
+    assert not BalancedNextToken().decomposable
+    assert NextToken().decomposable, "control: plain losses are sums over rows"
+
+
 @pytest.mark.parametrize("objective", [NextToken(), Prefix(), BalancedNextToken()], ids=lambda one: type(one).__name__)
 def test_no_graph_stays_with_the_model_whatever_it_learns(objective: Objective):
     trunk = TrunkSpec(width=16, depth=2, heads=2, experts=4)

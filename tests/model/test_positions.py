@@ -44,6 +44,17 @@ def test_learned_positions_are_rows_of_a_table():
     assert torch.equal(learned(POSITION.flip(1)), learned.table.weight.flip(0)[None])
 
 
+def test_sinusoidal_positions_are_those_of_attention_is_all_you_need():
+    """Vaswani and others, 2017, section 3.5: PE(pos, 2i) = sin(pos / 10000^(2i / d)), PE(pos, 2i + 1) = cos(same)."""
+    width = 16
+    angles = POSITION[0][:, None].double() / 10_000 ** (torch.arange(0, width, 2).double() / width)
+    published = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)
+    halves = torch.cat([published[:, 0::2], published[:, 1::2]], dim=1)  # here sines come first, then cosines
+    found = Sinusoidal(width, amplitude=1.0)(POSITION)[0].double()
+    torch.testing.assert_close(found, halves, rtol=0, atol=1e-5)
+    assert (Sinusoidal(width, amplitude=1.0, base=1000.0)(POSITION)[0] - halves).abs().max() > 0.1
+
+
 def test_sinusoidal_positions_differ_and_a_step_is_the_same_turn_everywhere():
     waves = Sinusoidal(width=16, amplitude=0.5)(POSITION)[0]
     torch.testing.assert_close(waves.norm(dim=-1), torch.full((40,), 0.5 * 8**0.5))

@@ -120,7 +120,9 @@ def test_an_encoder_decoder_equals_torchs_transformer_and_the_comparison_notices
     ours = EncoderDecoder(Bare(), side(pre_norm), decoder)
     state = to_ours(theirs.state_dict(), TORCH_TRANSFORMER)
     ours.load_state_dict(state)
-    assert to_theirs(state, TORCH_TRANSFORMER).keys() == theirs.state_dict().keys()
+    back = to_theirs(state, TORCH_TRANSFORMER)
+    assert back.keys() == theirs.state_dict().keys()
+    assert all(torch.equal(back[name], weights) for name, weights in theirs.state_dict().items())
     expected = theirs(
         SOURCE, TARGET, tgt_mask=LATER, src_key_padding_mask=~SOURCE_THERE, tgt_key_padding_mask=~TARGET_THERE,
         memory_key_padding_mask=~SOURCE_THERE,

@@ -65,25 +65,44 @@ def untimed() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=PRETRAININGS)
-def training(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, serial_context: Contexts
-) -> Training:
-    root, (source, told) = tmp_path_factory.mktemp("media"), PRETRAININGS[request.param]
+def prepared(root: Path, name: str, contexts: Contexts, **more: Any) -> tuple[Result, PretrainSpec]:
+    """A corpus, and what is to be trained on it."""
+    source, told = PRETRAININGS[name]
     case = CASES[source]
     case.write(root / "raw")
     tokenizer = {"tokenizer": {"vocabulary": 270, "special": {"start": True}}} if source == "captioned images" else {}
     asked = case.spec(root / "raw", **tokenizer)
     folder = root / "ingest"
-    corpus = commit_result(folder, action_key("ingest", asked, {}), ingest(asked, {}, serial_context(folder)))
+    corpus = commit_result(folder, action_key("ingest", asked, {}), ingest(asked, {}, contexts(folder)))
     spec = PretrainSpec.model_validate(
         {
             "steps": STEPS, "batch_rows": 4, "micro_batch_rows": 2, "optimizer": {"lr": 2e-2}, "precision": "float32",
             "validate_every_steps": 2, "validation_rows": 8, "checkpoint_every_steps": 3, "workers": 1,
-            "engine": "torch", **told,
+            "engine": "torch", **told, **more,
         }
     )  # fmt: skip
+    return corpus, spec
+
+
+@pytest.fixture(scope="module", params=PRETRAININGS)
+def training(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, serial_context: Contexts
+) -> Training:
+    root = tmp_path_factory.mktemp("media")
+    corpus, spec = prepared(root, request.param, serial_context)
     return Training(corpus, spec, pretrain(spec, {"corpus": corpus}, serial_context(root / "undisturbed")))
+
+
+def test_a_loss_over_all_pairs_of_a_batch_is_not_cut_into_micro_batches(
+    tmp_path: Path, serial_context: Contexts
+) -> None:
+    """A step of 4 pairs is the same whether 2 or 4 are asked for at a time; of 2 pairs a step it is another."""
+    corpus, joint = prepared(tmp_path, "image and text", serial_context, micro_batch_rows=4)
+    hashes = []
+    for name, fields in (("4", {}), ("2", {"micro_batch_rows": 2}), ("less", {"micro_batch_rows": 2, "batch_rows": 2})):
+        made = pretrain(joint.model_copy(update=fields), {"corpus": corpus}, serial_context(tmp_path / name))
+        hashes.append(made.outputs["weights.safetensors"])
+    assert hashes[0] == hashes[1] != hashes[2]
 
 
 def test_it_ends_with_the_same_outputs(training: Training, tmp_path: Path, serial_context: Contexts) -> None:

@@ -190,7 +190,17 @@ class Reader:
             OSError, ValueError: it cannot be read, or is no such item, or has no caption.
         """
         content = self.modality.read(file.read())
-        return content._replace(text=normalise(file.caption().encode())) if self.captioned else content
+        if not self.captioned:
+            return content
+        text = normalise(file.caption().encode())
+        if not any(map(_is_seen, text)):
+            raise ValueError("no caption")
+        return content._replace(text=text)
+
+
+def _is_seen(character: str) -> bool:
+    """Whether a reader sees anything of it: no space, no mark of the order of bytes, no joiner, no control."""
+    return not character.isspace() and unicodedata.category(character) not in ("Cf", "Cc")
 
 
 def open_reader(source: Source, spec: IngestSpec) -> Reader:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from foundation_core.data.sources.modalities import Content, Item, Modality
+from foundation_core.data.values.chunks import refuse_cut_off
 from foundation_core.errors import ConfigError
 from foundation_core.plugins import need
 from foundation_core.shape import SampleShape
@@ -68,13 +69,18 @@ class Audio(Modality):
 
     def read(self, data: bytes) -> Content:
         """The spectrogram, (1, F, T)."""
+        import numpy as np
+
         samples, rate_hz = _decoded(data, self._seconds())
         if rate_hz != self._spec.rate_hz:
             import soxr
 
             samples = soxr.resample(samples, rate_hz, self._spec.rate_hz)
-        values = log_mel(samples, self._spec).astype("<f4").tobytes()
-        return Content(values=values, cut=len(samples) > _length(self._spec))
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = log_mel(samples, self._spec)
+        if not np.isfinite(values).all():
+            raise ValueError("a recording with samples too large to be sound")
+        return Content(values=values.astype("<f4").tobytes(), cut=len(samples) > _length(self._spec))
 
     def _seconds(self) -> float:
         """As much of a recording as the frames look at, and a little for the resampling filter."""
@@ -99,6 +105,7 @@ def _decoded(data: bytes, seconds: float) -> tuple[Array, int]:
         raise ValueError(f"not a recording that can be decoded: {error.error_string}") from error
     if not len(samples_SC):
         raise ValueError("a recording of no length")
+    refuse_cut_off(data)
     if not np.isfinite(samples_SC).all():
         raise ValueError("a recording with samples that are no numbers")
     return samples_SC.mean(axis=1), rate_hz

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from foundation_core.data.sources.documents import SourceFile, reason_of, refused
 from foundation_core.data.sources.media import AudioFolder
 from foundation_core.data.split import Split, split_of
+from foundation_core.data.values.chunks import refuse_cut_off
 from foundation_core.data.values.series import SeriesFile
 from foundation_core.errors import ConfigError
 from foundation_core.plugins import need
@@ -122,16 +123,19 @@ class WaveFolder(AudioFolder):
 def _header(file: SourceFile) -> _Header | str:
     """How many samples a recording has, and of which rate; or why it cannot be read.
 
-    A header that announces more than there is, as a download that broke off leaves it, is found out by its last sample.
+    A header that announces more than there is, as a download that broke off leaves it, is found out by its chunks, or
+    by its last sample.
     """
     import soundfile
 
     try:
-        with soundfile.SoundFile(io.BytesIO(file.read())) as recording:
+        data = file.read()
+        with soundfile.SoundFile(io.BytesIO(data)) as recording:
             if recording.format not in _LOSSLESS:
                 return f"{recording.format}: a series is read of {', '.join(_LOSSLESS)} alone"
             if not recording.frames:
                 return "a recording of no length"
+            refuse_cut_off(data)
             header = _Header(recording.samplerate, recording.frames)
             return header if _has_last_sample(recording) else "its last sample cannot be read: it is cut off or damaged"
     except soundfile.LibsndfileError as error:  # its message names the bytes by their address in memory
