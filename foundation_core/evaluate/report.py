@@ -71,7 +71,7 @@ learning rate that was best on validation.
 
 - **Shape**: width {shape["width"]}, depth {shape["depth"]}, {shape["heads"]} heads, {shape["position"]} positions,
   samples of {_shape(results["corpus"].summary["shape"]) or f"{model['context_tokens']} tokens"}
-- **Length**: {_length(trunk, spec)}, {trunk["epochs"]:.2f} epochs, {trunk["workers"]} workers
+- **Length**: {_length(trunk, spec)}, {trunk["epochs"]:.2f} epochs, {trunk["workers"]} workers{_cut(trunk)}
 - **Precision**: {precision["name"]} ({precision["reason"]})
 - **Speed**: {_speed(trunk)}
 
@@ -177,6 +177,13 @@ def _length(trunk: Mapping[str, Any], spec: Mapping[str, Any]) -> str:
         return f"{trunk['steps']:,} steps"
     budget = f"`{trunk['ended_by']}` = {spec[trunk['ended_by']]:,}"
     return f"{trunk['steps']:,} of {trunk['planned_steps']:,} steps (ended by its budget, {budget})"
+
+
+def _cut(trunk: Mapping[str, Any]) -> str:
+    if "captions_cut" not in trunk:
+        return ""
+    cut = trunk["captions_cut"]
+    return f"\n- **Captions**: {cut['cut']:,} of {cut['of']:,} are cut to {cut['tokens']} tokens, end token included"
 
 
 def _speed(trunk: Mapping[str, Any]) -> str:

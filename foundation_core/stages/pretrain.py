@@ -117,7 +117,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
             },
         )
         context.tracker.metrics({f"speed/{name}": value for name, value in speed.items() if name in _LOGGED})
-    filled = corpus.filled_fraction
+    filled, cut = corpus.filled_fraction, corpus.captions_cut()
     return StageResult(
         outputs=_outputs(context.folder) if engine.rank == 0 else {},
         summary={
@@ -126,6 +126,7 @@ def _pretrain(spec: PretrainSpec, inputs: Inputs, context: Context) -> StageResu
             "planned_steps": spec.steps,
             "epochs": spec.batch_rows / len(corpus.train) * progress.step,
             **({} if filled is None else {"filled_fraction": filled}),
+            **({} if cut is None else {"captions_cut": cut._asdict()}),
             **_course(progress),
             "order_hash": reading.order_hash,
             "quarantined": sorted(reading.quarantine.documents),

@@ -86,7 +86,7 @@ def open_corpus(spec: PretrainSpec, inputs: Inputs, context: Context) -> Trainin
     share = (context.local_rank, context.local_world)
     corpus = TrainingData.open(inputs["corpus"], spec.model.context_tokens, spec.packing, groups, shelf, share)
     if cut := corpus.captions_cut():
-        context.tracker.tags({"captions_cut": cut})
+        context.tracker.tags({"captions_cut": str(cut)})
         context.events.say(f"{cut}: pretrain.model.context_tokens holds no more")
     return corpus
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -25,6 +26,23 @@ from foundation_core.shape import SampleShape
 from foundation_core.specs import PretrainSpec
 from foundation_core.specs.loading import Packing
 from foundation_core.store import Result
+
+
+class CaptionsCut(NamedTuple):
+    """Captions that are longer than a row has places for.
+
+    Args:
+        cut: how many.
+        of: how many were looked at.
+        tokens: that are kept of each, its end token included.
+    """
+
+    cut: int
+    of: int
+    tokens: int
+
+    def __str__(self) -> str:
+        return f"{self.cut:,} of {self.of:,} captions are cut to {self.tokens} tokens, end token included"
 
 
 @dataclass(frozen=True)
@@ -104,13 +122,11 @@ class TrainingData:
         """Share of the places of the training's rows that hold a token, the rest is padding; None of samples."""
         return self.train.filled_fraction() if isinstance(self.train, Windows) else None
 
-    def captions_cut(self) -> str:
-        """How many captions are cut, in words; "" where none is, or there are none."""
+    def captions_cut(self) -> CaptionsCut | None:
+        """How many captions are cut; None where none is, or there are none."""
         captioned = [of for of in self.splits.values() if isinstance(of, Samples) and of.captioned]
         cut, looked_at = (sum(counts) for counts in zip((0, 0), *(of.captions_cut() for of in captioned), strict=True))
-        if not cut:
-            return ""
-        return f"{cut:,} of {looked_at:,} captions are cut to {captioned[0].caption_tokens} tokens, end token included"
+        return CaptionsCut(cut, looked_at, captioned[0].caption_tokens) if cut else None
 
     @property
     def validation(self) -> Rows:

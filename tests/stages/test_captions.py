@@ -23,6 +23,7 @@ from foundation_core.specs import EvaluateSpec, IngestSpec, PretrainSpec
 from foundation_core.stages.contract import Context
 from foundation_core.stages.examinations import Subject, ZeroShot
 from foundation_core.stages.ingest import ingest
+from foundation_core.stages.pretrain import pretrain
 from foundation_core.stages.pretrain_setup import open_corpus
 from foundation_core.stages.training_data import TrainingData
 from foundation_core.store import Result, commit_result
@@ -109,6 +110,19 @@ def test_a_pretraining_says_how_many_captions_it_cuts(
     said = [event["text"] for _, event in read_events(tmp_path) if "captions are cut" in event.get("text", "")]
     told = f"{cut} of {ROWS} captions are cut to {CONTEXT} tokens, end token included"
     assert said == ([f"{told}: pretrain.model.context_tokens holds no more"] if context_tokens == CONTEXT else [])
+
+
+@pytest.mark.parametrize("context_tokens", [CONTEXT, 64])
+def test_the_summary_of_a_pretraining_says_how_many_captions_were_cut(
+    context_tokens: int, corpus: Result, tmp_path: Path, serial_context: Build
+) -> None:
+    spec = _pretrain(context_tokens).model_copy(
+        update={"steps": 2, "batch_rows": 4, "micro_batch_rows": 4, "validate_every_steps": 2}
+    )
+    summary = pretrain(spec, {"corpus": corpus}, serial_context(tmp_path)).summary
+    cut = TrainingData.open(corpus, context_tokens).captions_cut()
+    assert (cut is not None) == (context_tokens == CONTEXT)
+    assert summary.get("captions_cut") == (cut and {"cut": cut.cut, "of": ROWS, "tokens": CONTEXT})
 
 
 def test_a_text_is_cut_for_a_model_as_captions_are_in_training(corpus: Result) -> None:

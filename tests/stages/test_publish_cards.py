@@ -65,6 +65,14 @@ def test_the_model_card_says_that_a_budget_ended_the_training(results: dict[str,
     assert "**Length**: 40 of 200 steps (ended by its budget, `max_tokens` = 12,000), 1.25 epochs" in card
 
 
+def test_the_model_card_says_how_many_captions_were_cut_where_any_was(results: dict[str, Result]) -> None:
+    assert "Captions" not in model_card("tiny", "candidate", results, EXAMPLE, ANATOMY)
+    trunk = results["trunk"]
+    cut = replace(trunk, summary={**trunk.summary, "captions_cut": {"cut": 1200, "of": 4000, "tokens": 16}})
+    card = model_card("tiny", "candidate", {**results, "trunk": cut}, EXAMPLE, ANATOMY)
+    assert "\n- **Captions**: 1,200 of 4,000 are cut to 16 tokens, end token included\n- **Precision**" in card
+
+
 def test_what_a_sample_says_cannot_break_the_card(results: dict[str, Result]) -> None:
     lines = model_card("tiny", "candidate", results, EXAMPLE, ANATOMY).splitlines()
     assert "    def first(value):" in lines
