@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 600.0
 """How long an absent Ray is waited for: enough for a person who is told, not so long that a run nobody looks after
 holds its lease and its pages for a night."""
 CONFIRM_SECONDS = 10.0
-"""How long Ray is watched after a job was lost: of a head of which one part was killed the others answer for seconds."""
+"""How long Ray is watched after a job was lost: of a head of which one part was killed the others answer a while."""
 LOOK_SECONDS = 1.0
 _UNEXPLAINED = (TransientError, FoundationError, SetupError)
 """What a job, or the attempt to start one, may say whose cluster breaks away below it; all other kinds name a cause."""
