@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from cluster.embedded import TRAIN, Part
 from cluster.job import Job
 from cluster.patience import STOP_SECONDS, Patience
-from cluster.ray_jobs import connect, inherited_environment, live_jobs
+from cluster.ray_jobs import cluster_cpus, connect, inherited_environment, live_jobs, reaching
 from cluster.settings import Settings
 from cluster.stop import RequeueInterrupt, StopFile
 from foundation_core.errors import FoundationError, Stopped, TransientError
@@ -117,16 +117,24 @@ class RayLauncher:
     """Jobs of a Ray cluster, by its Jobs API; a job found alive under its id is followed, not started twice."""
 
     def __init__(self, address: str) -> None:
-        self._address, self._client = address, connect(address)
+        self.address, self._client = address, connect(address)
+        self._last = ""
 
     def start(self, job: Job) -> str:
         """Submit the job, or find the live one of the same key.
 
         Raises:
+            SetupError: Ray does not answer.
             TransientError: Ray did not take it.
         """
+        self._last = ""
+        with reaching(self.address):
+            self._last = self._start(job)
+        return self._last
+
+    def _start(self, job: Job) -> str:
         prefix = f"{job.stage}-{job.key['digest'][:12]}-"
-        for name in live_jobs(self._address):
+        for name in live_jobs(self.address):
             if name.startswith(prefix) and not self._left(name, Path(job.folder)):
                 return name
         mine = [j for j in self._client.list_jobs() if j.submission_id and j.submission_id.startswith(prefix)]
@@ -156,6 +164,21 @@ class RayLauncher:
         try:
             return not self._client.get_job_status(job_id).is_terminal()
         except (OSError, RuntimeError):  # requests' errors are OSErrors
+            return False
+
+    def is_gone(self) -> bool:
+        """Whether the cluster does not answer, or knows nothing of the job that was started last: its head is new."""
+        try:
+            self._client.get_job_status(self._last) if self._last else self._client.get_version()
+        except (OSError, RuntimeError):
+            return True
+        return False
+
+    def has_cpus(self, count: int) -> bool:
+        """Whether the cluster answers and its nodes have so many CPUs."""
+        try:
+            return cluster_cpus(self.address) >= count
+        except (FoundationError, OSError, RuntimeError):
             return False
 
     def kill(self, job_id: str) -> None:

@@ -19,9 +19,11 @@ from cluster.job import STAGES, Job
 from cluster.launch import Event, LocalLauncher, RayLauncher, follow, ready_launcher
 from cluster.leases import is_held, lease
 from cluster.mirror import Mirror
+from cluster.outage import follow_through_outages
 from cluster.planning import plan, stage_key
 from cluster.ray_jobs import is_more_than_this_machine
 from cluster.settings import Settings
+from cluster.stack import Stack
 from cluster.stop import StopFile
 from cluster.stopping import job_of
 from foundation_core.errors import FoundationError, Stopped
@@ -215,11 +217,20 @@ class Session:
             self._local.warm("evaluate")
             self._local.warm("publish")
         self.at_work = folder
-        job_id = follow(launcher, job, lambda event: self._report(stage, event))
+        job_id = self._follow(launcher, job, lambda event: self._report(stage, event))
         self.at_work = None
         if self._due_on_ray[-1:] == [stage]:  # it takes a second to leave, and what follows has use for its memory
             self._threads.submit(self._end_ray)
         return job_id if on_ray else ""
+
+    def _follow(self, launcher: LocalLauncher | RayLauncher, job: Job, report: Callable[[Event], None]) -> str:
+        """Run a job to its end, also through the absence of a cluster that outlives this run; its id."""
+        address = self.settings.ray_dashboard
+        if not address or not isinstance(launcher, RayLauncher):
+            return follow(launcher, job, report)
+        own = Stack(self.settings).owns(address)
+        brings_back = "`foundation up` brings it back" if own else "the run goes on when that cluster answers again"
+        return follow_through_outages(launcher, job, report, brings_back)
 
     def _goes_to_ray(self, stage: str, folder: Path) -> bool:
         """Whether a stage is a Ray job: always, or because the cluster has more than this machine, or had it when a job

@@ -122,6 +122,10 @@ class Stack:
             found |= {"FOUNDATION_RAY_ADDRESS": alive["ray"], **ray_access(ray_token(self.settings))}
         return {name: value for name, value in found.items() if name not in os.environ}
 
+    def owns(self, ray_address: str) -> bool:
+        """Whether an address is that of this stack's Ray, be it up or not."""
+        return bool(ray_address) and self._record("ray").url == ray_address
+
     def processes(self, service: str = "") -> Iterator[psutil.Process]:
         """Every process that carries the mark of a service of this stack; of any, if none is named."""
         for process in psutil.process_iter():

@@ -80,6 +80,11 @@ FAILURES: Mapping[str, FailureClass] = {
         "the attempt ended before a worker spoke",
         Remedy.RESTART, 2, f"look at the Ray job's log, then {AGAIN}",
     ),
+    "ray_away": FailureClass(
+        "the Ray cluster of a job that was lost does not answer, or knows nothing of the job: its head, or the head's"
+        " raylet, is gone; it is waited for, ten minutes each time",
+        Remedy.RESTART, 3, f"run `foundation up`, or see that the cluster's head lives, then {AGAIN}",
+    ),
     "hang": FailureClass(
         "a rank has not moved for many times its usual step; the stack of every rank is kept",
         Remedy.RESTART, 2, f"look at the stacks and at the network between the nodes, then {AGAIN}",

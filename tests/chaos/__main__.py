@@ -67,11 +67,11 @@ def run(cases: Sequence[Case], seconds: float) -> tuple[list[Row], str]:
 
 
 def _tried(site: Site, case: Case) -> Row:
-    apart, began = APART.get(case), time.time()
-    if apart is None:
-        return site.disturbed(case, FAULT[case.fault], others_of(case.fault))
+    apart, began = APART.get(case.fault), time.time()
     try:
-        return apart(site)
+        if apart is None:
+            return site.disturbed(case, FAULT[case.fault], others_of(case.fault))
+        return apart(site, case.moment)
     except (AssertionError, subprocess.TimeoutExpired) as error:
         return Row(case, [str(error)], [], 0, 0.0, time.time() - began)
 

@@ -14,6 +14,7 @@ LOCAL = ("ingest", "publish")
 FAULTS: Mapping[str, tuple[str, ...]] = {
     "worker killed": TRAINING,
     "raylet killed": TRAINING,
+    "head's raylet killed": TRAINING,
     "ray head killed": TRAINING,
     "driver killed": TRAINING,
     "stage process killed": LOCAL,
@@ -24,15 +25,18 @@ FAULTS: Mapping[str, tuple[str, ...]] = {
     "worker stopped": TRAINING,
     "SIGTERM": TRAINING,
     "disk full": ("ingest", "save", "step"),
-    "shard truncated": ("step",),
+    "shard truncated": TRAINING,
     "checkpoint truncated": TRAINING,
     "out of memory": ("step", "validation"),
     "transient NaN": ("step",),
-    "network cut": ("step",),
-    "node killed": ("step",),
+    "network cut": TRAINING,
+    "node killed": ("ingest", *TRAINING),
     "document of NaN": ("step",),
 }
-"""Faults, and the moments at which each can happen. Training is everything between the first step and the last."""
+"""Faults, and the moments at which each can happen. Training is everything between the first step and the last.
+
+A loss that is no number belongs to a step by nature: a validation's changes nothing, and a save computes none.
+"""
 
 
 class Case(NamedTuple):

@@ -54,6 +54,14 @@ def _working(words: str) -> Callable[[Site], psutil.Process]:
     return find
 
 
+def _second_raylet(site: Site) -> psutil.Process:
+    """The raylet of the node on which the workers are."""
+    assert site.node is not None
+    below = site.node.raylet.children(recursive=True)
+    assert any(worker in below for worker in site.stack.workers()), "the workers are with the head"
+    return site.node.raylet
+
+
 def _flow(site: Site) -> psutil.Process:
     return psutil.Process(json.loads((site.home / "runs" / site.run_id / "lease.json").read_text())["pid"])
 
@@ -106,7 +114,8 @@ def _make_one_nan(site: Site) -> None:
 
 FAULT: Mapping[str, Fault] = {
     "worker killed": _kill(_working("RayTrainWorker")),
-    "raylet killed": _kill(_service("ray", "raylet/raylet")),
+    "raylet killed": _kill(_second_raylet),
+    "head's raylet killed": _kill(_service("ray", "raylet/raylet")),
     "ray head killed": _kill(_service("ray", "gcs_server")),
     "driver killed": _kill(_working("-m cluster.job /")),
     "stage process killed": _kill(_working("cluster.job --serve")),

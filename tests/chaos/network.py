@@ -14,17 +14,16 @@ from foundation_core.events import read_events
 from foundation_core.store import load_result
 from foundation_core.train.goodput import account
 from tests.chaos.cases import Case
-from tests.chaos.site import AT_STEP, TRAINING, Row, sample_problems, seconds_to_recover
+from tests.chaos.moments import TRAINING_FIELDS, Work
+from tests.chaos.site import Row, sample_problems, seconds_to_recover
 from tests.support.namespaces import running_separated_nodes
-from tests.support.stack import step_of, until
 from tests.support.workplace import Workplace
 
 CUT_SECONDS, HANG_SECONDS = 30.0, 10.0
-NETWORK_CUT = Case("network cut", "step")
 
 
-def cut_network(recipe: Path, expected: str) -> Row:
-    """Train on the two nodes, cut the network between them, and look at what becomes of it.
+def cut_network(recipe: Path, expected: str, moment: str) -> Row:
+    """Train on the two nodes, cut the network between them at a moment, and look at what becomes of it.
 
     Args:
         expected: content of what the recipe's training makes undisturbed.
@@ -35,11 +34,11 @@ def cut_network(recipe: Path, expected: str) -> Row:
         home.mkdir()
         with running_separated_nodes(Path(temporary)) as nodes:
             place = nodes.place(Workplace(home, recipe))
-            training = {**TRAINING, "watch.hang_seconds": HANG_SECONDS}
+            training = {**TRAINING_FIELDS, "watch.hang_seconds": HANG_SECONDS}
             fields = [word for name, value in training.items() for word in (f"--pretrain.{name}", str(value))]
-            command = place.start("pretrain", str(recipe), *fields)
-            until(lambda: _step(home) >= AT_STEP, time.monotonic() + 400, "the training did not begin")
-            step, at = _step(home), time.time()
+            command, work = place.start("pretrain", str(recipe), *fields), Work(home)
+            work.wait_for(moment, command.poll)
+            step, at = work.step(), time.time()
             nodes.cut()
             time.sleep(CUT_SECONDS)
             nodes.mend()
@@ -59,8 +58,4 @@ def cut_network(recipe: Path, expected: str) -> Row:
         if not any(event["kind"] == "failure" and event["failure"] == "hang" for event in events):
             problems.append("no hang was told")
     lost, seconds = account(events).repeated_steps, seconds_to_recover(events, step, at)
-    return Row(NETWORK_CUT, problems, by_hand, lost, seconds, time.time() - began)
-
-
-def _step(home: Path) -> int:
-    return max((step_of(folder) for folder in (home / "results" / "pretrain").glob("*")), default=0)
+    return Row(Case("network cut", moment), problems, by_hand, lost, seconds, time.time() - began)

@@ -3,6 +3,8 @@
 undisturbed run -> its model's hash
 case: earlier results kept, the moment's stage removed -> run by the form -> moment -> fault -> ended as documented
       -> the same hash? every step once? one MLflow run, FINISHED? nothing left running? -> a row of the table
+
+The stack's Ray has a second raylet beside the head's: there the workers train, and the Ray job is with the head.
 """
 
 from __future__ import annotations
@@ -23,30 +25,26 @@ import psutil
 from mlflow.tracking import MlflowClient
 
 from cluster.leases import is_held
+from cluster.settings import usable_cpus
 from foundation_core.events import read_events
 from foundation_core.store import load_result
 from foundation_core.train.goodput import STEP_SECONDS, account
 from tests.chaos.cases import Case
-from tests.support.stack import ENDED, RunningStack, step_of, until
+from tests.chaos.moments import STEPS, TRAINING_FIELDS, Work
+from tests.support.ray_cluster import JoinedNode
+from tests.support.stack import ENDED, RunningStack, until
 from tests.support.workplace import copy_corpus, make_workplace
 
 STAGES = ("ingest", "pretrain", "finetune", "evaluate", "publish")
-STEPS, SAVE_EVERY, VALIDATE_EVERY = 240, 20, 60
-AT_STEP = 45
-TRAINING = {
-    "steps": STEPS,
-    "checkpoint_every_steps": SAVE_EVERY,
-    "validate_every_steps": VALIDATE_EVERY,
-    "precision": "float32",
-    "watch.hang_seconds": 30.0,
-    "watch.first_seconds": 90.0,
-}
-OTHERS = " ".join(f"--pretrain.{name} {value}" for name, value in TRAINING.items())
+OTHERS = " ".join(f"--pretrain.{name} {value}" for name, value in TRAINING_FIELDS.items())
 FINISH_SECONDS = 1200.0
-PATIENCE_SECONDS = 600.0
 RESULTS_BYTES = 600_000_000
 PLUGIN = Path(__file__).with_name("plugin")
 NAN_MARK = "chaos-nan"
+OF_THE_HEAD = ("ray head killed", "head's raylet killed")
+"""Faults that end the whole of Ray."""
+COMMANDS = ("up", "Retry")
+"""What a person does for the run; to make room on a disk or to bring a file again is to mend the cause."""
 
 
 class Row(NamedTuple):
@@ -73,6 +71,7 @@ class Site:
 
     stack: RunningStack
     expected: str = ""
+    node: JoinedNode | None = None
     undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
     run_id: str = ""
 
@@ -81,9 +80,14 @@ class Site:
         """The data folder."""
         return self.stack.place.home
 
+    @property
+    def work(self) -> Work:
+        """What is done in it."""
+        return Work(self.home)
+
     def folder(self, stage: str) -> Path | None:
         """Where a stage is at work or was."""
-        return next((path.parent for path in (self.home / "results" / stage).glob("*/events.jsonl")), None)
+        return self.work.folder(stage)
 
     def newest_checkpoint(self) -> Path:
         """The newest one that counts."""
@@ -116,6 +120,7 @@ class Site:
 
     def disturbed(self, case: Case, fault: Callable[[Site], None], others: str = "") -> Row:
         """Run one case to its end."""
+        self._lay_out(case)
         began, results = time.time(), self.home / "results"
         stage = case.moment if case.moment in STAGES else "pretrain"
         form = "pretrain" if stage == "ingest" else stage
@@ -129,11 +134,13 @@ class Site:
         by_hand: list[str] = []
         step, at = 0, began
         try:
-            self._wait_for(case.moment)
-            step, at = self._step(), time.time()
+            self.work.wait_for(case.moment, lambda: self.stack.run(self.run_id)["state"])
+            step, at = self.work.step(), time.time()
             fault(self)
             by_hand = self._end_as_documented()
             problems = self._problems(anew, began)
+            if sum(word in COMMANDS for word in by_hand) > 1:
+                problems.append("one command was not enough")
         except AssertionError as error:
             problems = [str(error)]
             self._give_up()
@@ -144,6 +151,25 @@ class Site:
             self.restore()
         return Row(case, problems, by_hand, lost, seconds, time.time() - began)
 
+    def _lay_out(self, case: Case) -> None:
+        """Give the cluster a second raylet, on which the workers will be; or take it away.
+
+        Not while ingestion works, which would go to the cluster, and is to be tried as it is on one machine; nor where
+        the head goes, which the other node's workers would outlive by a minute.
+        """
+        wanted = case.moment != "ingest" and case.fault not in OF_THE_HEAD
+        if self.node is not None and not (wanted and self.node.is_alive):
+            self.leave()
+        if wanted and self.node is None:
+            # Ray packs workers where most CPUs are free
+            self.node = JoinedNode(self.home, self.stack.url("ray"), cpus=usable_cpus() + 1)
+
+    def leave(self) -> None:
+        """End the second raylet, if there is one."""
+        if self.node is not None:
+            self.node.end()
+            self.node = None
+
     def _give_up(self) -> None:
         """Leave nothing of a case that failed to the next one."""
         if self.stack.run(self.run_id)["state"]["type"] not in ENDED:
@@ -151,31 +177,6 @@ class Site:
         with suppress(AssertionError):
             until(lambda: not self.stack.workers(), time.monotonic() + 90, "workers are left")
         self.up()
-
-    def _step(self) -> int:
-        folder = self.folder("pretrain")
-        return step_of(folder) if folder else 0
-
-    def _wait_for(self, moment: str) -> None:
-        happened = {
-            "ingest": lambda: self._heard("ingest", "phase"),
-            "publish": lambda: self._heard("publish", "phase"),
-            "step": lambda: AT_STEP <= self._step() < STEPS,
-            "save": lambda: self._is_saving() and self._step() >= AT_STEP,
-            "validation": lambda: self._step() >= VALIDATE_EVERY and self._step() % VALIDATE_EVERY == 0,
-        }[moment]
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not happened():
-            assert time.monotonic() < deadline, f"{moment} did not come: {self.stack.run(self.run_id)['state']}"
-            time.sleep(0.005 if moment == "save" else 0.05)  # a save of this model is over in no time
-
-    def _heard(self, stage: str, kind: str) -> bool:
-        folder = self.folder(stage)
-        return folder is not None and any(event["kind"] == kind for _, event in read_events(folder))
-
-    def _is_saving(self) -> bool:
-        folder = self.folder("pretrain")
-        return folder is not None and any((folder / "checkpoints").glob("*.partial"))
 
     def _end_as_documented(self) -> list[str]:
         """`foundation up` where a service died, what the message asks for, *Retry*; what had to be done."""
@@ -306,11 +307,12 @@ def running_site() -> Iterator[Site]:
     before = {name: os.environ.get(name) for name in ("FOUNDATION_RECIPES", "PYTHONPATH")}
     os.environ["FOUNDATION_RECIPES"] = str(place.recipe.parent)
     os.environ["PYTHONPATH"] = str(PLUGIN)
+    site = Site(RunningStack(place))
     try:
-        site = Site(RunningStack(place))
         site.up()
         yield site
     finally:
+        site.leave()
         place.run("down")
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

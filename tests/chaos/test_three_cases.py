@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from foundation_core.events import read_events
@@ -14,10 +16,11 @@ pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")
-def site(stack: RunningStack) -> Site:
+def site(stack: RunningStack) -> Iterator[Site]:
     site = Site(stack)
     site.undisturbed("pretrain")
-    return site
+    yield site
+    site.leave()
 
 
 @pytest.mark.parametrize(

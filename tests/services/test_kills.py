@@ -46,8 +46,8 @@ def _flow(stack: RunningStack, run_id: str) -> psutil.Process:
 VICTIMS: dict[str, tuple[Victim, int]] = {
     "prefect": (_service("prefect", "prefect server start"), 0),
     "mlflow": (_service("mlflow", "mlflow"), 0),
-    "ray head": (_service("ray", "gcs_server"), 1),
-    "raylet": (_service("ray", "raylet/raylet"), 1),
+    "ray head": (_service("ray", "gcs_server"), 0),
+    "raylet": (_service("ray", "raylet/raylet"), 0),
     "runner": (_service("runner", "flows.runner"), 0),
     "flow": (_flow, 1),
     "job": (_marked("-m cluster.job /"), 1),
