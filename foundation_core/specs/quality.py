@@ -135,6 +135,9 @@ class RepetitionSpec(Spec):
 class C4Spec(Spec):
     """Rules by which whole pages go; those by which lines go are a step before them (`ingest.cleaning.lines`).
 
+    C4's last step, which keeps of each three sentences in a row the first ones of the corpus, is not among them: what
+    is said again is the work of `exact_dedup`, `fuzzy_dedup` and `paragraph_dedup`.
+
     Source of every bound: Raffel et al. 2020, Exploring the Limits of Transfer Learning (C4), section 2.2.
     """
 

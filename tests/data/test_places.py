@@ -193,13 +193,17 @@ def test_what_is_not_there_is_said_without_a_traceback(bucket: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["https://me:hush@host/a.jsonl", "https://host/a.jsonl?X-Amz-Signature=hush", "s3://key:hush@bucket/a"]
-)
+    "address",
+    [
+        "https://me:hush@host/a.jsonl", "s3://key:hush@bucket/a", "https://host/a.jsonl?X-Amz-Signature=hush",
+        *(f"https://host/a.jsonl?n=1&{name}=hush" for name in ("key", "access_key", "AWSAccessKeyId", "auth", "pwd")),
+    ],
+)  # fmt: skip
 def test_an_address_with_a_key_is_refused_and_the_key_is_not_shown(address: str) -> None:
     with pytest.raises(ConfigError, match="holds a key") as refused:
         located(address)
     assert "hush" not in str(refused.value)
-    assert located("https://host/a.jsonl?version=2")  # the negative control
+    assert located("https://host/a.jsonl?version=2&sort_key=date&author=me")  # the negative control
 
 
 def test_a_store_that_nobody_knows_is_refused_with_those_there_are() -> None:

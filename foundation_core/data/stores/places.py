@@ -37,7 +37,10 @@ _ENDPOINTS = {
 _NOT_ALLOWED = (401, 403)
 """HTTP's answers to a key that does not open."""
 _CHUNK_BYTES = 8 << 20  # of an upload: a store takes no more than 10,000 parts of a file
-_SECRET = re.compile(r"(token|signature|secret|credential|password|api_?key|[^a-z]sig)=", re.IGNORECASE)
+_SECRET = re.compile(
+    r"(token|signature|secret|credential|passw(or)?d|pwd|access_?key(_?id)?|api_?key|[^a-z_](key|auth|sig))=",
+    re.IGNORECASE,
+)
 
 
 class Stat(Protocol):
